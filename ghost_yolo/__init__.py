@@ -1,0 +1,30 @@
+"""Lightweight backbones for stock Ultralytics YOLO.
+
+Importing this package is cheap: neither torch nor Ultralytics is loaded. It arms the same import hook that the installed
+`ghost_yolo_hook.pth` arms at interpreter start, so the blocks are known to the host as soon as the host is loaded.
+"""
+
+# This file runs at every interpreter start: it imports nothing but the hook, not even `typing`.
+from ghost_yolo import _hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ghost_yolo.blocks import BLOCKS
+    from ghost_yolo.host import register, unregister
+
+__version__ = "0.1.0"
+__all__ = ["BLOCKS", "__version__", "register", "unregister"]
+
+_HOMES = {"BLOCKS": "ghost_yolo.blocks", "register": "ghost_yolo.host", "unregister": "ghost_yolo.host"}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, and what it needs, when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+_hook.install()

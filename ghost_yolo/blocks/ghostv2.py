@@ -1,0 +1,73 @@
+"""GhostNetV2: Enhance Cheap Operation with Long-Range Attention (Tang et al., NeurIPS 2022, arXiv 2211.12905).
+
+The paper switches the attention on from its third bottleneck on; in the C2f shell it is always on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ultralytics.nn.modules.conv import Conv
+
+from ghost_yolo.blocks.ghost import Activation, C2f_GhostBottleneck, GhostBottleneck, GhostConv
+
+
+class DFCAttention(nn.Module):
+    """Decoupled fully connected attention (section 3.2): a gate from a row and a column of the half-size map.
+
+    Input (b, c1, h, w) with h and w at least 2, output (b, c2, h // 2, w // 2) in 0..1.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1) -> None:
+        """Build the gate with the primary convolution's kernel and stride."""
+        super().__init__()
+        self.cv1 = Conv(c1, c2, k, s, act=False)
+        self.horizontal = Conv(c2, c2, (1, 5), g=c2, act=False)
+        self.vertical = Conv(c2, c2, (5, 1), g=c2, act=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the gate at half size."""
+        return self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))).sigmoid()
+
+
+class GhostConvV2(GhostConv):
+    """A Ghost module times its DFC attention (section 4.1). Input (b, c1, h, w), output as GhostConv's.
+
+    A map one pixel high or wide cannot be halved: there the gate is left out.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        ratio: int = 2,
+        d: int = 3,
+        g: int = 1,
+        *,
+        act: Activation = nn.ReLU,
+    ) -> None:
+        """Build the module; the arguments are GhostConv's."""
+        super().__init__(c1, c2, k, s, ratio, d, g, act=act)
+        self.attention = DFCAttention(c1, c2, k, s)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the gated maps; the gate is brought to their size by the nearest neighbour, after the sigmoid."""
+        y = super().forward(x)
+        if min(x.shape[-2:]) < 2:
+            return y
+        return y * F.interpolate(self.attention(x), size=y.shape[-2:], mode="nearest")
+
+
+class GhostBottleneckV2(GhostBottleneck):
+    """The bottleneck of section 4.2: attention on the widening module, the projecting one plain."""
+
+    expand = GhostConvV2
+
+
+class C2f_GhostBottleneckV2(C2f_GhostBottleneck):
+    """C2f whose inner blocks are GhostNetV2 bottlenecks of stride 1, attention on."""
+
+    bottleneck = GhostBottleneckV2

@@ -1,0 +1,1 @@
+"""Data sets that prepare themselves at first use."""
