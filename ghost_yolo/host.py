@@ -9,23 +9,40 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 import ultralytics
 from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.utils import ROOT
 from ultralytics.utils.checks import check_version
 
 from ghost_yolo import blocks
-from ghost_yolo.registry import Block, unknown_block
+from ghost_yolo.models import without_scale
+from ghost_yolo.registry import Block, UserError, unknown_block
 
 SUPPORTED = ">=8.3.200,<8.5"  # both ends are tested; pyproject.toml declares the same range
 
 
-class UnsupportedHostError(RuntimeError):
+MODELS = {
+    "detect": tasks.DetectionModel,
+    "segment": tasks.SegmentationModel,
+    "pose": tasks.PoseModel,
+    "obb": tasks.OBBModel,
+    "classify": tasks.ClassificationModel,
+}
+
+
+class UnsupportedHostError(UserError, RuntimeError):
     """The installed Ultralytics is not one that this package was tested with."""
+
+
+class ModelError(UserError, ValueError):
+    """A YAML or checkpoint from which no model can be made."""
 
 
 class _StandIn(type):
@@ -117,18 +134,96 @@ def _module_classes() -> Iterator[type[nn.Module]]:
 
 
 def _with_clear_error(parse_model: Any) -> Any:
-    """Wrap the parser so that an unknown word says what exists; the host itself raises a bare KeyError."""
+    """Wrap the parser so that a bad row of ours says which row it is and what would be right.
+
+    The host itself raises a bare KeyError for an unknown word, and whatever a module raises without naming its row.
+    """
 
     @functools.wraps(parse_model)
     def explained(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return parse_model(d, *args, **kwargs)
-        except KeyError as error:
-            word = error.args[0] if error.args else None
-            if word in vars(tasks) or word not in {row[2] for row in d["backbone"] + d["head"]}:
+        except (KeyError, TypeError, ValueError) as error:
+            index = _failing_row(error, parse_model)
+            rows = d["backbone"] + d["head"]
+            if index is None:
                 raise
-            hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
-            raise unknown_block(word, [block.word for block in blocks.BLOCKS], hosts) from error
+            word, arguments = rows[index][2:4]
+            if isinstance(error, KeyError) and error.args == (word,):
+                hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
+                raise unknown_block(word, [block.word for block in blocks.BLOCKS], hosts) from error
+            if not isinstance(vars(tasks).get(word), _StandIn):
+                raise
+            raise ModelError(f"Row {index} of the model YAML, {word} with {arguments}: {error}") from error
 
     explained._ghost_yolo_original = parse_model  # type: ignore[attr-defined]
     return explained
+
+
+def _failing_row(error: BaseException, parse_model: Any) -> int | None:
+    """Return the row that the parser was at, from its frame; None where the error came from elsewhere."""
+    code = getattr(parse_model, "__code__", None)
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is code)
+    return next((frame.f_locals.get("i") for frame in frames), None)
+
+
+def find_yaml(name: str) -> Path | None:
+    """Return the file of a model YAML as the host would find it, a bare name in the host's own folder first."""
+    family = Path(name).with_name(without_scale(Path(name).name))
+    if family.parent == Path():
+        found = [file for name in (name, family.name) for file in sorted((ROOT / "cfg" / "models").rglob(name))]
+        if found:
+            return found[0]
+    return next((file for file in (Path(name), family) if file.is_file()), None)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the content of a model YAML.
+
+    Raises:
+        ModelError: If the file holds no model.
+    """
+    try:
+        config = tasks.yaml_model_load(str(file))
+        if not (isinstance(config.get("backbone"), list) and isinstance(config.get("head"), list)):
+            raise TypeError("it has no `backbone:` and `head:` lists")
+        return config  # type: ignore[no-any-return]
+    except Exception as error:  # whatever the host trips over in a file that is not ours
+        raise ModelError(f"{file} is not a model YAML: {error}") from error
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Build the untrained model of a YAML's content in eval mode, for any task that the host guesses from it.
+
+    Raises:
+        ModelError: If one of its rows cannot be built.
+    """
+    task = tasks.guess_model_task(config)
+    if task not in MODELS:
+        raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
+    try:
+        return MODELS[task](config, verbose=False).eval()  # type: ignore[no-any-return]
+    except UserError:
+        raise
+    except Exception as error:  # a row of the host's own modules
+        raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics: {error!r}") from error
+
+
+def task_of(model: nn.Module) -> str:
+    """Return the task for which a model was built."""
+    return next(task for task, cls in reversed(MODELS.items()) if isinstance(model, cls))
+
+
+def load(path: Path) -> nn.Module:
+    """Load a checkpoint's model in eval mode and float32.
+
+    Raises:
+        ModelError: If the file is truncated or is not an Ultralytics checkpoint.
+    """
+    try:
+        model = ultralytics.YOLO(str(path)).model
+        if not isinstance(model, tasks.BaseModel):
+            raise TypeError(f"it holds a {type(model).__name__}")
+        return model.float().eval()
+    except Exception as error:  # the host raises half a dozen kinds, some only on some releases
+        raise ModelError(f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?): {error!r}") from error

@@ -35,7 +35,11 @@ class Block:
         return PREFIX + self.word
 
 
-class UnknownBlockError(KeyError):
+class UserError(Exception):
+    """Something that the user can put right; our commands show its message without a traceback."""
+
+
+class UnknownBlockError(UserError, KeyError):
     """A model YAML names a module that neither the host nor this package has."""
 
     def __str__(self) -> str:

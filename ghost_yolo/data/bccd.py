@@ -11,7 +11,7 @@ from pathlib import Path
 from ultralytics.utils import LOGGER
 from ultralytics.utils.downloads import safe_download
 
-from ghost_yolo.data.folder import whole_folder
+from ghost_yolo.files import whole_folder
 from ghost_yolo.data.voc import convert
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
-from ghost_yolo.data.folder import whole_folder
+from ghost_yolo.files import whole_folder
+from ghost_yolo.progress import progress
 
 WIDTH, HEIGHT = 320, 240
 SPLITS = {"train": 160, "val": 40}
@@ -147,7 +147,7 @@ def prepare(root: str | Path, seed: int = 0) -> None:
         for kind in ("images", "labels"):
             for split in SPLITS:
                 (work / kind / split).mkdir(parents=True)
-        for number, (split, index) in enumerate(track(jobs, f"Drawing {Path(root).name}")):
+        for number, (split, index) in enumerate(progress(jobs, f"Drawing {Path(root).name}")):
             image, lines = picture(np.random.RandomState(seed + number))
             cv2.imwrite(str(work / "images" / split / f"{index:04d}.png"), image)
             (work / "labels" / split / f"{index:04d}.txt").write_bytes(("\n".join(lines) + "\n").encode())

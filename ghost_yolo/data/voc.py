@@ -9,12 +9,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from PIL import Image
-from rich.progress import track
+
+from ghost_yolo.progress import progress
+from ghost_yolo.registry import UserError
 
 SHOWN = 10  # problems listed in an error before the rest is only counted
 
 
-class VOCError(ValueError):
+class VOCError(UserError, ValueError):
     """Annotations that cannot be converted, with every problem found."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -66,7 +68,7 @@ def convert(voc: Path, out: Path, names: Mapping[int, str], splits: tuple[str, .
     """
     jobs = [(split, name) for split in splits for name in _image_set(voc, split)]
     index, problems, photos = {name: i for i, name in names.items()}, [], []
-    for split, name in track(jobs, f"Reading {voc.name}"):
+    for split, name in progress(jobs, f"Reading {voc.name}"):
         try:
             photos.append((split, _read(voc, name, index)))
         except ValueError as error:
@@ -74,7 +76,7 @@ def convert(voc: Path, out: Path, names: Mapping[int, str], splits: tuple[str, .
     if problems:
         raise VOCError(problems)
     result = Conversion()
-    for split, photo in track(photos, f"Writing {out.name}"):
+    for split, photo in progress(photos, f"Writing {out.name}"):
         _write(out, split, photo)
         result.images[split] = result.images.get(split, 0) + 1
         result.boxes += len(photo.lines)

@@ -1,7 +1,8 @@
-"""A data set's folder appears whole or not at all."""
+"""Files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,3 +29,22 @@ def whole_folder(root: Path) -> Iterator[Path]:
         work.replace(root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file; one that is already there is replaced only once the new one is complete.
+
+    Raises:
+        OSError: If the folder is missing or cannot be written to.
+    """
+    handle, work = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.resolve().parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(work, 0o666 & ~umask)  # mkstemp's file would be readable by its owner alone
+        os.replace(work, file)
+    except BaseException:
+        Path(work).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,5 @@
+"""`python -m ghost_yolo` is `ghost-yolo`."""
+
+from ghost_yolo.cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""The `ghost-yolo` command. Thin: each command parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ghost_yolo.models import packaged, path_of
+from ghost_yolo.registry import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Format(str, Enum):
+    """How a report is written."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+@app.callback()
+def describe() -> None:
+    """Lightweight backbones for stock Ultralytics YOLO. Training, prediction and export are the `yolo` command's."""
+
+
+@app.command()
+def compare(
+    published: Annotated[bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")] = False,
+    models: Annotated[list[str] | None, typer.Option(help="YAML or checkpoint of yours; repeat for more.")] = None,
+    scale: Annotated[str, typer.Option(help="Scale of the default models: n, s, m, l or x.")] = "s",
+    nc: Annotated[int, typer.Option(help="Number of classes; a checkpoint keeps its own.")] = 80,
+    imgsz: Annotated[int, typer.Option(help="Image side in pixels.")] = 640,
+    style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
+    from ghost_yolo.report.compare import compare, compare_published, versions
+    from ghost_yolo.report.render import render
+
+    chosen = [*(models or []), *(more or [])]
+    if published and chosen:
+        raise UserError("--published rebuilds a fixed table; leave out --models, or leave out --published.")
+    result = compare_published(imgsz) if published else compare(chosen, scale, nc, imgsz)
+    emit(render(result, versions(), style.value), out)
+    if not all(all(entry.match.values()) for entry in result.entries):
+        raise typer.Exit(1)
+
+
+@app.command()
+def cfg(name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None) -> None:
+    """List the packaged YAMLs, or print the path of one: yolo train model=$(ghost-yolo cfg yolov8m-ghost)."""
+    if name is not None:
+        print(path_of(name))
+        return
+    for item in packaged().values():
+        print(f"{item.name:32} {item.summary}")
+    print("\nModels take a scale letter after the 8: ghost-yolo cfg yolov8n-ghost (or s, m, l, x).")
+
+
+@app.command()
+def doctor() -> None:
+    """Say which versions meet here, whether the blocks load by themselves and which words are whose."""
+    from ghost_yolo.doctor import examine
+
+    report, healthy = examine()
+    print(report)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def emit(text: str, out: Path | None) -> None:
+    """Print a report or write it whole."""
+    if out is None:
+        print(text, end="")
+        return
+    from ghost_yolo.files import write_whole
+
+    write_whole(out, text)
+    print(f"wrote {out}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command; what the user can put right is shown as one line, without a traceback."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host call pip
+    try:
+        app()
+    except (UserError, OSError) as error:
+        sys.exit(f"ghost-yolo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("ghost-yolo: interrupted; nothing was written")

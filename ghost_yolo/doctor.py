@@ -1,0 +1,55 @@
+"""Is all well? Versions, the auto-load as a fresh process sees it, and whose the words are."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+from ghost_yolo import __version__, _hook
+
+# What a user's process does: it loads the host and nothing of ours, then looks for one of our words.
+PROBE = "import ultralytics.nn.tasks as t; print('ghost_yolo.C2f_GhostBottleneck' in vars(t))"
+
+
+def examine() -> tuple[str, bool]:
+    """Return the report and whether everything is as it should be."""
+    lines = [f"python       {platform.python_version()}", f"ghost-yolo   {__version__}"]
+    lines += [f"{name:12} {version(name)}" for name in ("ultralytics", "torch")]
+    try:
+        from ghost_yolo import host
+
+        host.register()
+    except (ImportError, RuntimeError) as error:  # an unsupported or broken host is just what is to be reported
+        return "\n".join([*lines, f"host         NO: {error}"]), False
+    lines.append(f"supported    yes: ultralytics {host.SUPPORTED}")
+    loads, how = autoload()
+    lines += [f"auto-load    {how}", "", f"{'word in a YAML':30} bare word"]
+    words = {block: host.words_of(block) for block in host.blocks.BLOCKS}
+    for block, known in words.items():
+        owner = "the same" if block.word in known else f"{block.word} is the host's own"
+        lines.append(f"{block.qualified if block.qualified in known else 'MISSING':30} {owner}")
+    healthy = loads and all(block.qualified in known for block, known in words.items())
+    return "\n".join([*lines, "", "all is well" if healthy else "NOT well: see above"]), healthy
+
+
+def version(name: str) -> str:
+    """Return the installed version of a distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def autoload() -> tuple[bool, str]:
+    """Return whether a fresh process registers the blocks by itself, and how that reads."""
+    if os.environ.get("GHOST_YOLO_AUTOLOAD") == "0":
+        return False, "NO: GHOST_YOLO_AUTOLOAD=0 turns it off; unset it, or call ghost_yolo.register() yourself"
+    child = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
+    if child.returncode == 0 and child.stdout.strip().endswith("True"):
+        return True, "yes: a fresh process that loads only Ultralytics knows the words"
+    why = child.stderr.strip().splitlines()[-1:] or ["ghost_yolo_hook.pth is not in this environment's site-packages"]
+    armed = "armed" if _hook.is_armed() else "not armed"
+    return False, f"NO ({why[0]}; here {armed}): reinstall with pip, or `import ghost_yolo` before the model is made"

@@ -1,0 +1,1 @@
+"""Reports: measure -> rows -> render."""

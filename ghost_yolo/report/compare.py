@@ -1,0 +1,181 @@
+"""Which models are compared, and how each stands to its baseline."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import ultralytics
+from ghost_yolo import __version__
+from ghost_yolo.models import SCALES, ModelNameError, path_of, with_scale
+from ghost_yolo.progress import progress
+from ghost_yolo.registry import UserError
+from ghost_yolo.report.measure import Row, Subject, from_checkpoint, from_yaml, measure
+
+OURS = ("yolov8-ghost", "yolov8-ghostv2", "yolov8-gghost")
+TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
+FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
+KB_TOLERANCE = 0.02
+FOOTER = (
+    "Changes are against the stock model of the same task, scale, class count and state. "
+    "The bare name yolov8s-ghost.yaml is Ultralytics' own model; cfg/... are the ones of this package."
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of the widely copied table: what it printed, and what rebuilds it."""
+
+    name: str
+    yaml: str
+    layers: int
+    parameters: int
+    gflops: float
+    checkpoint_kb: int
+
+
+PUBLISHED = (
+    Published("YOLOv8s", "yolov8s", 168, 11125971, 28.4, 21991),
+    Published("YOLOv8_C2f_GhostBottleneckV2s", "yolov8n-c2f-ghostbottleneckv2", 279, 2553539, 6.8, 5250),
+    Published("YOLOv8_C2f_GhostBottlenecks", "yolov8n-c2f-ghostbottleneck", 267, 2553539, 6.8, 5248),
+    Published("YOLOv8_C2f_g_ghostBottlenecks", "yolov8n-c2f-g-ghostbottleneck", 195, 2581091, 6.9, 5283),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measured row and what it is held against.
+
+    Attributes:
+        row: The measured numbers.
+        baseline: Name of the stock model of the same task, scale, classes and state; "" where there is none.
+        change: Change of each figure against the baseline in percent.
+        published: The published row, in the published comparison.
+    """
+
+    row: Row
+    baseline: str = ""
+    change: dict[str, float] | None = None
+    published: Published | None = None
+
+    @property
+    def match(self) -> dict[str, bool]:
+        """Whether each figure is the published one: exact as printed, kb within 2 %."""
+        if self.published is None:
+            return {}
+        return {
+            "layers": self.row.layers == self.published.layers,
+            "parameters": self.row.parameters == self.published.parameters,
+            "gflops": round(self.row.gflops, 1) == self.published.gflops,
+            "checkpoint_kb": abs(self.kb_deviation) <= KB_TOLERANCE,
+        }
+
+    @property
+    def kb_deviation(self) -> float:
+        """Relative deviation of the checkpoint's size from the published one."""
+        return self.row.checkpoint_kb / self.published.checkpoint_kb - 1 if self.published else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measured rows and what a reader must know beside them."""
+
+    entries: list[Entry]
+    footer: str
+
+
+def compare_published(imgsz: int = 640) -> Comparison:
+    """Rebuild the four published rows: one class, the host's own convolutions fused."""
+    entries = []
+    for published in progress(PUBLISHED, "Measuring"):
+        stock = published.yaml == "yolov8s"
+        subject = from_yaml("yolov8s.yaml" if stock else str(path_of(published.yaml)), nc=1, label=published.name)
+        (row,) = measure(subject, imgsz, states=(True,))
+        entries.append(Entry(replace(row, fused="host"), published=published))
+    (truth,) = measure(from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), imgsz, states=(True,))
+    return Comparison(entries, _published_footer(entries, _against(truth, entries[0].row)))
+
+
+def _published_footer(entries: list[Entry], truth: Entry) -> str:
+    """Say in three sentences what the table compares and what the same scale gives."""
+    light, stock = entries[2].row, entries[0].row
+    shown = [(getattr(light, figure) / getattr(stock, figure) - 1) * 100 for figure in ("parameters", "gflops")]
+    assert truth.change is not None
+    return (
+        "The published table sets light models of scale n (their names carry no scale letter, so Ultralytics fell back "
+        "to n) beside a YOLOv8 of scale s. "
+        "Its V2 attention was never on, its g_ghost row holds no G-Ghost stage, and the convolutions of its shells stay "
+        "unfused. "
+        f"At the same scale s and class count the swap of its Ghost row gives {truth.row.parameters} parameters and "
+        f"{truth.row.gflops:.1f} GFLOPs, {truth.change['parameters']:.0f} % and {truth.change['gflops']:.0f} % against "
+        f"YOLOv8s, not {shown[0]:.0f} % and {shown[1]:.0f} %."
+    )
+
+
+def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: int = 640) -> Comparison:
+    """Measure models beside the stock ones of the same scale and class count.
+
+    Args:
+        models: YAMLs or checkpoints of the user's; without any, the host's own Ghost model and ours.
+        scale: Scale letter of the default models.
+        nc: Classes of the YAMLs; a checkpoint keeps its own.
+        imgsz: Image side in pixels.
+
+    Raises:
+        UserError: If an argument cannot be, or a model cannot be found, loaded or built.
+    """
+    if scale not in SCALES or len(scale) != 1:
+        raise UserError(f"scale={scale!r}: give one of {', '.join(SCALES)}")
+    if nc < 1 or imgsz < 32 or imgsz % 32:
+        raise UserError(f"nc={nc}, imgsz={imgsz}: give at least one class and a side that is a multiple of 32")
+    entries: list[Entry] = []
+    baselines: dict[tuple[str, str, int], list[Row]] = {}
+    for make in progress(_subjects(models, scale, nc), "Measuring"):
+        subject = make()
+        key = (subject.task, subject.scale or scale, subject.nc)
+        if key not in baselines:
+            stock = from_yaml(f"yolov8{key[1]}{TASK_SUFFIX[key[0]]}.yaml", subject.nc)
+            baselines[key] = measure(stock, imgsz)
+            entries += [Entry(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
+        entries += [_against(row, base) for row, base in zip(measure(subject, imgsz), baselines[key], strict=True)]
+    return Comparison(entries, FOOTER)
+
+
+def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], Subject]]:
+    """Return what makes each subject, one at a time so that only one is in memory."""
+    if models:
+        return [partial(_named, name, nc) for name in models]
+    ours = [with_scale(name, scale) for name in OURS]
+    return [
+        partial(from_yaml, f"yolov8{scale}-ghost.yaml", nc),
+        *(partial(from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in ours),
+    ]
+
+
+def _named(name: str, nc: int) -> Subject:
+    """Build or load what the user named."""
+    if name.endswith(".pt"):
+        return from_checkpoint(Path(name))
+    if name.endswith((".yaml", ".yml")):
+        return from_yaml(name, nc)
+    raise ModelNameError(f"{name!r} is neither a model YAML (.yaml) nor a checkpoint (.pt)")
+
+
+def _against(row: Row, base: Row) -> Entry:
+    """Return the row with its change against the stock model in the same state."""
+    change = {figure: (getattr(row, figure) / getattr(base, figure) - 1) * 100 for figure in FIGURES}
+    return Entry(row, base.model, change)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which the numbers depend."""
+    return {
+        "ghost_yolo": __version__,
+        "ultralytics": ultralytics.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

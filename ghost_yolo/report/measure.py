@@ -1,0 +1,154 @@
+"""Measure one model: build or load it, count, weigh. Raw numbers only; rendering is elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import thop
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import get_num_params, strip_optimizer
+
+from ghost_yolo import host
+from ghost_yolo.models import ModelNameError, require_scale, scale_of
+
+Fused = Literal["none", "host", "all"]
+CONVENTIONS = {
+    "layers": "all modules, containers included: Ultralytics' count until 2025",
+    "leaf_layers": "modules without children: Ultralytics' count today",
+    "parameters": "all parameters; a fused BN becomes a bias, so fusing lowers the count",
+    "gflops": "2 x MACs of one forward pass at the real size imgsz x imgsz, counted by Ultralytics' thop (its own "
+    "summary extrapolates from tiny images and can differ in the third digit); BN, pooling and activations included",
+    "checkpoint_kb": "size of the unfused checkpoint, written, stripped and in fp16, in units of 1024 bytes",
+    "fused": "none: as trained; all: every BN merged; host: Ultralytics' fuse() ran and left some BN behind",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one model in one state; CONVENTIONS says how each is counted."""
+
+    model: str
+    task: str
+    scale: str
+    nc: int
+    imgsz: int
+    fused: Fused
+    layers: int
+    leaf_layers: int
+    parameters: int
+    gflops: float
+    checkpoint_kb: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model ready to be measured."""
+
+    name: str
+    model: nn.Module
+    nc: int
+    scale: str
+    task: str
+
+
+def from_yaml(name: str, nc: int, label: str = "") -> Subject:
+    """Build the subject of a YAML: a file of the user's or ours, or a bare name, which is the host's.
+
+    Raises:
+        ModelNameError: If there is no such file, or it has scales and its name does not say which.
+        ModelError: If it cannot be built.
+    """
+    file = host.find_yaml(name)
+    if file is None:
+        raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
+    config, scale = host.read_yaml(file), scale_of(name)
+    if config.get("scales") and scale is None:
+        require_scale(name)
+    with quiet():
+        model = host.build(config | {"nc": nc, "scale": scale or ""})
+    return Subject(label or Path(name).name, model, nc, scale or "", host.task_of(model))
+
+
+def from_checkpoint(path: Path) -> Subject:
+    """Load the subject of a checkpoint; its classes and scale are its own.
+
+    Raises:
+        ModelNameError: If there is no such file: nothing is downloaded.
+        ModelError: If it cannot be loaded.
+    """
+    if not path.is_file():
+        raise ModelNameError(f"{path} does not exist. Checkpoints are not downloaded here; give the path of a local one.")
+    with quiet():
+        model = host.load(path)
+    return Subject(path.name, model, len(model.names), model.yaml.get("scale") or "", host.task_of(model))
+
+
+def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[Row]:
+    """Return one row for each state, unfused before fused.
+
+    Args:
+        subject: What to measure; its model is left as it was.
+        imgsz: Image side in pixels.
+        states: Which of unfused (False) and fused (True) to count.
+    """
+    kb = checkpoint_kb(subject.model)
+    return [_count(subject, imgsz, kb, fuse) for fuse in states]
+
+
+def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
+    """Count the model in one state."""
+    model = copy.deepcopy(subject.model)
+    fused: Fused = "none"
+    if fuse:
+        model.fuse(verbose=False)
+        fused = "host" if any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) else "all"
+    modules = list(model.modules())
+    return Row(
+        model=subject.name,
+        task=subject.task,
+        scale=subject.scale,
+        nc=subject.nc,
+        imgsz=imgsz,
+        fused=fused,
+        layers=len(modules),
+        leaf_layers=sum(not list(m.children()) for m in modules),
+        parameters=get_num_params(model),
+        gflops=gflops(model, imgsz),
+        checkpoint_kb=kb,
+    )
+
+
+def gflops(model: nn.Module, imgsz: int) -> float:
+    """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0."""
+    weight = next(model.parameters())
+    image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device=weight.device, dtype=weight.dtype)
+    return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
+
+
+def checkpoint_kb(model: nn.Module) -> float:
+    """Return the size of the model's stripped fp16 checkpoint, written by the host's own means, in 1024 bytes."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        file = Path(folder) / "model.pt"
+        torch.save({"model": model, "train_args": {}}, file)
+        strip_optimizer(file)
+        return file.stat().st_size / 1024
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the host's info lines out of a report; its warnings stay."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)

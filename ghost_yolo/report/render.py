@@ -1,0 +1,131 @@
+"""Rows to text, Markdown, CSV and JSON. Pure: nothing is measured here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ghost_yolo.report.compare import Comparison, Entry
+from ghost_yolo.report.measure import CONVENTIONS
+
+FORMATS = ("text", "markdown", "csv", "json")
+PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
+WIDTH = 400  # wider than any table: what is piped must not be cut
+
+
+def render(result: Comparison, versions: dict[str, str], style: str) -> str:
+    """Return the report in one of FORMATS, ending in a newline."""
+    entries = result.entries
+    if style == "json":
+        rows = [to_dict(entry) for entry in entries]
+        return json.dumps({"conventions": CONVENTIONS, "versions": versions, "rows": rows}, indent=2) + "\n"
+    if style == "csv":
+        return to_csv(entries)
+    header, lines = cells(entries)
+    made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
+    notes = [result.footer, *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()), f"Made with {made_with}."]
+    if style == "markdown":
+        return to_markdown(header, lines) + "\n" + "\n\n".join(notes) + "\n"
+    return to_text(header, lines) + "\n" + "\n".join(notes) + "\n"
+
+
+def to_dict(entry: Entry) -> dict[str, Any]:
+    """Return one row as JSON has it."""
+    result: dict[str, Any] = asdict(entry.row)
+    if entry.published is not None:
+        result["published"] = {figure: getattr(entry.published, figure) for figure in PUBLISHED_FIGURES}
+        result["match"] = entry.match
+        result["kb_deviation_percent"] = entry.kb_deviation * 100
+    if entry.change is not None:
+        result["baseline"] = entry.baseline
+        result["change_percent"] = entry.change
+    return result
+
+
+def to_csv(entries: Sequence[Entry]) -> str:
+    """Return one line a row, nested figures as `published_layers`."""
+    flat = []
+    for entry in entries:
+        row = to_dict(entry)
+        nested = {k: v for k, v in row.items() if isinstance(v, dict)}
+        flat.append(
+            {k: v for k, v in row.items() if k not in nested}
+            | {f"{outer}_{inner}": value for outer, values in nested.items() for inner, value in values.items()}
+        )
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table for people."""
+    if entries[0].published is not None:
+        return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [published_cells(entry) for entry in entries]
+    header = ["model", "fused", "layers", "leaf layers", "parameters", "", "GFLOPs", "", "kb", ""]
+    return header, [compared_cells(entry) for entry in entries]
+
+
+def published_cells(entry: Entry) -> list[str]:
+    """Return measured and published figure with a verdict, cell by cell."""
+    row, published, match = entry.row, entry.published, entry.match
+    assert published is not None  # cells() asked
+    pairs = {
+        "layers": (str(row.layers), str(published.layers)),
+        "parameters": (str(row.parameters), str(published.parameters)),
+        "gflops": (f"{row.gflops:.1f}", str(published.gflops)),
+        "checkpoint_kb": (f"{row.checkpoint_kb:.0f}", str(published.checkpoint_kb)),
+    }
+    verdicts = {figure: "yes" if match[figure] else "NO" for figure in pairs}
+    verdicts["checkpoint_kb"] += f", {entry.kb_deviation:+.1%}"
+    what = [row.model, published.yaml]
+    return what + [f"{ours} / {theirs} ({verdicts[figure]})" for figure, (ours, theirs) in pairs.items()]
+
+
+def compared_cells(entry: Entry) -> list[str]:
+    """Return the figures of a row and its changes against stock."""
+    row, change = entry.row, entry.change or {}
+    return [
+        row.model,
+        row.fused,
+        str(row.layers),
+        str(row.leaf_layers),
+        str(row.parameters),
+        percent(change.get("parameters")),
+        f"{row.gflops:.2f}",
+        percent(change.get("gflops")),
+        f"{row.checkpoint_kb:.0f}",
+        percent(change.get("checkpoint_kb")),
+    ]
+
+
+def percent(value: float | None) -> str:
+    """Return a signed percentage, nothing for the baseline itself."""
+    return "" if not value else f"{value:+.1f} %"
+
+
+def to_markdown(header: list[str], lines: list[list[str]]) -> str:
+    """Return a Markdown table, numbers to the right."""
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def to_text(header: list[str], lines: list[list[str]]) -> str:
+    """Return the table as rich draws it, without colour and at one width everywhere."""
+    table = Table(show_edge=False, box=box.SIMPLE_HEAD)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, color_system=None).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
