@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stdout
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +43,17 @@ def compare(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
-    from ghost_yolo.report.compare import compare, compare_published, versions
-    from ghost_yolo.report.render import render
-
     chosen = [*(models or []), *(more or [])]
     if published and chosen:
         raise UserError("--published rebuilds a fixed table; leave out --models, or leave out --published.")
-    result = compare_published(imgsz) if published else compare(chosen, scale, nc, imgsz)
-    emit(render(result, versions(), style.value), out)
+    with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
+        from ghost_yolo.report import compare as comparison
+        from ghost_yolo.report.render import render
+
+        result = (
+            comparison.compare_published(imgsz) if published else comparison.compare(chosen, scale, nc, imgsz)
+        )
+    emit(render(result, comparison.versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 
@@ -68,9 +72,10 @@ def cfg(name: Annotated[str | None, typer.Argument(help="A model with its scale,
 @app.command()
 def doctor() -> None:
     """Say which versions meet here, whether the blocks load by themselves and which words are whose."""
-    from ghost_yolo.doctor import examine
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.doctor import examine
 
-    report, healthy = examine()
+        report, healthy = examine()
     print(report)
     if not healthy:
         raise typer.Exit(1)

@@ -29,7 +29,8 @@ class RegNetBottleneck(nn.Module):
         super().__init__()
         groups = c2 // min(c2, gw)
         if c2 % groups:
-            raise ValueError(f"{type(self).__name__}: group width gw={gw} does not divide c2={c2}")
+            nearest = max(width for width in range(1, gw + 1) if c2 % width == 0)
+            raise ValueError(f"{type(self).__name__}: gw={gw} does not divide c2={c2} into equal groups; gw={nearest} does")
         self.cv1 = Conv(c1, c2, act=nn.ReLU(inplace=True))
         self.cv2 = Conv(c2, c2, 3, s, g=groups, act=nn.ReLU(inplace=True))
         self.cv3 = Conv(c2, c2, act=False)

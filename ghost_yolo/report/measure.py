@@ -75,7 +75,7 @@ def from_yaml(name: str, nc: int, label: str = "") -> Subject:
         require_scale(name)
     with quiet():
         model = host.build(config | {"nc": nc, "scale": scale or ""})
-    return Subject(label or Path(name).name, model, nc, scale or "", host.task_of(model))
+    return Subject(label or name, model, nc, scale or "", host.task_of(model))
 
 
 def from_checkpoint(path: Path) -> Subject:
@@ -89,7 +89,7 @@ def from_checkpoint(path: Path) -> Subject:
         raise ModelNameError(f"{path} does not exist. Checkpoints are not downloaded here; give the path of a local one.")
     with quiet():
         model = host.load(path)
-    return Subject(path.name, model, len(model.names), model.yaml.get("scale") or "", host.task_of(model))
+    return Subject(str(path), model, len(model.names), model.yaml.get("scale") or "", host.task_of(model))
 
 
 def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[Row]:
@@ -128,10 +128,15 @@ def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
 
 
 def gflops(model: nn.Module, imgsz: int) -> float:
-    """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0."""
-    weight = next(model.parameters())
-    image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device=weight.device, dtype=weight.dtype)
-    return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
+    """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0.
+
+    Counting needs shapes, not values: the meta device gives the same figure in a tenth of the time.
+    """
+    shapes, head = copy.deepcopy(model).to("meta"), model.model[-1]  # type: ignore[index]
+    if hasattr(head, "stride"):
+        shapes.model[-1].stride = head.stride  # the head reads these values
+    image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device="meta")  # type: ignore[union-attr]
+    return float(thop.profile(shapes, inputs=[image], verbose=False)[0]) * 2 / 1e9
 
 
 def checkpoint_kb(model: nn.Module) -> float:

@@ -1,0 +1,63 @@
+"""What all tests share: nobody's settings are touched, nothing reaches the network, goldens can be accepted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_CONFIG = tempfile.TemporaryDirectory()
+os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
+if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that asks for it
+    os.environ["GHOST_YOLO_TEST_BCCD"] = os.environ.pop("GHOST_YOLO_BCCD_DIR")
+os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switch that rewrites goldens and YAML headers from what is measured now."""
+    parser.addoption("--accept", action="store_true", help="rewrite goldens and YAML headers")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with the golden file of that name; `pytest --accept` rewrites it."""
+
+    def check(name: str, text: str) -> None:
+        file = GOLDEN / name
+        if request.config.getoption("--accept"):
+            file.write_text(text, encoding="utf-8")
+        assert file.read_text(encoding="utf-8") == text, f"{name} differs; `pytest --accept` rewrites it"
+
+    return check
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command in a fresh folder with settings of its own, and return what it printed."""
+
+    def start(*words: str | Path, ok: bool = True, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        settings = {"YOLO_CONFIG_DIR": str(tmp_path / "config"), "PYTHONWARNINGS": "", **env}
+        (tmp_path / "config").mkdir(exist_ok=True)
+        program = [str(Path(sys.executable).with_name(str(words[0])))] if words[0] in ("yolo", "ghost-yolo") else [words[0]]
+        done = subprocess.run(
+            [*program, *words[1:]], cwd=cwd, env=os.environ | settings, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode == 0) is ok, f"exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    return start
+
+
+@pytest.fixture
+def python(run: Run) -> Run:
+    """Run a piece of Python in a fresh interpreter."""
+    return lambda code, **options: run(sys.executable, "-c", code, **options)

@@ -1,0 +1,152 @@
+"""The blocks are there by themselves, whatever a fresh process imports or unpickles first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Run
+from ultralytics import YOLO
+
+from ghost_yolo.models import path_of
+
+KNOWN = "; import ultralytics.nn.tasks as t; assert 'ghost_yolo.C2f_GhostBottleneck' in vars(t), 'not registered'"
+STRICT = "import warnings; warnings.simplefilter('error', RuntimeWarning); "
+FIRST = [
+    "ultralytics",
+    "ultralytics.nn.tasks",
+    "ultralytics.nn.modules",
+    "ultralytics.engine.trainer",
+    "ghost_yolo",
+    "ghost_yolo.host",
+    "ghost_yolo.registry",
+    "ghost_yolo.blocks",
+    "ghost_yolo.blocks.shell",
+    "ghost_yolo.blocks.ghost",
+    "ghost_yolo.blocks.gghost",
+    "ghost_yolo.blocks.published",
+    "ghost_yolo.report.compare",
+    "ghost_yolo.deploy.onnx",
+]
+
+
+@pytest.mark.parametrize("module", FIRST)
+def test_whichever_is_imported_first(module: str, python: Run) -> None:
+    """Each import order ends with the words registered and without a warning."""
+    assert "Warning" not in python(f"{STRICT}import {module}{KNOWN}").stderr
+
+
+def test_unpickled_first(python: Run, tmp_path: Path) -> None:
+    """A fresh process that only unpickles one of our blocks ends with the words registered."""
+    code = f"import pickle; from ghost_yolo.blocks.gghost import GGhostStage; pickle.dump(GGhostStage(8, 8), open('b', 'wb'))"
+    python(code)
+    python(f"{STRICT}import pickle; pickle.load(open('b', 'rb')){KNOWN}")
+
+
+def test_spawned_child(python: Run, tmp_path: Path) -> None:
+    """A spawned process that is handed a model of ours builds another one."""
+    (tmp_path / "work.py").write_text(
+        "import multiprocessing as mp\n"
+        "def child(model):\n"
+        "    from ultralytics.nn.tasks import DetectionModel\n"
+        "    DetectionModel(model.yaml, verbose=False)\n"
+        "if __name__ == '__main__':\n"
+        "    from ultralytics import YOLO\n"
+        f"    model = YOLO({str(path_of('yolov8n-gghost'))!r}).model\n"
+        "    with mp.get_context('spawn').Pool(1) as pool:\n"
+        "        pool.apply(child, (model,))\n"
+    )
+    python("import runpy; runpy.run_path('work.py', run_name='__main__')")
+
+
+def test_without_the_hook_file(python: Run) -> None:
+    """Where `site` reads no .pth file, importing the package is enough, before or after the host."""
+    path = f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}; "
+    for order in ("import ghost_yolo, ultralytics", "import ultralytics.nn.tasks, ghost_yolo"):
+        done = python(f"{path}{STRICT}{order}{KNOWN}", PYTHONNOUSERSITE="1")
+        assert done.stderr == ""
+
+
+def test_site_is_skipped(run: Run) -> None:
+    """Under `python -S`, which reads no .pth file at all, importing the package is enough."""
+    code = f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}; {STRICT}import ultralytics.nn.tasks as t; "
+    code += "assert 'ghost_yolo.C2f_GhostBottleneck' not in vars(t); import ghost_yolo" + KNOWN
+    run(sys.executable, "-S", "-c", code)
+
+
+def test_can_be_turned_off(python: Run) -> None:
+    """With GHOST_YOLO_AUTOLOAD=0 nothing is registered until register() is called."""
+    off = "import ghost_yolo, ultralytics.nn.tasks as t; assert 'ghost_yolo.GhostConv' not in vars(t); "
+    python(f"{off}ghost_yolo.register(){KNOWN}", GHOST_YOLO_AUTOLOAD="0")
+
+
+def test_light_at_start(python: Run) -> None:
+    """Neither interpreter start nor `import ghost_yolo` loads torch, the host, or typing of our doing."""
+    loaded = "import sys; print(*sorted(sys.modules))"
+    bare = set(python(loaded, GHOST_YOLO_AUTOLOAD="0").stdout.split())
+    armed = set(python(loaded).stdout.split())
+    imported = set(python(f"import ghost_yolo; {loaded}").stdout.split())
+
+    assert {"torch", "ultralytics"}.isdisjoint(imported)
+    assert armed - bare <= {"ghost_yolo", "ghost_yolo._hook"}
+    assert imported - bare <= {"ghost_yolo", "ghost_yolo._hook"}
+
+
+def test_a_broken_host_is_told_not_hidden(python: Run) -> None:
+    """Where registering fails, Ultralytics still imports and a warning says why."""
+    code = """
+import sys, types, warnings
+import ultralytics
+ultralytics.__version__ = "7.0.0"
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import ultralytics.nn.tasks
+assert any("7.0.0" in str(w.message) and "pip install" in str(w.message) for w in seen), [str(w.message) for w in seen]
+"""
+    python(code)
+
+
+def test_multi_gpu_child_file(python: Run, tmp_path: Path) -> None:
+    """The file that the host writes for its multi-GPU children rebuilds a Ghost model in a fresh process."""
+    pytest.importorskip("cloudpickle")
+    code = f"""
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.dist import generate_ddp_file
+overrides = dict(model={str(path_of("yolov8n-ghost"))!r}, data="none.yaml", epochs=1, device="cpu")
+trainer = DetectionTrainer.__new__(DetectionTrainer)
+from ultralytics.cfg import get_cfg
+trainer.args, trainer.model, trainer.callbacks = get_cfg(overrides=overrides), overrides["model"], {{}}
+trainer.hub_session = None
+print(generate_ddp_file(trainer))
+"""
+    file = Path(python(code).stdout.split()[-1])
+    child = file.read_text().replace("trainer.train()", "print('TRAIN', trainer.get_model(trainer.args.model, verbose=False).yaml)")
+    child = child.replace("    trainer = ", "    from ghost_child import patched; patched()\n    trainer = ")
+    (tmp_path / "ghost_child.py").write_text(
+        "def patched():\n"
+        "    from ultralytics.engine.trainer import BaseTrainer\n"
+        "    BaseTrainer.get_dataset = lambda self: {'nc': 3, 'channels': 3, 'names': {0: 'a', 1: 'b', 2: 'c'}}\n"
+    )
+    file.write_text(child)
+    done = python(f"import runpy; runpy.run_path({str(file)!r}, run_name='__main__')", PYTHONPATH=str(tmp_path))
+
+    assert "ghost_yolo.C2f_GhostBottleneck" in done.stdout
+
+
+def test_hook_files_are_installed() -> None:
+    """Both hook files lie where this environment's `site` reads them."""
+    folders = [Path(p) for p in sys.path if p and Path(p).is_dir()]
+    for name in ("ghost_yolo_hook.pth", "ghost_yolo_hook.start"):
+        assert any((folder / name).is_file() for folder in folders), name
+
+
+def test_safe_globals_are_ours(tmp_path: Path) -> None:
+    """A whole model saved by the host loads with torch's own restricted loader once ours are registered."""
+    model = YOLO(str(path_of("yolov8n-gghost")), verbose=False).model
+    names = {type(m) for m in model.modules() if type(m).__module__.startswith("ghost_yolo.")}
+
+    assert names and names <= set(torch.serialization.get_safe_globals())
+    assert os.environ["YOLO_CONFIG_DIR"]

@@ -1,0 +1,185 @@
+"""The comparison: the published table to the digit, like for like beside it, and every way to write it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Run
+from ultralytics import YOLO
+
+from ghost_yolo.report import compare as comparison
+from ghost_yolo.report.measure import CONVENTIONS
+from ghost_yolo.report.render import FORMATS, render
+
+FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
+
+
+@pytest.fixture(scope="module")
+def published() -> comparison.Comparison:
+    """The rebuilt published table."""
+    return comparison.compare_published()
+
+
+@pytest.fixture(scope="module")
+def compared() -> comparison.Comparison:
+    """The comparison at scale n."""
+    return comparison.compare(scale="n")
+
+
+def as_json(result: comparison.Comparison) -> Any:
+    """Render as JSON and read it back."""
+    return json.loads(render(result, comparison.versions(), "json"))
+
+
+def test_the_published_table_to_the_digit(published: comparison.Comparison) -> None:
+    """Layers, parameters and GFLOPs are the published ones exactly, kb within 2 %."""
+    rows = as_json(published)["rows"]
+    measured = [(r["layers"], r["parameters"], round(r["gflops"], 1)) for r in rows]
+
+    assert measured == [(168, 11125971, 28.4), (279, 2553539, 6.8), (267, 2553539, 6.8), (195, 2581091, 6.9)]
+    assert [r["published"]["checkpoint_kb"] for r in rows] == [21991, 5250, 5248, 5283]
+    assert all(abs(r["checkpoint_kb"] / r["published"]["checkpoint_kb"] - 1) < 0.02 for r in rows)
+    assert all(r["match"] == dict.fromkeys(FIGURES, True) for r in rows)
+    assert {r["fused"] for r in rows} == {"host"}
+    assert [r["scale"] for r in rows] == ["s", "n", "n", "n"]
+
+
+def test_a_verdict_can_be_no(published: comparison.Comparison) -> None:
+    """A figure that is off by the least amount is not a match."""
+    entry = published.entries[0]
+    for figure, value in (("layers", 169), ("parameters", 1), ("gflops", 28.5), ("checkpoint_kb", 30000)):
+        wrong = comparison.Published(**{**vars(entry.published), figure: value})
+        match = comparison.Entry(entry.row, published=wrong).match
+
+        assert [name for name, holds in match.items() if not holds] == [figure]
+
+
+def test_the_footer_tells_the_truth(published: comparison.Comparison) -> None:
+    """Three sentences: scales, attention and shells, and what the same scale gives."""
+    footer = published.footer
+
+    assert footer.count(". ") == 2
+    for part in ("scale n", "scale s", "attention was never on", "unfused", "9307443 parameters and 23.2 GFLOPs"):
+        assert part in footer
+    assert "-16 % and -18 %" in footer and "not -77 % and -76 %" in footer
+
+
+def test_like_for_like(compared: comparison.Comparison) -> None:
+    """Stock, the host's own Ghost model and ours stand at one scale, class count and size, in both states."""
+    rows = as_json(compared)["rows"]
+    names = ["yolov8n.yaml", "yolov8n-ghost.yaml", "cfg/yolov8n-ghost.yaml", "cfg/yolov8n-ghostv2.yaml", "cfg/yolov8n-gghost.yaml"]
+
+    assert [r["model"] for r in rows] == [name for name in names for _ in range(2)]
+    assert [r["fused"] for r in rows] == ["none", "all"] * 5
+    assert {(r["scale"], r["nc"], r["imgsz"]) for r in rows} == {("n", 80, 640)}
+    assert rows[0]["leaf_layers"] == 129 and rows[0]["parameters"] == 3157200
+    assert all(r["gflops"] > 0 and r["checkpoint_kb"] > 1000 for r in rows)
+
+
+def test_changes_add_up(compared: comparison.Comparison) -> None:
+    """Every percentage is the row's figure against stock's in the same state."""
+    rows = as_json(compared)["rows"]
+    for row in rows:
+        base = next(r for r in rows if r["model"] == row["baseline"] and r["fused"] == row["fused"])
+        for figure, change in row["change_percent"].items():
+            assert row[figure] == pytest.approx(base[figure] * (1 + change / 100))
+
+
+def test_json_has_its_keys(published: comparison.Comparison, compared: comparison.Comparison) -> None:
+    """The document says its conventions and versions, each row what it is."""
+    need = {"model", "scale", "nc", "imgsz", "fused", "layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb"}
+    for result in (published, compared):
+        document = as_json(result)
+        assert set(document) == {"conventions", "versions", "rows"}
+        assert document["conventions"] == CONVENTIONS and {"ultralytics", "torch"} <= set(document["versions"])
+        assert all(need <= set(row) for row in document["rows"])
+    assert all(set(row["published"]) == set(row["match"]) == set(FIGURES) for row in as_json(published)["rows"])
+
+
+def test_csv_and_markdown_hold_the_same_rows(compared: comparison.Comparison) -> None:
+    """CSV repeats JSON's figures, Markdown has a line a row."""
+    rows = list(csv.DictReader(io.StringIO(render(compared, comparison.versions(), "csv"))))
+    markdown = render(compared, comparison.versions(), "markdown")
+
+    assert [int(r["parameters"]) for r in rows] == [e.row.parameters for e in compared.entries]
+    assert sum(line.startswith("| ") for line in markdown.splitlines()) == len(rows) + 2
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_no_format_cuts_a_figure(style: str, published: comparison.Comparison) -> None:
+    """Every format shows every parameter count in full."""
+    text = render(published, comparison.versions(), style)
+
+    assert all(str(entry.row.parameters) in text and entry.row.model in text for entry in published.entries)
+
+
+def test_checkpoints_and_yamls_of_the_users(tmp_path: Path, run: Run) -> None:
+    """A user's YAML and checkpoint are compared with the stock model of their own scale and classes, via the command."""
+    mine = tmp_path / "yolov8n-mine.yaml"
+    mine.write_text((ROOT / "cfg/yolov8-ghost.yaml").read_text().replace("ghost_yolo.", ""))
+    YOLO("yolov8n.yaml", verbose=False).save(tmp_path / "my.pt")
+    out = tmp_path / "out.json"
+    out.write_text("old")
+    done = run("ghost-yolo", "compare", "--models", "yolov8n-mine.yaml", "my.pt", "--format", "json", "-o", out, "--nc", "2")
+    rows = json.loads(out.read_text())["rows"]
+
+    assert done.stdout == ""
+    assert [(r["model"], r["nc"]) for r in rows[::2]] == [
+        ("yolov8n.yaml", 2), ("yolov8n-mine.yaml", 2), ("yolov8n.yaml", 80), ("my.pt", 80),
+    ]  # fmt: skip
+    assert rows[-1]["change_percent"]["parameters"] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config", "my.pt", "out.json", "yolov8n-mine.yaml"]
+
+
+def test_standard_output_is_only_the_report(run: Run) -> None:
+    """On a first run, when the host has much to say, what is piped is the report alone."""
+    assert json.loads(run("python", "-m", "ghost_yolo", "compare", "--published", "--format", "json").stdout)["rows"]
+
+
+@pytest.mark.parametrize(
+    "words,says",
+    [
+        (["--models", str(ROOT / "cfg/yolov8-ghost.yaml")], "does not say which scale"),
+        (["--models", "missing.yaml"], "missing.yaml does not exist"),
+        (["--models", "missing.pt"], "not downloaded"),
+        (["--models", "model.txt"], "neither a model YAML"),
+        (["--models", str(ROOT / "datasets/smear.yaml")], "not a model YAML"),
+        (["--scale", "q"], "scale='q'"),
+        (["--nc", "0"], "nc=0"),
+        (["--imgsz", "100"], "imgsz=100"),
+        (["--published", "--models", "x.yaml"], "--published rebuilds a fixed table"),
+        (["--published", "-o", "no/such/folder/x.txt"], "no/such/folder"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words: list[str], says: str, run: Run) -> None:
+    """What the user can put right is said in one line, and the exit status is not 0."""
+    error = run("ghost-yolo", "compare", *words, ok=False).stderr
+
+    assert says in error and "Traceback" not in error
+
+
+def test_an_existing_file_survives_a_failure(tmp_path: Path, run: Run) -> None:
+    """A report that cannot be made leaves an existing file as it was."""
+    (tmp_path / "out.txt").write_text("precious")
+    run("ghost-yolo", "compare", "--models", "missing.yaml", "-o", "out.txt", ok=False)
+
+    assert (tmp_path / "out.txt").read_text() == "precious"
+
+
+def test_doctor_and_cfg(run: Run) -> None:
+    """doctor finds all well here and says so in its status; cfg lists what is packaged."""
+    report = run("ghost-yolo", "doctor").stdout
+    listing = run("ghost-yolo", "cfg").stdout
+
+    assert "all is well" in report and "GhostConv is the host's own" in report
+    assert all(name in listing for name in ("yolov8-ghost ", "yolov8-gghost ", "bccd", "smear"))
+
+
+def test_doctor_finds_the_auto_load_missing(run: Run) -> None:
+    """With the auto-load off, doctor says what to do and exits with 1."""
+    assert "GHOST_YOLO_AUTOLOAD=0" in run("ghost-yolo", "doctor", ok=False, GHOST_YOLO_AUTOLOAD="0").stdout

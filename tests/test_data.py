@@ -1,0 +1,233 @@
+"""The data sets: the same bytes everywhere, strict conversion, and clear words where something is missing."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, Run
+
+from ghost_yolo.data import bccd, smear
+from ghost_yolo.data.voc import VOCError, convert
+from ghost_yolo.files import whole_folder, write_whole
+
+NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
+REAL = Path(os.environ.get("GHOST_YOLO_TEST_BCCD", "no copy"))  # conftest takes it from GHOST_YOLO_BCCD_DIR
+BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
+
+
+def annotation(*boxes: tuple[str, int, int, int, int]) -> str:
+    """Return the VOC text of some boxes."""
+    objects = "".join(f"<object><name>{name}</name>{BOX.format(*box)}</object>" for name, *box in boxes)
+    return f"<annotation><size><width>64</width><height>48</height></size>{objects}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A VOC folder of three photographs, one a split, with one box without area."""
+    root = tmp_path / "voc"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, boxes in {
+        "train": [("RBC", 0, 0, 64, 48), ("WBC", 10, 10, 30, 20), ("RBC", 5, 5, 5, 5)],
+        "val": [("Platelets", 1, 2, 3, 4)],
+        "test": [],
+    }.items():
+        (root / "ImageSets/Main" / f"{split}.txt").write_text(f"{split}_0\n")
+        (root / "Annotations" / f"{split}_0.xml").write_text(annotation(*boxes))
+        cv2.imwrite(str(root / "JPEGImages" / f"{split}_0.jpg"), np.zeros((48, 64, 3), np.uint8))
+    return root
+
+
+def test_smear_is_the_same_everywhere(golden: Callable[[str, str], None]) -> None:
+    """The pixels and labels of the first pictures are the accepted ones, bit by bit."""
+    lines = []
+    for seed in range(4):
+        image, labels = smear.picture(np.random.RandomState(seed))
+        lines += [f"{seed} {hashlib.sha256(image.tobytes()).hexdigest()}", *labels]
+
+    golden("smear.txt", "\n".join(lines) + "\n")
+
+
+def test_smear_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder has the host's layout, PNG files that read back the drawn pixels, and boxes inside the image."""
+    monkeypatch.setattr(smear, "SPLITS", {"train": 3, "val": 2})
+    smear.prepare(tmp_path / "smear")
+    image, labels = smear.picture(np.random.RandomState(3))
+    boxes = np.array([line.split()[1:] for file in (tmp_path / "smear").rglob("*.txt") for line in file.read_text().splitlines()], float)
+
+    assert sorted(p.name for p in (tmp_path / "smear").rglob("*.*")) == sorted(
+        f"{i:04d}.{end}" for i in (0, 1, 2, 0, 1) for end in ("png", "txt")
+    )
+    assert np.array_equal(cv2.imread(str(tmp_path / "smear/images/val/0000.png")), image)
+    assert (tmp_path / "smear/labels/val/0000.txt").read_bytes() == ("\n".join(labels) + "\n").encode()
+    assert (boxes[:, 2:] > 0).all() and (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-6).all()
+    assert (boxes[:, :2] + boxes[:, 2:] / 2 < 1 + 1e-6).all()
+
+
+def test_smear_labels_what_can_be_seen() -> None:
+    """All three classes occur, and nearly all that is drawn is labelled: only what a white cell hides is not."""
+    kinds = [line.split()[0] for seed in range(20) for line in smear.picture(np.random.RandomState(seed))[1]]
+
+    assert set(kinds) == {"0", "1", "2"}
+    assert kinds.count("1") > kinds.count("0") > 0
+
+
+def test_convert(voc: Path, tmp_path: Path) -> None:
+    """VOC corners become YOLO centres and sizes; a box without area is reported and not written."""
+    result = convert(voc, tmp_path / "out", NAMES, ("train", "val", "test"))
+
+    assert (tmp_path / "out/labels/train/train_0.txt").read_text() == (
+        "1 0.500000 0.500000 1.000000 1.000000\n2 0.312500 0.312500 0.312500 0.208333\n"
+    )
+    assert (tmp_path / "out/labels/test/test_0.txt").read_text() == ""
+    assert (result.images, result.boxes) == ({"train": 1, "val": 1, "test": 1}, 3)
+    assert len(result.dropped) == 1 and "train_0.xml: RBC (5.0, 5.0, 5.0, 5.0): no area" in result.dropped[0]
+    assert (tmp_path / "out/images/val/val_0.jpg").read_bytes() == (voc / "JPEGImages/val_0.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text,says",
+    [
+        ("<annotation><object>", "val_0: cannot be read: no element found"),
+        (annotation(("Parasite", 1, 1, 5, 5)), "class 'Parasite' is not one of Platelets, RBC, WBC"),
+        (annotation(("RBC", 1, 1, 65, 5)), "outside its image of 64 x 48"),
+        (annotation(("RBC", -1, 1, 5, 5)), "outside its image"),
+        (annotation(("RBC", 9, 1, 5, 5)), "inside out"),
+        (annotation().replace("</annotation>", "<object><name>RBC</name></object></annotation>"), "no readable bndbox"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(text: str, says: str, voc: Path, tmp_path: Path) -> None:
+    """A broken file, an unknown class and an impossible box are named, and nothing is written."""
+    (voc / "Annotations/val_0.xml").write_text(text)
+
+    with pytest.raises(VOCError, match="val_0") as error:
+        bccd_from(voc, tmp_path / "out")
+
+    assert says in str(error.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["voc"]
+
+
+def bccd_from(voc: Path, out: Path) -> None:
+    """Prepare BCCD from a local folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(bccd.LOCAL, str(voc))
+        bccd.prepare(out, NAMES)
+
+
+def test_all_problems_at_once(voc: Path, tmp_path: Path) -> None:
+    """Every broken annotation is listed, not only the first."""
+    for split in ("train", "val"):
+        (voc / f"Annotations/{split}_0.xml").write_text("")
+
+    with pytest.raises(VOCError, match=r"(?s)train_0.*val_0"):
+        bccd_from(voc, tmp_path / "out")
+
+
+def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) -> None:
+    """A target that already holds something is left alone, with a word about it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("precious")
+
+    with pytest.raises(FileExistsError, match="Move or remove"):
+        bccd_from(voc, tmp_path / "out")
+
+    assert (tmp_path / "out/mine.txt").read_text() == "precious"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """An interruption leaves nothing behind, a file as little as a folder."""
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "data") as work:
+        (work / "half").write_text("")
+        raise KeyboardInterrupt
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "text", "\ud800")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_copy_and_no_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy and a connection the error says what is missing, where it looked and how to name a copy."""
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("not online")
+
+    monkeypatch.setattr(bccd, "safe_download", offline)
+    with pytest.raises(FileNotFoundError, match="out.*GHOST_YOLO_BCCD_DIR is not set.*github.com.*not online.*set GHOST_YOLO_BCCD_DIR"):
+        bccd.prepare(tmp_path / "out", NAMES)
+    monkeypatch.setenv(bccd.LOCAL, str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere.*no Annotations/"):
+        bccd.prepare(tmp_path / "out", NAMES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A web server on this machine that serves a folder, standing in for the public one."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    (tmp_path / "www").mkdir()
+    handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def test_download(voc: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a local copy the archive is downloaded, converted and not kept."""
+    shutil.copytree(voc, tmp_path / "pack/BCCD_Dataset-master/BCCD")
+    shutil.make_archive(str(tmp_path / "www/master"), "zip", tmp_path / "pack")
+    monkeypatch.setattr(bccd, "URL", f"{server}/master.zip")
+    bccd.prepare(tmp_path / "out", NAMES)
+
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 3
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="GHOST_YOLO_BCCD_DIR names no copy of BCCD")
+def test_the_real_photographs(tmp_path: Path) -> None:
+    """BCCD has 205, 87 and 72 photographs, 4886 boxes that can be learnt and two without area."""
+    result = convert(REAL, tmp_path / "bccd", NAMES, bccd.SPLITS)
+
+    assert result.images == {"train": 205, "val": 87, "test": 72}
+    assert result.boxes == 4886
+    assert sorted(text[:21] for text in result.dropped) == ["BloodImage_00338.xml:", "BloodImage_00343.xml:"]
+
+
+def test_the_host_prepares_it(voc: Path, run: Run, tmp_path: Path) -> None:
+    """The host runs the YAML's one import and call at first use, and finds the images then."""
+    code = f"from ultralytics.data.utils import check_det_dataset as c; print(c({str(ROOT / 'datasets/bccd.yaml')!r})['val'])"
+    done = run("python", "-c", code, GHOST_YOLO_BCCD_DIR=str(voc), YOLO_OFFLINE="true")
+
+    assert Path(done.stdout.split()[-1]).name == "val"
+    assert "left out" in done.stdout and "no area" in done.stdout
+    assert len(list(tmp_path.rglob("images/val/val_0.jpg"))) == 1
+
+
+def test_the_host_says_what_is_missing(run: Run) -> None:
+    """Through the stock command a missing data set without internet ends in our words, not in a bare traceback."""
+    data = str(ROOT / "datasets/bccd.yaml")
+    done = run("yolo", "train", "model=yolov8n.yaml", f"data={data}", "epochs=1", ok=False, https_proxy="http://127.0.0.1:9")
+
+    assert "GHOST_YOLO_BCCD_DIR" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_second_file_stays_until_the_first_is_whole(tmp_path: Path) -> None:
+    """Replacing a file leaves no other behind and keeps ordinary permissions."""
+    write_whole(tmp_path / "a.txt", "one")
+    write_whole(tmp_path / "a.txt", "two")
+
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["two"]
+    assert (tmp_path / "a.txt").stat().st_mode & 0o400

@@ -1,0 +1,93 @@
+"""ONNX export is held against PyTorch; a file that is wrong is found out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Run
+from test_blocks import randomise
+from ultralytics import YOLO
+
+from ghost_yolo.deploy.onnx import Proof, differences, refuse
+from ghost_yolo.models import path_of
+from ghost_yolo.registry import UserError
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+EXPORT = ROOT / "export.py"
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """Save a model whose weights and BN statistics make every branch count."""
+    torch.manual_seed(0)
+    yolo = YOLO(str(path_of(name)), verbose=False)
+    randomise(yolo.model)
+    yolo.save(folder / f"{name}.pt")
+    return folder / f"{name}.pt"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
+@pytest.mark.parametrize("words,sizes", [(["imgsz=480,640"], ["480x640"]), (["dynamic=True"], ["640x640", "480x640"]), ([], ["640x640"])])
+def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
+    """Static and dynamic files of every family give PyTorch's boxes and scores on noise and on a photograph."""
+    done = run(sys.executable, EXPORT, f"model={checkpoint(tmp_path, name)}", *words)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "FAIL"))]
+
+    assert [line.split()[1:3] for line in lines] == [[size, kind] for size in sizes for kind in ("noise", "photograph")]
+    assert all(line.startswith("ok") for line in lines) and "proved" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_wrong_file_is_found_out(tmp_path: Path) -> None:
+    """A weight changed in the file, or a file cut short, does not pass."""
+    from ghost_yolo.deploy.onnx import prove
+
+    model = YOLO(checkpoint(tmp_path, "yolov8n-ghost"))
+    file = Path(model.export(format="onnx", imgsz=64))
+    photo = np.full((48, 64, 3), 90, np.uint8)
+    assert all(proof.holds for proof in prove(model.model, file, photo))
+    graph = onnx.load(file)
+    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.05).tobytes()
+    onnx.save(graph, file)
+
+    assert not any(proof.holds for proof in prove(model.model, file, photo))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(Exception, match=r"(?i)parse|decode|protobuf"):
+        prove(model.model, file, photo)
+
+
+def test_differences_are_those_of_boxes_and_scores() -> None:
+    """Boxes are the first four rows of a detector, everything else counts as scores; NaN never holds."""
+    a = np.zeros((1, 6, 5), np.float32)
+    b = a.copy()
+    b[0, 3, 2], b[0, 5, 1] = 0.25, -0.125
+
+    assert differences([a], [b], nc=2) == (0.25, 0.125)
+    assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
+    assert not Proof((64, 64), "noise", float("nan"), 0).holds
+    with pytest.raises(UserError, match="the file gives"):
+        differences([a], [a, b], nc=2)
+
+
+@pytest.mark.parametrize("arguments", [{"half": True}, {"nms": True}, {"format": "engine"}, {"quantize": 8}])
+def test_what_cannot_be_proved_is_refused(arguments: dict[str, object]) -> None:
+    """Arguments that change the numbers or the layout are refused with the way to go."""
+    with pytest.raises(UserError, match="yolo export"):
+        refuse(arguments)
+
+
+@pytest.mark.parametrize(
+    "words,says",
+    [([], "give model=FILE"), (["model=missing.pt"], "missing.pt"), (["model=x.pt", "image=none.jpg"], "none.jpg cannot be read")],
+)
+def test_bad_words_are_one_clear_line(words: list[str], says: str, run: Run) -> None:
+    """What the user can put right is said in one line."""
+    error = run(sys.executable, EXPORT, *words, ok=False).stderr
+
+    assert says in error.splitlines()[-1] and "Traceback" not in error

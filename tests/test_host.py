@@ -1,0 +1,148 @@
+"""The door to the host: words, reversibility, and errors under the stock parser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import ultralytics
+from conftest import Run
+from torch import nn
+from ultralytics.nn import tasks
+from ultralytics.nn.modules.block import C2f
+
+import ghost_yolo
+from ghost_yolo import BLOCKS, host
+from ghost_yolo.models import path_of
+from ghost_yolo.registry import UnknownBlockError, UserError
+
+
+def yaml_of(word: str, *args: Any) -> dict[str, Any]:
+    """Return a small detector with one row of ours."""
+    backbone = [[-1, 1, "Conv", [16, 3, 2]], [-1, 2, word, list(args) or [32, True]]]
+    return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.word)
+def test_a_row_is_scaled_like_the_hosts(block: ghost_yolo.registry.Block) -> None:  # type: ignore[name-defined]
+    """A row of ours gets input channels, scaled width and repeats exactly as the host's row of the same kind."""
+    config = yaml_of(block.qualified, *([32, True] if block.like == "C2f" else [32])) | {"scales": {"n": [0.5, 2.0, 1024]}}
+    config["scale"] = "n"
+    model, _ = tasks.parse_model(config, 3, verbose=False)
+    row = model[1]
+
+    assert type(row) is block.cls or (isinstance(row, nn.Sequential) and block.like == "Conv")
+    assert row.type.startswith("ghost_yolo.blocks.") or block.like == "Conv"
+    assert row(torch.zeros(2, 32, 8, 8)).shape == (2, 64, 8, 8)
+
+
+def test_the_hosts_own_words_stay_the_hosts() -> None:
+    """GhostConv and GhostBottleneck without the prefix are the host's; with it, ours."""
+    for word in ("GhostConv", "GhostBottleneck"):
+        assert getattr(tasks, word).__module__.startswith("ultralytics.")
+        assert repr(vars(tasks)[f"ghost_yolo.{word}"]).startswith("<class 'ghost_yolo.blocks.ghost.")
+
+
+def test_register_twice_changes_nothing() -> None:
+    """Registering again keeps the very same objects."""
+    before = dict(vars(tasks))
+    ghost_yolo.register()
+
+    assert {name: id(value) for name, value in before.items()} == {name: id(v) for name, v in vars(tasks).items()}
+
+
+def test_unregister_restores_the_host(python: Run) -> None:
+    """After unregister() the host's globals, parser and safe globals are what they were before us."""
+    code = """
+import torch, ultralytics.nn.tasks as t
+before, safe = dict(vars(t)), list(torch.serialization.get_safe_globals())
+import ghost_yolo; import ghost_yolo.blocks
+assert dict(vars(t)) == before, "off means off"
+ghost_yolo.register(); ghost_yolo.register()
+assert "ghost_yolo.C2f_GhostBottleneck" in vars(t) and "C2f_GhostBottleneck" in vars(t)
+ghost_yolo.unregister(); ghost_yolo.unregister()
+assert {k: id(v) for k, v in vars(t).items()} == {k: id(v) for k, v in before.items()}
+assert set(torch.serialization.get_safe_globals()) == set(safe)
+ghost_yolo.register(); assert "C2f_GhostBottleneck" in vars(t)
+"""
+    python(code, GHOST_YOLO_AUTOLOAD="0")
+
+
+def test_stand_ins_leave_the_hosts_sets_alone() -> None:
+    """A stand-in is found where the host looks for C2f, and C2f is still found where it is."""
+    stand_in = vars(tasks)["C2f_GhostBottleneck"]
+
+    assert stand_in in frozenset({C2f, nn.Conv2d})
+    assert stand_in not in frozenset({nn.Conv2d})
+    assert C2f in frozenset({C2f}) and C2f != nn.Conv2d
+    assert isinstance(ghost_yolo.blocks.ghost.C2f_GhostBottleneck(8, 8), stand_in)  # type: ignore[attr-defined]
+
+
+def test_unknown_word_names_the_nearest() -> None:
+    """A mistyped block under the host's parser names the nearest word and what exists."""
+    with pytest.raises(UnknownBlockError, match="'C2f_GhostBotleneckV2'.*Did you mean 'C2f_GhostBottleneckV2'.*GhostConv"):
+        tasks.DetectionModel(yaml_of("C2f_GhostBotleneckV2"), verbose=False)
+
+
+def test_bad_argument_names_the_row() -> None:
+    """An argument that a block refuses is reported with its row."""
+    with pytest.raises(ValueError, match=r"Row 1 .*ghost_yolo.GhostConv with .*ratio=0.*at least 2"):
+        tasks.DetectionModel(yaml_of("ghost_yolo.GhostConv", 32, 1, 1, 0), verbose=False)
+
+
+def test_errors_of_others_pass_unchanged() -> None:
+    """What goes wrong in the host's own rows is the host's to say."""
+    with pytest.raises(TypeError, match=r"^(?!Row)"):
+        tasks.DetectionModel(yaml_of("Conv", 32, 1, 1, 0, 1, 1, True, 9, 9, 9), verbose=False)
+
+
+@pytest.mark.parametrize("version", ["8.3.199", "8.0.145", "9.0.0", "8.5.0"])
+def test_host_outside_the_range(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ultralytics that was not tested is refused with its version, the range and the command."""
+    monkeypatch.setattr(ultralytics, "__version__", version)
+
+    with pytest.raises(host.UnsupportedHostError, match=rf"{version} .*>=8.3.200,<8.5.*pip install"):
+        host.register()
+
+
+def test_the_declared_range_is_the_checked_one() -> None:
+    """pyproject.toml and the check name the same range."""
+    assert f'"ultralytics{host.SUPPORTED}"' in (Path(__file__).parent.parent / "pyproject.toml").read_text()
+
+
+def test_truncated_and_foreign_checkpoints(tmp_path: Path) -> None:
+    """A cut-off file, a text file and a state dict are each refused with the file's name."""
+    whole = tmp_path / "whole.pt"
+    torch.save({"state_dict": {"w": torch.zeros(3)}}, whole)
+    (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:300])
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+
+    for name in ("whole.pt", "cut.pt", "text.pt"):
+        with pytest.raises(UserError, match=f"{name} is not a checkpoint"):
+            host.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
+def test_model_round_trip_safely(name: str, tmp_path: Path, run: Run) -> None:
+    """A saved model loads under ULTRALYTICS_SAFE_LOAD=1 in a fresh process, fused too, with the same output."""
+    if not hasattr(tasks, "_SafeLoad"):
+        pytest.skip("this host has no restricted loading")
+    torch.manual_seed(0)
+    for fuse in (False, True):
+        yolo = ultralytics.YOLO(str(path_of(name)), verbose=False)
+        if fuse:
+            yolo.fuse()
+        yolo.save(tmp_path / "model.pt")
+        x = torch.rand(1, 3, 64, 64)
+        again = ultralytics.YOLO(tmp_path / "model.pt")
+        torch.save((x, again.model.float().eval()(x)[0]), tmp_path / "expected.pt")
+        code = """
+import torch, ultralytics
+x, expected = torch.load("expected.pt", weights_only=True)
+model = ultralytics.YOLO("model.pt").model.float().eval()
+torch.testing.assert_close(model(x)[0], expected)
+"""
+        run(sys.executable, "-c", code, ULTRALYTICS_SAFE_LOAD="1")

@@ -1,0 +1,49 @@
+"""The same weights in timm's modules and in ours give the same output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_blocks import randomise
+from torch import nn
+
+from ghost_yolo.blocks.ghost import GhostBottleneck, GhostConv
+from ghost_yolo.blocks.ghostv2 import GhostBottleneckV2, GhostConvV2
+
+timm = pytest.importorskip("timm.models.ghostnet")
+
+
+def hold_against(theirs: nn.Module, ours: nn.Module, c1: int, h: int, w: int) -> None:
+    """Copy the weights in order, shape by shape, and compare on one input."""
+    theirs, ours = randomise(theirs).double().eval(), ours.double().eval()
+    pairs = list(zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True))
+    assert [tuple(a.shape) for (_, a), _ in pairs] == [tuple(b.shape) for _, b in pairs]
+    ours.load_state_dict({name: value for (name, _), value in pairs})
+    x = torch.randn(2, c1, h, w, dtype=torch.float64)
+
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("c1,c2,k,ratio,d,s", [(16, 32, 1, 2, 3, 1), (16, 33, 1, 2, 3, 1), (8, 30, 3, 3, 5, 2)])
+@pytest.mark.parametrize("version", [1, 2])
+def test_module(c1: int, c2: int, k: int, ratio: int, d: int, s: int, version: int) -> None:
+    """Ghost modules of both versions equal timm's, whatever ratio, kernels and stride."""
+    torch.manual_seed(0)
+    theirs = (timm.GhostModule if version == 1 else timm.GhostModuleV2)(c1, c2, k, ratio, d, s)
+    ours = (GhostConv if version == 1 else GhostConvV2)(c1, c2, k, s, ratio, d)
+
+    hold_against(theirs, ours, c1, 15, 18)
+
+
+@pytest.mark.parametrize(
+    "c1,mid,c2,k,s,se",
+    [(16, 16, 16, 3, 1, 0), (16, 48, 24, 3, 2, 0), (24, 72, 40, 5, 2, 0.25), (40, 121, 41, 5, 1, 0.25), (80, 184, 80, 3, 1, 0)],
+)
+@pytest.mark.parametrize("mode", ["original", "attn"])
+def test_bottleneck(c1: int, mid: int, c2: int, k: int, s: int, se: float, mode: str) -> None:
+    """Bottlenecks of the papers' stages equal timm's: identity and projection, with stride and squeeze-and-excite."""
+    torch.manual_seed(0)
+    theirs = timm.GhostBottleneck(c1, mid, c2, k, s, se_ratio=se, mode=mode)
+    ours = (GhostBottleneck if mode == "original" else GhostBottleneckV2)(c1, c2, k, s, se=se, mid=mid)
+
+    hold_against(theirs, ours, c1, 17, 14)

@@ -1,0 +1,159 @@
+"""The stock `yolo` command with our YAMLs and no code of the user's: train, val, predict, export, resume, all tasks."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, Run
+from ultralytics.utils import ROOT as HOST
+
+from ghost_yolo.data import smear
+from ghost_yolo.models import path_of
+
+pytestmark = pytest.mark.slow
+SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "project=runs", "exist_ok=True")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data YAML of a few generated pictures."""
+    monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
+    smear.prepare(tmp_path / "smear")
+    return write_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
+
+
+def write_yaml(folder: Path, **content: object) -> Path:
+    """Write a data YAML with the usual splits."""
+    file = folder / "data.yaml"
+    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", **content}))
+    return file
+
+
+def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
+    """The headline YAML, by its path in the checkout, goes through all four commands; the ONNX file predicts, too."""
+    model = ROOT / "cfg/yolov8s-ghost.yaml"
+    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", "name=t", *SMALL)
+    best = tmp_path / "runs/t/weights/best.pt"
+    picture = tmp_path / "smear/images/val/0000.png"
+
+    assert "ghost_yolo.blocks.ghost.C2f_GhostBottleneck" in trained.stdout
+    run("yolo", "val", f"model={best}", f"data={data}", *SMALL)
+    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", "project=runs", "name=p")
+    assert list((tmp_path / "runs/p").glob("0000.*"))
+    run("yolo", "export", f"model={best}", "format=onnx", "imgsz=64")
+    run("yolo", "predict", f"model={best.with_suffix('.onnx')}", f"source={picture}", "imgsz=64", "project=runs", "name=o")
+    assert list((tmp_path / "runs/o").glob("0000.*"))
+
+
+@pytest.mark.parametrize("name", ["yolov8n-ghostv2", "yolov8n-gghost", "yolov8n-c2f-ghostbottleneckv2"])
+def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path, data: Path) -> None:
+    """A script that imports nothing of ours trains a packaged model, reloads it safely and trains on from it."""
+    options = f"data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, plots=False, project='runs', exist_ok=True"
+    python(f"from ultralytics import YOLO; YOLO({str(path_of(name))!r}).train(name='a', {options})")
+    (tmp_path / "my.pt").write_bytes(next(tmp_path.rglob("a/weights/best.pt")).read_bytes())
+    again = f"from ultralytics import YOLO; m = YOLO('my.pt'); m.val({options.replace(', epochs=1', '')}); m.train(name='b', {options})"
+    done = python(again, ULTRALYTICS_SAFE_LOAD="1")
+    moved = next(line for line in done.stdout.splitlines() if "Transferred" in line)
+
+    assert moved.split()[1].split("/")[0] == moved.split()[1].split("/")[1], moved
+
+
+def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:
+    """Training that is stopped goes on with resume=True, by train.py, and reaches its last epoch."""
+    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=40", "name=r", *SMALL]
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    last = tmp_path / "runs/r/weights/last.pt"
+    deadline = time.time() + 120
+    while not last.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    results = tmp_path / "runs/r/results.csv"
+    before = len(results.read_text().splitlines())
+
+    assert 1 < before < 41
+    run(sys.executable, ROOT / "train.py", f"model={last}", "resume=True")
+    assert len(results.read_text().splitlines()) == 41
+
+
+def test_train_py_refuses_a_name_without_scale(run: Run) -> None:
+    """train.py does not let the host fall back to scale n."""
+    done = run(sys.executable, ROOT / "train.py", f"model={ROOT / 'cfg/yolov8-ghost.yaml'}", ok=False)
+
+    assert "does not say which scale" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
+    """train.py needs no auto-load: it registers the blocks itself."""
+    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", "name=t", *SMALL)
+    run(sys.executable, ROOT / "train.py", *words, GHOST_YOLO_AUTOLOAD="0")
+    assert (tmp_path / "runs/t/weights/best.pt").is_file()
+
+
+def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path) -> None:
+    """The stock command's last line names the mistyped word and the nearest one."""
+    mine = tmp_path / "yolov8n-mine.yaml"
+    mine.write_text((ROOT / "cfg/yolov8-ghost.yaml").read_text().replace("ghost_yolo.C2f_Ghost", "C2f_Gost"))
+    done = run("yolo", "train", f"model={mine}", f"data={data}", "epochs=1", *SMALL, ok=False)
+
+    assert "Did you mean 'C2f_GhostBottleneck'" in done.stderr.strip().splitlines()[-1]
+
+
+def shapes(folder: Path, task: str) -> Path:
+    """Write a few pictures of one ellipse each with the labels of a task, and return its data argument."""
+    rng = np.random.RandomState(0)
+    for split in ("train", "val"):
+        for index in range(4):
+            image = np.full((64, 64, 3), 200, np.uint8)
+            x, y, a, b = rng.randint(24, 40, 2).tolist() + rng.randint(8, 16, 2).tolist()
+            cv2.ellipse(image, (x, y), (a, b), 0, 0, 360, (40, 40, 160), -1)
+            place = folder / ("%s/dark" % split if task == "classify" else f"images/{split}")
+            place.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place / f"{index}.png"), image)
+            if task == "classify":
+                (folder / split / "light").mkdir(exist_ok=True)
+                cv2.imwrite(str(folder / split / "light" / f"{index}.png"), 255 - image)
+                continue
+            labels = folder / "labels" / split
+            labels.mkdir(parents=True, exist_ok=True)
+            corners = [x - a, y - b, x + a, y - b, x + a, y + b, x - a, y + b]
+            numbers = {"segment": corners, "obb": corners, "pose": [x, y, 2 * a, 2 * b, x, y]}[task]
+            text = " ".join(str(n / 64) for n in numbers)
+            (labels / f"{index}.txt").write_text(f"0 {text}{' 2' if task == 'pose' else ''}\n")
+    if task == "classify":
+        return folder
+    return write_yaml(folder, path=str(folder), names=["cell"], **({"kpt_shape": [1, 3]} if task == "pose" else {}))
+
+
+@pytest.mark.parametrize("task,suffix", [("segment", "-seg"), ("pose", "-pose"), ("obb", "-obb"), ("classify", "-cls")])
+@pytest.mark.parametrize("word", ["C2f_GhostBottleneckV2", "ghost_yolo.C2f_GGhostBottleneck"])
+def test_other_tasks(task: str, suffix: str, word: str, run: Run, tmp_path: Path) -> None:
+    """A user's YAML of another task that names a block of ours trains, and its checkpoint predicts."""
+    stock = (HOST / f"cfg/models/v8/yolov8{suffix}.yaml").read_text()
+    mine = tmp_path / f"yolov8n{suffix}-mine.yaml"
+    mine.write_text(stock.replace(", C2f,", f", {word},"))
+    source = shapes(tmp_path / "shapes", task)
+    done = run("yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", "name=t", *SMALL)
+    picture = next((tmp_path / "shapes").rglob("val/**/0.png"))
+    run("yolo", task, "predict", f"model={tmp_path / 'runs/t/weights/best.pt'}", f"source={picture}", "imgsz=64")
+
+    assert done.stdout.count("ghost_yolo.blocks.") >= 4
+
+
+def test_the_readme_job_on_the_generated_data(run: Run, tmp_path: Path) -> None:
+    """datasets/smear.yaml prepares itself under the stock command, with nothing at hand and no network."""
+    shutil.rmtree(tmp_path / "datasets", ignore_errors=True)
+    data = str(ROOT / "datasets/smear.yaml")
+    run("yolo", "train", f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", "fraction=0.05", *SMALL)
+
+    assert len(list(tmp_path.rglob("images/train/*.png"))) == smear.SPLITS["train"]

@@ -1,0 +1,34 @@
+"""Train with the words of `yolo train`, for an environment in which the blocks do not load by themselves.
+
+    python train.py model=cfg/yolov8s-ghost.yaml data=datasets/smear.yaml epochs=25 imgsz=192
+    python train.py model=cfg/yolov8n-ghostv2.yaml data=datasets/bccd.yaml epochs=60 imgsz=320
+    python train.py model=runs/detect/train/weights/last.pt resume=True
+
+Everything after `train.py` goes to Ultralytics unchanged (`pretrained=`, `distill_model=`, `device=` ...).
+"""
+
+import sys
+
+from ghost_yolo.models import require_scale
+from ghost_yolo.registry import UserError
+
+
+def main(words: list[str]) -> None:
+    """Register the blocks and hand over to Ultralytics' own command line."""
+    for word in words:
+        if word.startswith("model=") and word.endswith((".yaml", ".yml")):
+            require_scale(word.removeprefix("model="))
+    sys.argv = ["yolo", "train", *words]  # Ultralytics reads its arguments when it is imported
+    import ghost_yolo
+
+    ghost_yolo.register()
+    from ultralytics.cfg import entrypoint
+
+    entrypoint()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"train.py: {error}")
