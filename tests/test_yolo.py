@@ -20,7 +20,7 @@ from ghost_yolo.data import smear
 from ghost_yolo.models import path_of
 
 pytestmark = pytest.mark.slow
-SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "project=runs", "exist_ok=True")
+SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
     smear.prepare(tmp_path / "smear")
     return write_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
+
+
+def into(folder: Path, name: str) -> tuple[str, str]:
+    """Return the words that name where a run is saved; a relative project would be put under the host's own folder."""
+    return f"project={folder / 'runs'}", f"name={name}"
 
 
 def write_yaml(folder: Path, **content: object) -> Path:
@@ -41,23 +46,23 @@ def write_yaml(folder: Path, **content: object) -> Path:
 def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
     """The headline YAML, by its path in the checkout, goes through all four commands; the ONNX file predicts, too."""
     model = ROOT / "cfg/yolov8s-ghost.yaml"
-    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", "name=t", *SMALL)
+    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", *into(tmp_path, "t"), *SMALL)
     best = tmp_path / "runs/t/weights/best.pt"
     picture = tmp_path / "smear/images/val/0000.png"
 
     assert "ghost_yolo.blocks.ghost.C2f_GhostBottleneck" in trained.stdout
     run("yolo", "val", f"model={best}", f"data={data}", *SMALL)
-    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", "project=runs", "name=p")
+    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", *into(tmp_path, "p"))
     assert list((tmp_path / "runs/p").glob("0000.*"))
     run("yolo", "export", f"model={best}", "format=onnx", "imgsz=64")
-    run("yolo", "predict", f"model={best.with_suffix('.onnx')}", f"source={picture}", "imgsz=64", "project=runs", "name=o")
+    run("yolo", "predict", f"model={best.with_suffix('.onnx')}", f"source={picture}", "imgsz=64", *into(tmp_path, "o"))
     assert list((tmp_path / "runs/o").glob("0000.*"))
 
 
 @pytest.mark.parametrize("name", ["yolov8n-ghostv2", "yolov8n-gghost", "yolov8n-c2f-ghostbottleneckv2"])
 def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path, data: Path) -> None:
     """A script that imports nothing of ours trains a packaged model, reloads it safely and trains on from it."""
-    options = f"data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, plots=False, project='runs', exist_ok=True"
+    options = f"data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, plots=False, project={str(tmp_path)!r}, exist_ok=True"
     python(f"from ultralytics import YOLO; YOLO({str(path_of(name))!r}).train(name='a', {options})")
     (tmp_path / "my.pt").write_bytes(next(tmp_path.rglob("a/weights/best.pt")).read_bytes())
     again = f"from ultralytics import YOLO; m = YOLO('my.pt'); m.val({options.replace(', epochs=1', '')}); m.train(name='b', {options})"
@@ -69,7 +74,7 @@ def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path,
 
 def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:
     """Training that is stopped goes on with resume=True, by train.py, and reaches its last epoch."""
-    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=40", "name=r", *SMALL]
+    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=40", *into(tmp_path, "r"), *SMALL]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
     last = tmp_path / "runs/r/weights/last.pt"
     deadline = time.time() + 120
@@ -95,7 +100,7 @@ def test_train_py_refuses_a_name_without_scale(run: Run) -> None:
 
 def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
     """train.py needs no auto-load: it registers the blocks itself."""
-    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", "name=t", *SMALL)
+    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", *into(tmp_path, "t"), *SMALL)
     run(sys.executable, ROOT / "train.py", *words, GHOST_YOLO_AUTOLOAD="0")
     assert (tmp_path / "runs/t/weights/best.pt").is_file()
 
@@ -143,7 +148,7 @@ def test_other_tasks(task: str, suffix: str, word: str, run: Run, tmp_path: Path
     mine = tmp_path / f"yolov8n{suffix}-mine.yaml"
     mine.write_text(stock.replace(", C2f,", f", {word},"))
     source = shapes(tmp_path / "shapes", task)
-    done = run("yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", "name=t", *SMALL)
+    done = run("yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", *into(tmp_path, "t"), *SMALL)
     picture = next((tmp_path / "shapes").rglob("val/**/0.png"))
     run("yolo", task, "predict", f"model={tmp_path / 'runs/t/weights/best.pt'}", f"source={picture}", "imgsz=64")
 
