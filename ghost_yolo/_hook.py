@@ -28,7 +28,7 @@ def is_armed() -> bool:
 class _Finder:
     """Let the other finders find the parts, and have each part call back when it has loaded."""
 
-    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]  # typing costs start-up time
+    def find_spec(self, name, path=None, target=None):
         if name not in PARTS:
             return None
         for finder in sys.meta_path:
@@ -40,11 +40,11 @@ class _Finder:
         return None
 
 
-def _call_after(loader, callback):  # type: ignore[no-untyped-def]
+def _call_after(loader, callback):
     """Have a loader call back once, after its module has been executed; the loader itself stays the module's own."""
     execute = loader.exec_module
 
-    def exec_module(module):  # type: ignore[no-untyped-def]
+    def exec_module(module):
         del loader.exec_module
         execute(module)
         callback()

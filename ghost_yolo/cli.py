@@ -33,7 +33,9 @@ def describe() -> None:
 
 @app.command()
 def compare(
-    published: Annotated[bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")
+    ] = False,
     models: Annotated[list[str] | None, typer.Option(help="YAML or checkpoint of yours; repeat for more.")] = None,
     scale: Annotated[str, typer.Option(help="Scale of the default models: n, s, m, l or x.")] = "s",
     nc: Annotated[int, typer.Option(help="Number of classes; a checkpoint keeps its own.")] = 80,
@@ -50,16 +52,16 @@ def compare(
         from ghost_yolo.report import compare as comparison
         from ghost_yolo.report.render import render
 
-        result = (
-            comparison.compare_published(imgsz) if published else comparison.compare(chosen, scale, nc, imgsz)
-        )
+        result = comparison.compare_published(imgsz) if published else comparison.compare(chosen, scale, nc, imgsz)
     emit(render(result, comparison.versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 
 
 @app.command()
-def cfg(name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None) -> None:
+def cfg(
+    name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None,
+) -> None:
     """List the packaged YAMLs, or print the path of one: yolo train model=$(ghost-yolo cfg yolov8m-ghost)."""
     if name is not None:
         print(path_of(name))

@@ -20,6 +20,7 @@ def examine() -> tuple[str, bool]:
     lines += [f"{name:12} {version(name)}" for name in ("ultralytics", "torch")]
     try:
         from ghost_yolo import host
+        from ghost_yolo.blocks import BLOCKS
 
         host.register()
     except (ImportError, RuntimeError) as error:  # an unsupported or broken host is just what is to be reported
@@ -27,7 +28,7 @@ def examine() -> tuple[str, bool]:
     lines.append(f"supported    yes: ultralytics {host.SUPPORTED}")
     loads, how = autoload()
     lines += [f"auto-load    {how}", "", f"{'word in a YAML':30} bare word"]
-    words = {block: host.words_of(block) for block in host.blocks.BLOCKS}
+    words = {block: host.words_of(block) for block in BLOCKS}
     for block, known in words.items():
         owner = "the same" if block.word in known else f"{block.word} is the host's own"
         lines.append(f"{block.qualified if block.qualified in known else 'MISSING':30} {owner}")

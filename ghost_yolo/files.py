@@ -43,8 +43,8 @@ def write_whole(file: Path, text: str) -> None:
             opened.write(text)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(work, 0o666 & ~umask)  # mkstemp's file would be readable by its owner alone
-        os.replace(work, file)
+        Path(work).chmod(0o666 & ~umask)  # mkstemp's file would be readable by its owner alone
+        Path(work).replace(file)
     except BaseException:
         Path(work).unlink(missing_ok=True)
         raise

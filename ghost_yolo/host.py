@@ -129,7 +129,11 @@ def _module_classes() -> Iterator[type[nn.Module]]:
     """Yield every module class that the rooms define, so that restricted loading knows nested ones too."""
     for room in {sys.modules[block.cls.__module__] for block in blocks.BLOCKS}:
         for member in vars(room).values():
-            if isinstance(member, type) and issubclass(member, nn.Module) and member.__module__.startswith("ghost_yolo."):
+            if (
+                isinstance(member, type)
+                and issubclass(member, nn.Module)
+                and member.__module__.startswith("ghost_yolo.")
+            ):
                 yield member
 
 
@@ -185,14 +189,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         config = tasks.yaml_model_load(str(file))
-        if not (isinstance(config.get("backbone"), list) and isinstance(config.get("head"), list)):
-            raise TypeError("it has no `backbone:` and `head:` lists")
-        return config  # type: ignore[no-any-return]
     except Exception as error:  # whatever the host trips over in a file that is not ours
         raise ModelError(f"{file} is not a model YAML: {error}") from error
+    if not all(isinstance(config.get(part), list) for part in ("backbone", "head")):
+        raise ModelError(f"{file} is not a model YAML: it has no `backbone:` and `head:` lists")
+    return config
 
 
-def build(config: dict[str, Any]) -> nn.Module:
+def build(config: dict[str, Any]) -> Any:
     """Build the untrained model of a YAML's content in eval mode, for any task that the host guesses from it.
 
     Raises:
@@ -202,7 +206,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
     try:
-        return MODELS[task](config, verbose=False).eval()  # type: ignore[no-any-return]
+        return MODELS[task](config, verbose=False).eval()
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
@@ -214,7 +218,7 @@ def task_of(model: nn.Module) -> str:
     return next(task for task, cls in reversed(MODELS.items()) if isinstance(model, cls))
 
 
-def load(path: Path) -> nn.Module:
+def load(path: Path) -> Any:
     """Load a checkpoint's model in eval mode and float32.
 
     Raises:
@@ -222,8 +226,10 @@ def load(path: Path) -> nn.Module:
     """
     try:
         model = ultralytics.YOLO(str(path)).model
-        if not isinstance(model, tasks.BaseModel):
-            raise TypeError(f"it holds a {type(model).__name__}")
-        return model.float().eval()
     except Exception as error:  # the host raises half a dozen kinds, some only on some releases
-        raise ModelError(f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?): {error!r}") from error
+        raise ModelError(
+            f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?): {error!r}"
+        ) from error
+    if not isinstance(model, tasks.BaseModel):
+        raise ModelError(f"{path} is not a checkpoint of a YOLO model: it holds a {type(model).__name__}")
+    return model.float().eval()

@@ -44,10 +44,14 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def run(tmp_path: Path) -> Run:
     """Run a command in a fresh folder with settings of its own, and return what it printed."""
 
-    def start(*words: str | Path, ok: bool = True, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+    def start(
+        *words: str | Path, ok: bool = True, cwd: Path = tmp_path, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         settings = {"YOLO_CONFIG_DIR": str(tmp_path / "config"), "PYTHONWARNINGS": "", **env}
         (tmp_path / "config").mkdir(exist_ok=True)
-        program = [str(Path(sys.executable).with_name(str(words[0])))] if words[0] in ("yolo", "ghost-yolo") else [words[0]]
+        program = (
+            [str(Path(sys.executable).with_name(str(words[0])))] if words[0] in ("yolo", "ghost-yolo") else [words[0]]
+        )
         done = subprocess.run(
             [*program, *words[1:]], cwd=cwd, env=os.environ | settings, capture_output=True, text=True, check=False
         )

@@ -41,7 +41,7 @@ def test_whichever_is_imported_first(module: str, python: Run) -> None:
 
 def test_unpickled_first(python: Run, tmp_path: Path) -> None:
     """A fresh process that only unpickles one of our blocks ends with the words registered."""
-    code = f"import pickle; from ghost_yolo.blocks.gghost import GGhostStage; pickle.dump(GGhostStage(8, 8), open('b', 'wb'))"
+    code = "import pickle; from ghost_yolo.blocks.gghost import GGhostStage; pickle.dump(GGhostStage(8, 8), open('b', 'wb'))"
     python(code)
     python(f"{STRICT}import pickle; pickle.load(open('b', 'rb')){KNOWN}")
 
@@ -123,7 +123,9 @@ trainer.hub_session = None
 print(generate_ddp_file(trainer))
 """
     file = Path(python(code).stdout.split()[-1])
-    child = file.read_text().replace("trainer.train()", "print('TRAIN', trainer.get_model(trainer.args.model, verbose=False).yaml)")
+    child = file.read_text().replace(
+        "trainer.train()", "print('TRAIN', trainer.get_model(trainer.args.model, verbose=False).yaml)"
+    )
     child = child.replace("    trainer = ", "    from ghost_child import patched; patched()\n    trainer = ")
     (tmp_path / "ghost_child.py").write_text(
         "def patched():\n"

@@ -117,7 +117,7 @@ def test_pickles(block: Block) -> None:
 @every_block
 @pytest.mark.parametrize("fused", [False, True])
 def test_loads_safely(block: Block, fused: bool) -> None:
-    """torch's restricted loader knows every class inside a block."""
+    """Torch's restricted loader knows every class inside a block."""
     from ultralytics.nn.tasks import _SafeLoad  # the host's own allow-list, for the fused forwards
 
     if not hasattr(torch.serialization, "add_safe_globals"):
@@ -143,7 +143,9 @@ def test_bottleneck_strides(cls: type[GhostBottleneck], k: int, s: int) -> None:
     assert module(torch.randn(2, 16, 9, 6)).shape == (2, 24, -(-9 // s), -(-6 // s))
 
 
-@pytest.mark.parametrize("c1,c2,s,kind", [(16, 16, 1, "identity"), (16, 24, 1, "projection"), (16, 16, 2, "projection")])
+@pytest.mark.parametrize(
+    "c1,c2,s,kind", [(16, 16, 1, "identity"), (16, 24, 1, "projection"), (16, 16, 2, "projection")]
+)
 def test_both_shortcuts(c1: int, c2: int, s: int, kind: str) -> None:
     """The input is added itself where shape and width are kept, else through a projection."""
     module = GhostBottleneck(c1, c2, s=s)

@@ -72,7 +72,13 @@ def test_the_footer_tells_the_truth(published: comparison.Comparison) -> None:
 def test_like_for_like(compared: comparison.Comparison) -> None:
     """Stock, the host's own Ghost model and ours stand at one scale, class count and size, in both states."""
     rows = as_json(compared)["rows"]
-    names = ["yolov8n.yaml", "yolov8n-ghost.yaml", "cfg/yolov8n-ghost.yaml", "cfg/yolov8n-ghostv2.yaml", "cfg/yolov8n-gghost.yaml"]
+    names = [
+        "yolov8n.yaml",
+        "yolov8n-ghost.yaml",
+        "cfg/yolov8n-ghost.yaml",
+        "cfg/yolov8n-ghostv2.yaml",
+        "cfg/yolov8n-gghost.yaml",
+    ]
 
     assert [r["model"] for r in rows] == [name for name in names for _ in range(2)]
     assert [r["fused"] for r in rows] == ["none", "all"] * 5
@@ -125,7 +131,9 @@ def test_checkpoints_and_yamls_of_the_users(tmp_path: Path, run: Run) -> None:
     YOLO("yolov8n.yaml", verbose=False).save(tmp_path / "my.pt")
     out = tmp_path / "out.json"
     out.write_text("old")
-    done = run("ghost-yolo", "compare", "--models", "yolov8n-mine.yaml", "my.pt", "--format", "json", "-o", out, "--nc", "2")
+    done = run(
+        "ghost-yolo", "compare", "--models", "yolov8n-mine.yaml", "my.pt", "--format", "json", "-o", out, "--nc", "2"
+    )
     rows = json.loads(out.read_text())["rows"]
 
     assert done.stdout == ""
@@ -172,7 +180,7 @@ def test_an_existing_file_survives_a_failure(tmp_path: Path, run: Run) -> None:
 
 
 def test_doctor_and_cfg(run: Run) -> None:
-    """doctor finds all well here and says so in its status; cfg lists what is packaged."""
+    """Doctor finds all well here and says so in its status; cfg lists what is packaged."""
     report = run("ghost-yolo", "doctor").stdout
     listing = run("ghost-yolo", "cfg").stdout
 

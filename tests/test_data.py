@@ -63,7 +63,10 @@ def test_smear_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smear, "SPLITS", {"train": 3, "val": 2})
     smear.prepare(tmp_path / "smear")
     image, labels = smear.picture(np.random.RandomState(3))
-    boxes = np.array([line.split()[1:] for file in (tmp_path / "smear").rglob("*.txt") for line in file.read_text().splitlines()], float)
+    boxes = np.array(
+        [line.split()[1:] for file in (tmp_path / "smear").rglob("*.txt") for line in file.read_text().splitlines()],
+        float,
+    )
 
     assert sorted(p.name for p in (tmp_path / "smear").rglob("*.*")) == sorted(
         f"{i:04d}.{end}" for i in (0, 1, 2, 0, 1) for end in ("png", "txt")
@@ -146,9 +149,14 @@ def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) ->
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     """An interruption leaves nothing behind, a file as little as a folder."""
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "data") as work:
-        (work / "half").write_text("")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with whole_folder(tmp_path / "data") as work:
+            (work / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with pytest.raises(UnicodeEncodeError):
         write_whole(tmp_path / "text", "\ud800")
 
@@ -162,10 +170,12 @@ def test_no_copy_and_no_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("not online")
 
     monkeypatch.setattr(bccd, "safe_download", offline)
-    with pytest.raises(FileNotFoundError, match="out.*GHOST_YOLO_BCCD_DIR is not set.*github.com.*not online.*set GHOST_YOLO_BCCD_DIR"):
+    with pytest.raises(
+        FileNotFoundError, match=r"out.*GHOST_YOLO_BCCD_DIR is not set.*github.com.*not online.*set GHOST_YOLO_BCCD_DIR"
+    ):
         bccd.prepare(tmp_path / "out", NAMES)
     monkeypatch.setenv(bccd.LOCAL, str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="nowhere.*no Annotations/"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*no Annotations/"):
         bccd.prepare(tmp_path / "out", NAMES)
     assert list(tmp_path.iterdir()) == []
 
@@ -219,7 +229,9 @@ def test_the_host_prepares_it(voc: Path, run: Run, tmp_path: Path) -> None:
 def test_the_host_says_what_is_missing(run: Run) -> None:
     """Through the stock command a missing data set without internet ends in our words, not in a bare traceback."""
     data = str(ROOT / "datasets/bccd.yaml")
-    done = run("yolo", "train", "model=yolov8n.yaml", f"data={data}", "epochs=1", ok=False, https_proxy="http://127.0.0.1:9")
+    done = run(
+        "yolo", "train", "model=yolov8n.yaml", f"data={data}", "epochs=1", ok=False, https_proxy="http://127.0.0.1:9"
+    )
 
     assert "GHOST_YOLO_BCCD_DIR" in done.stderr.strip().splitlines()[-1]
 

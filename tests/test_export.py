@@ -32,7 +32,9 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
-@pytest.mark.parametrize("words,sizes", [(["imgsz=480,640"], ["480x640"]), (["dynamic=True"], ["640x640", "480x640"]), ([], ["640x640"])])
+@pytest.mark.parametrize(
+    "words,sizes", [(["imgsz=480,640"], ["480x640"]), (["dynamic=True"], ["640x640", "480x640"]), ([], ["640x640"])]
+)
 def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
     """Static and dynamic files of every family give PyTorch's boxes and scores on noise and on a photograph."""
     done = run(sys.executable, EXPORT, f"model={checkpoint(tmp_path, name)}", *words)
@@ -85,7 +87,11 @@ def test_what_cannot_be_proved_is_refused(arguments: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "words,says",
-    [([], "give model=FILE"), (["model=missing.pt"], "missing.pt"), (["model=x.pt", "image=none.jpg"], "none.jpg cannot be read")],
+    [
+        ([], "give model=FILE"),
+        (["model=missing.pt"], "missing.pt"),
+        (["model=x.pt", "image=none.jpg"], "none.jpg cannot be read"),
+    ],
 )
 def test_bad_words_are_one_clear_line(words: list[str], says: str, run: Run) -> None:
     """What the user can put right is said in one line."""

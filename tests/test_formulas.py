@@ -19,7 +19,9 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("c1,c2,k,ratio,d", [(16, 32, 1, 2, 3), (16, 33, 1, 2, 3), (8, 30, 3, 3, 5), (7, 5, 1, 4, 1), (3, 2, 1, 2, 3)])
+@pytest.mark.parametrize(
+    "c1,c2,k,ratio,d", [(16, 32, 1, 2, 3), (16, 33, 1, 2, 3), (8, 30, 3, 3, 5), (7, 5, 1, 4, 1), (3, 2, 1, 2, 3)]
+)
 def test_ghost_module(c1: int, c2: int, k: int, ratio: int, d: int) -> None:
     """A Ghost module has c1*i*k^2 + 2i + n*d^2 + 2n parameters, i = ceil(c2 / ratio), n = i * (ratio - 1)."""
     i = ceil(c2 / ratio)

@@ -90,7 +90,9 @@ def test_every_backbone_c2f_is_swapped_and_nothing_else(item: packaged) -> None:
         key: value for key, value in ours.items() if key not in ("backbone", "yaml_file")
     }
     assert len(changed) == 4
-    assert all(a[2] == "C2f" and b[2].startswith("ghost_yolo.C2f_") and a[:2] + a[3:] == b[:2] + b[3:] for a, b in changed)
+    assert all(
+        a[2] == "C2f" and b[2].startswith("ghost_yolo.C2f_") and a[:2] + a[3:] == b[:2] + b[3:] for a, b in changed
+    )
 
 
 def test_headline_file_equals_its_family() -> None:
@@ -125,7 +127,12 @@ def test_path_resolves_under_folders_with_a_scale_letter(
 
 def test_scale_letters() -> None:
     """Names are read as the host reads them."""
-    assert [scale_of(name) for name in ("yolov8s-ghost.yaml", "yolov8-ghost", "a3s/yolov8-x", "mine")] == ["s", None, None, None]
+    assert [scale_of(name) for name in ("yolov8s-ghost.yaml", "yolov8-ghost", "a3s/yolov8-x", "mine")] == [
+        "s",
+        None,
+        None,
+        None,
+    ]
     assert without_scale("yolov8m-ghost") == "yolov8-ghost"
     assert with_scale("yolov8-ghost", "x") == "yolov8x-ghost"
 
@@ -146,5 +153,5 @@ def test_names_that_say_too_little(name: str, says: str) -> None:
 
 def test_a_users_name_without_a_scale() -> None:
     """A name of the user's own is refused with a way to call it."""
-    with pytest.raises(ModelNameError, match="'mine.yaml'.*yolov8s-<name>.yaml"):
+    with pytest.raises(ModelNameError, match=r"'mine\.yaml'.*yolov8s-<name>\.yaml"):
         require_scale("mine.yaml")

@@ -37,7 +37,13 @@ def test_module(c1: int, c2: int, k: int, ratio: int, d: int, s: int, version: i
 
 @pytest.mark.parametrize(
     "c1,mid,c2,k,s,se",
-    [(16, 16, 16, 3, 1, 0), (16, 48, 24, 3, 2, 0), (24, 72, 40, 5, 2, 0.25), (40, 121, 41, 5, 1, 0.25), (80, 184, 80, 3, 1, 0)],
+    [
+        (16, 16, 16, 3, 1, 0),
+        (16, 48, 24, 3, 2, 0),
+        (24, 72, 40, 5, 2, 0.25),
+        (40, 121, 41, 5, 1, 0.25),
+        (80, 184, 80, 3, 1, 0),
+    ],
 )
 @pytest.mark.parametrize("mode", ["original", "attn"])
 def test_bottleneck(c1: int, mid: int, c2: int, k: int, s: int, se: float, mode: str) -> None:

@@ -75,7 +75,9 @@ def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path,
 def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:
     """Training that is stopped goes on with resume=True, by train.py, and reaches its last epoch."""
     words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=40", *into(tmp_path, "r"), *SMALL]
-    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
     last = tmp_path / "runs/r/weights/last.pt"
     deadline = time.time() + 120
     while not last.exists() and process.poll() is None and time.time() < deadline:
@@ -122,7 +124,7 @@ def shapes(folder: Path, task: str) -> Path:
             image = np.full((64, 64, 3), 200, np.uint8)
             x, y, a, b = rng.randint(24, 40, 2).tolist() + rng.randint(8, 16, 2).tolist()
             cv2.ellipse(image, (x, y), (a, b), 0, 0, 360, (40, 40, 160), -1)
-            place = folder / ("%s/dark" % split if task == "classify" else f"images/{split}")
+            place = folder / (f"{split}/dark" if task == "classify" else f"images/{split}")
             place.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(place / f"{index}.png"), image)
             if task == "classify":

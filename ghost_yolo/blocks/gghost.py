@@ -30,7 +30,9 @@ class RegNetBottleneck(nn.Module):
         groups = c2 // min(c2, gw)
         if c2 % groups:
             nearest = max(width for width in range(1, gw + 1) if c2 % width == 0)
-            raise ValueError(f"{type(self).__name__}: gw={gw} does not divide c2={c2} into equal groups; gw={nearest} does")
+            raise ValueError(
+                f"{type(self).__name__}: gw={gw} does not divide c2={c2} into equal groups; gw={nearest} does"
+            )
         self.cv1 = Conv(c1, c2, act=nn.ReLU(inplace=True))
         self.cv2 = Conv(c2, c2, 3, s, g=groups, act=nn.ReLU(inplace=True))
         self.cv3 = Conv(c2, c2, act=False)
@@ -79,7 +81,9 @@ class GGhostStage(nn.Module):
         super().__init__()
         check_channels(type(self).__name__, c2)
         if blocks < 3:
-            raise ValueError(f"{type(self).__name__}: blocks={blocks}; a stage of two or fewer stays plain: give at least 3")
+            raise ValueError(
+                f"{type(self).__name__}: blocks={blocks}; a stage of two or fewer stays plain: give at least 3"
+            )
         if gw < 1:
             raise ValueError(f"{type(self).__name__}: gw={gw}; a group has at least one channel")
         complex_width = int(c2 * (1 - RATIO))

@@ -19,7 +19,7 @@ Activation = type[nn.Module] | None
 
 def activation(act: Activation) -> nn.Module | bool:
     """Return what the host's Conv takes as its `act`: a new module, in place as in the papers' code, or False for none."""
-    return act(inplace=True) if act is not None else False  # type: ignore[call-arg]  # every rectifier takes it
+    return act(inplace=True) if act is not None else False
 
 
 class GhostConv(nn.Module):
@@ -60,7 +60,9 @@ class GhostConv(nn.Module):
         if ratio < 2:
             raise ValueError(f"{type(self).__name__}: ratio={ratio}; one map in `ratio` is intrinsic: give at least 2")
         if d < 1 or d % 2 == 0:
-            raise ValueError(f"{type(self).__name__}: d={d}; the cheap kernel must be odd (1, 3, 5, ...) to keep the size")
+            raise ValueError(
+                f"{type(self).__name__}: d={d}; the cheap kernel must be odd (1, 3, 5, ...) to keep the size"
+            )
         intrinsic = ceil(c2 / ratio)
         if g < 1 or c1 % g or intrinsic % g:
             raise ValueError(f"{type(self).__name__}: g={g} must divide c1={c1} and the {intrinsic} intrinsic channels")

@@ -33,7 +33,9 @@ class C2fShell(C2f):
         check_channels(type(self).__name__, c2)
         self.c = int(c2 * e)
         if self.c < 1:
-            raise ValueError(f"{type(self).__name__}: c2={c2} and e={e} leave no hidden channel; c2 * e must be at least 1")
+            raise ValueError(
+                f"{type(self).__name__}: c2={c2} and e={e} leave no hidden channel; c2 * e must be at least 1"
+            )
         self.cv1 = Conv(c1, 2 * self.c, 1, 1)
         self.cv2 = Conv((2 + n) * self.c, c2, 1)
         self.m = nn.ModuleList(inner(self.c) for _ in range(n))

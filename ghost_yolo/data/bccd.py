@@ -11,8 +11,8 @@ from pathlib import Path
 from ultralytics.utils import LOGGER
 from ultralytics.utils.downloads import safe_download
 
-from ghost_yolo.files import whole_folder
 from ghost_yolo.data.voc import convert
+from ghost_yolo.files import whole_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
@@ -38,7 +38,9 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         result = convert(voc, work, names, SPLITS)
     for box in result.dropped:
         LOGGER.warning(f"left out {box}")
-    LOGGER.info(f"{root}: {result.images} images, {result.boxes} boxes, {len(result.dropped)} boxes without area left out")
+    LOGGER.info(
+        f"{root}: {result.images} images, {result.boxes} boxes, {len(result.dropped)} boxes without area left out"
+    )
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Ellipse:
         rows, cols = np.ogrid[-self.y : HEIGHT - self.y, -self.x : WIDTH - self.x]
         along, across = cols * cos + rows * sin, rows * cos - cols * sin
         scale = (self.a * self.b * hypot) ** 2
-        return (1024 * ((along * self.b) ** 2 + (across * self.a) ** 2)) // scale  # type: ignore[no-any-return]
+        return (1024 * ((along * self.b) ** 2 + (across * self.a) ** 2)) // scale
 
 
 def paint(image: Image, where: NDArray[np.bool_], colour: Colour, opacity: int | NDArray[np.int64]) -> None:

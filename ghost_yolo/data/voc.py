@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from PIL import Image
 
@@ -96,10 +96,10 @@ def _read(voc: Path, name: str, index: Mapping[str, int]) -> _Photo:
     """Read one annotation and check it against its image."""
     xml, image = voc / "Annotations" / f"{name}.xml", voc / "JPEGImages" / f"{name}.jpg"
     try:
-        root = ElementTree.parse(xml).getroot()
+        root = ET.parse(xml).getroot()
         with Image.open(image) as opened:
             width, height = opened.size
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ET.ParseError) as error:
         raise ValueError(f"{name}: cannot be read: {error}") from error
     lines, dropped = [], []
     for kind, box in _objects(root, xml.name):
@@ -112,12 +112,17 @@ def _read(voc: Path, name: str, index: Mapping[str, int]) -> _Photo:
         if left == right or top == bottom:
             dropped.append(f"{where}: no area")
             continue
-        values = ((left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height)
+        values = (
+            (left + right) / 2 / width,
+            (top + bottom) / 2 / height,
+            (right - left) / width,
+            (bottom - top) / height,
+        )
         lines.append(" ".join([str(index[kind]), *(f"{value:.6f}" for value in values)]))
     return _Photo(image, lines, dropped)
 
 
-def _objects(root: ElementTree.Element, file: str) -> Iterator[tuple[str, tuple[float, float, float, float]]]:
+def _objects(root: ET.Element, file: str) -> Iterator[tuple[str, tuple[float, float, float, float]]]:
     """Yield class name and (xmin, ymin, xmax, ymax) of each object, in pixels."""
     for item in root.iter("object"):
         kind = item.findtext("name")

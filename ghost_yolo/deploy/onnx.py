@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from ultralytics import YOLO
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ASSETS
@@ -82,7 +81,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     return photo  # type: ignore[return-value]
 
 
-def prove(model: nn.Module, file: Path, photo: NDArray[np.uint8]) -> list[Proof]:
+def prove(model: Any, file: Path, photo: NDArray[np.uint8]) -> list[Proof]:
     """Check the file's form, then hold its outputs against the fused model's on noise and on the photograph.
 
     A static file is tried at its own size, a dynamic one at DYNAMIC_SIZES.
@@ -101,16 +100,16 @@ def prove(model: nn.Module, file: Path, photo: NDArray[np.uint8]) -> list[Proof]
             with torch.inference_mode():
                 theirs = flatten(reference(torch.from_numpy(image)))
             ours = session.run(None, {session.get_inputs()[0].name: image})
-            proofs.append(Proof(size, name, *differences(ours, theirs, len(model.names))))  # type: ignore[arg-type]
+            proofs.append(Proof(size, name, *differences(ours, theirs, len(model.names))))
     return proofs
 
 
-def as_exported(model: nn.Module) -> nn.Module:
+def as_exported(model: Any) -> Any:
     """Return a fused copy whose head gives what the exporter makes it give."""
     model = copy.deepcopy(model).cpu().float().eval()
     model = model.fuse(verbose=False) if hasattr(model, "fuse") else model
-    head = model.model[-1]  # type: ignore[index]
-    head.export, head.format, head.dynamic = True, "onnx", True  # type: ignore[union-attr]  # anchors anew for each size
+    head = model.model[-1]
+    head.export, head.format, head.dynamic = True, "onnx", True  # anchors anew for each size
     return model
 
 
@@ -118,7 +117,7 @@ def inputs(size: tuple[int, int], photo: NDArray[np.uint8]) -> Iterator[tuple[st
     """Yield seeded noise and the letterboxed photograph, each (1, 3, h, w) in 0..1."""
     yield "noise", np.random.RandomState(0).rand(1, 3, *size).astype(np.float32)
     boxed = LetterBox(size, auto=False)(image=photo)[..., ::-1]  # (h, w, 3) in RGB
-    yield "photograph", np.ascontiguousarray(boxed.transpose(2, 0, 1)[None], dtype=np.float32) / 255
+    yield "photograph", np.ascontiguousarray(boxed.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
 
 
 def flatten(output: Any) -> list[Array]:

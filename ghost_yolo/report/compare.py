@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import ultralytics
+
 from ghost_yolo import __version__
 from ghost_yolo.models import SCALES, ModelNameError, path_of, with_scale
 from ghost_yolo.progress import progress

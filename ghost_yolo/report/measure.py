@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import thop
 import torch
@@ -54,7 +54,7 @@ class Subject:
     """A model ready to be measured."""
 
     name: str
-    model: nn.Module
+    model: Any  # the host's BaseModel
     nc: int
     scale: str
     task: str
@@ -86,7 +86,9 @@ def from_checkpoint(path: Path) -> Subject:
         ModelError: If it cannot be loaded.
     """
     if not path.is_file():
-        raise ModelNameError(f"{path} does not exist. Checkpoints are not downloaded here; give the path of a local one.")
+        raise ModelNameError(
+            f"{path} does not exist. Checkpoints are not downloaded here; give the path of a local one."
+        )
     with quiet():
         model = host.load(path)
     return Subject(str(path), model, len(model.names), model.yaml.get("scale") or "", host.task_of(model))
@@ -127,19 +129,19 @@ def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
     )
 
 
-def gflops(model: nn.Module, imgsz: int) -> float:
+def gflops(model: Any, imgsz: int) -> float:
     """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0.
 
     Counting needs shapes, not values: the meta device gives the same figure in a tenth of the time.
     """
-    shapes, head = copy.deepcopy(model).to("meta"), model.model[-1]  # type: ignore[index]
+    shapes, head = copy.deepcopy(model).to("meta"), model.model[-1]
     if hasattr(head, "stride"):
         shapes.model[-1].stride = head.stride  # the head reads these values
-    image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device="meta")  # type: ignore[union-attr]
+    image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device="meta")
     return float(thop.profile(shapes, inputs=[image], verbose=False)[0]) * 2 / 1e9
 
 
-def checkpoint_kb(model: nn.Module) -> float:
+def checkpoint_kb(model: Any) -> float:
     """Return the size of the model's stripped fp16 checkpoint, written by the host's own means, in 1024 bytes."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder) / "model.pt"

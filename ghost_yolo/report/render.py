@@ -31,7 +31,11 @@ def render(result: Comparison, versions: dict[str, str], style: str) -> str:
         return to_csv(entries)
     header, lines = cells(entries)
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
-    notes = [result.footer, *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()), f"Made with {made_with}."]
+    notes = [
+        result.footer,
+        *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()),
+        f"Made with {made_with}.",
+    ]
     if style == "markdown":
         return to_markdown(header, lines) + "\n" + "\n\n".join(notes) + "\n"
     return to_text(header, lines) + "\n" + "\n".join(notes) + "\n"
@@ -70,7 +74,9 @@ def to_csv(entries: Sequence[Entry]) -> str:
 def cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table for people."""
     if entries[0].published is not None:
-        return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [published_cells(entry) for entry in entries]
+        return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [
+            published_cells(entry) for entry in entries
+        ]
     header = ["model", "fused", "layers", "leaf layers", "parameters", "", "GFLOPs", "", "kb", ""]
     return header, [compared_cells(entry) for entry in entries]
 
