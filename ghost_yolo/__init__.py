@@ -1,10 +1,10 @@
 """Lightweight backbones for stock Ultralytics YOLO.
 
 Importing this package is cheap: neither torch nor Ultralytics is loaded. It arms the same import hook that the installed
-`ghost_yolo_hook.pth` arms at interpreter start, so the blocks are known to the host as soon as the host is loaded.
+`ghost_yolo_hook.pth` arms, so the blocks are known to the host as soon as the host is loaded.
 """
 
-# This file runs at every interpreter start: it imports nothing but the hook, not even `typing`.
+# From Python 3.15 on this file runs at every interpreter start: it imports nothing but the hook, not even `typing`.
 from ghost_yolo import _hook
 
 TYPE_CHECKING = False

@@ -1,7 +1,8 @@
 """Register the blocks by themselves: right after Ultralytics' parser is loaded, whoever loads it.
 
-Standard library only and no more than a few microseconds of work, since this runs at every interpreter start.
-`GHOST_YOLO_AUTOLOAD=0` turns it off.
+`ghost_yolo_hook.pth` imports `ghost_yolo`, and so calls `install()`, when Ultralytics itself is first imported: at
+interpreter start even one file to look for costs a millisecond. From Python 3.15 on `ghost_yolo_hook.start` calls
+`install()` at the start, so this module stays within the standard library. `GHOST_YOLO_AUTOLOAD=0` turns it off.
 """
 
 import os

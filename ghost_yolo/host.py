@@ -18,14 +18,12 @@ import torch
 import ultralytics
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.utils import ROOT
 from ultralytics.utils.checks import check_version
 
 from ghost_yolo import blocks
-from ghost_yolo.models import without_scale
 from ghost_yolo.registry import Block, UserError, unknown_block
 
-SUPPORTED = ">=8.3.200,<8.5"  # both ends are tested; pyproject.toml declares the same range
+SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 
 
 MODELS = {
@@ -169,16 +167,6 @@ def _failing_row(error: BaseException, parse_model: Any) -> int | None:
     code = getattr(parse_model, "__code__", None)
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is code)
     return next((frame.f_locals.get("i") for frame in frames), None)
-
-
-def find_yaml(name: str) -> Path | None:
-    """Return the file of a model YAML as the host would find it, a bare name in the host's own folder first."""
-    family = Path(name).with_name(without_scale(Path(name).name))
-    if family.parent == Path():
-        found = [file for name in (name, family.name) for file in sorted((ROOT / "cfg" / "models").rglob(name))]
-        if found:
-            return found[0]
-    return next((file for file in (Path(name), family) if file.is_file()), None)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

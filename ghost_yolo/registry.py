@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -49,6 +48,8 @@ class UnknownBlockError(UserError, KeyError):
 
 def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str]) -> UnknownBlockError:
     """Say which word is unknown, which known one is nearest, and what exists."""
+    import difflib
+
     ours = sorted(ours)
     close = difflib.get_close_matches(word, [*ours, *hosts], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

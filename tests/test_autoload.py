@@ -91,7 +91,7 @@ def test_light_at_start(python: Run) -> None:
     imported = set(python(f"import ghost_yolo; {loaded}").stdout.split())
 
     assert {"torch", "ultralytics"}.isdisjoint(imported)
-    assert armed - bare <= {"ghost_yolo", "ghost_yolo._hook"}
+    assert armed == bare or sys.version_info >= (3, 15)
     assert imported - bare <= {"ghost_yolo", "ghost_yolo._hook"}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import newest_only
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
@@ -88,6 +89,7 @@ def test_trains_on_a_batch_of_one(block: Block) -> None:
     assert without == []
 
 
+@newest_only
 @our_blocks
 @pytest.mark.parametrize("c2", [24, 23])
 def test_fuses_completely_and_exactly(block: Block, c2: int) -> None:
@@ -114,14 +116,13 @@ def test_pickles(block: Block) -> None:
         fuse(module)
 
 
+@newest_only
 @every_block
 @pytest.mark.parametrize("fused", [False, True])
 def test_loads_safely(block: Block, fused: bool) -> None:
     """Torch's restricted loader knows every class inside a block."""
     from ultralytics.nn.tasks import _SafeLoad  # the host's own allow-list, for the fused forwards
 
-    if not hasattr(torch.serialization, "add_safe_globals"):
-        pytest.skip("torch without safe globals")
     module, file = build(block).eval(), io.BytesIO()
     if fused:
         fuse(module)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import Run
+from conftest import Run, newest_only
+from test_blocks import randomise
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f
@@ -103,12 +104,12 @@ def test_errors_of_others_pass_unchanged() -> None:
         tasks.DetectionModel(yaml_of("Conv", 32, 1, 1, 0, 1, 1, True, 9, 9, 9), verbose=False)
 
 
-@pytest.mark.parametrize("version", ["8.3.199", "8.0.145", "9.0.0", "8.5.0"])
+@pytest.mark.parametrize("version", ["8.3.214", "8.0.145", "9.0.0", "8.5.0"])
 def test_host_outside_the_range(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An Ultralytics that was not tested is refused with its version, the range and the command."""
     monkeypatch.setattr(ultralytics, "__version__", version)
 
-    with pytest.raises(host.UnsupportedHostError, match=rf"{version} .*>=8.3.200,<8.5.*pip install"):
+    with pytest.raises(host.UnsupportedHostError, match=rf"{version} .*>=8.3.215,<8.5.*pip install"):
         host.register()
 
 
@@ -129,11 +130,10 @@ def test_truncated_and_foreign_checkpoints(tmp_path: Path) -> None:
             host.load(tmp_path / name)
 
 
+@newest_only
 @pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
 def test_model_round_trip_safely(name: str, tmp_path: Path, run: Run) -> None:
     """A saved model loads under ULTRALYTICS_SAFE_LOAD=1 in a fresh process, fused too, with the same output."""
-    if not hasattr(tasks, "_SafeLoad"):
-        pytest.skip("this host has no restricted loading")
     torch.manual_seed(0)
     for fuse in (False, True):
         yolo = ultralytics.YOLO(str(path_of(name)), verbose=False)
@@ -150,3 +150,16 @@ model = ultralytics.YOLO("model.pt").model.float().eval()
 torch.testing.assert_close(model(x)[0], expected)
 """
         run(sys.executable, "-c", code, ULTRALYTICS_SAFE_LOAD="1")
+
+
+@pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
+def test_whole_models_fuse(name: str) -> None:
+    """Under every supported host fuse() leaves no BN in a model of ours and keeps its output."""
+    torch.manual_seed(0)
+    model = randomise(ultralytics.YOLO(str(path_of(name)), verbose=False).model).eval()
+    x = torch.rand(1, 3, 64, 96)
+    before = model(x)[0]
+    model.fuse(verbose=False)
+
+    assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    torch.testing.assert_close(model(x)[0], before, rtol=1e-3, atol=1e-2)

@@ -65,7 +65,7 @@ def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path,
     options = f"data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, plots=False, project={str(tmp_path)!r}, exist_ok=True"
     python(f"from ultralytics import YOLO; YOLO({str(path_of(name))!r}).train(name='a', {options})")
     (tmp_path / "my.pt").write_bytes(next(tmp_path.rglob("a/weights/best.pt")).read_bytes())
-    again = f"from ultralytics import YOLO; m = YOLO('my.pt'); m.val({options.replace(', epochs=1', '')}); m.train(name='b', {options})"
+    again = f"from ultralytics import YOLO; YOLO('my.pt').val({options.replace(', epochs=1', '')}); YOLO('my.pt').train(name='b', {options})"
     done = python(again, ULTRALYTICS_SAFE_LOAD="1")
     moved = next(line for line in done.stdout.splitlines() if "Transferred" in line)
 

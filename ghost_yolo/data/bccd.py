@@ -54,7 +54,7 @@ def _source(root: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            safe_download(URL, dir=folder, unzip=True)
+            safe_download(URL, dir=Path(folder), unzip=True)
         except Exception as error:  # the host raises several kinds here
             raise FileNotFoundError(
                 f"The BCCD images are not at {root}, {LOCAL} is not set, and {URL} could not be downloaded ({error}). {HELP}"

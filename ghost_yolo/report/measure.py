@@ -14,11 +14,11 @@ from typing import Any, Literal
 import thop
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, ROOT
 from ultralytics.utils.torch_utils import get_num_params, strip_optimizer
 
 from ghost_yolo import host
-from ghost_yolo.models import ModelNameError, require_scale, scale_of
+from ghost_yolo.models import ModelNameError, require_scale, scale_of, without_scale
 
 Fused = Literal["none", "host", "all"]
 CONVENTIONS = {
@@ -67,7 +67,7 @@ def from_yaml(name: str, nc: int, label: str = "") -> Subject:
         ModelNameError: If there is no such file, or it has scales and its name does not say which.
         ModelError: If it cannot be built.
     """
-    file = host.find_yaml(name)
+    file = find_yaml(name)
     if file is None:
         raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
     config, scale = host.read_yaml(file), scale_of(name)
@@ -76,6 +76,16 @@ def from_yaml(name: str, nc: int, label: str = "") -> Subject:
     with quiet():
         model = host.build(config | {"nc": nc, "scale": scale or ""})
     return Subject(label or name, model, nc, scale or "", host.task_of(model))
+
+
+def find_yaml(name: str) -> Path | None:
+    """Return the file of a model YAML as the host would find it, a bare name in the host's own folder first."""
+    family = Path(name).with_name(without_scale(Path(name).name))
+    if family.parent == Path():
+        found = [file for name in (name, family.name) for file in sorted((ROOT / "cfg" / "models").rglob(name))]
+        if found:
+            return found[0]
+    return next((file for file in (Path(name), family) if file.is_file()), None)
 
 
 def from_checkpoint(path: Path) -> Subject:

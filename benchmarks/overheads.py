@@ -1,0 +1,131 @@
+"""What the plugin costs where nobody asked for it: interpreter start, importing Ultralytics, building a model.
+
+    python benchmarks/overheads.py [rounds]
+
+Interleaved rounds, medians with quartiles. Not a test: times depend on the machine, so read the conditions printed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+REGISTER = """
+import time, ultralytics.nn.tasks
+start = time.perf_counter()
+import ghost_yolo; ghost_yolo.register()
+print(time.perf_counter() - start)
+"""
+
+
+def quartiles(seconds: list[float]) -> str:
+    """Return median and quartiles in milliseconds."""
+    low, middle, high = statistics.quantiles(seconds, n=4)
+    return f"{middle * 1e3:.3f} ms ({low * 1e3:.3f} to {high * 1e3:.3f})"
+
+
+def interleave(rounds: int, *actions: Callable[[], object]) -> list[list[float]]:
+    """Time the actions in turn and return the seconds of each."""
+    times: list[list[float]] = [[] for _ in actions]
+    for action in actions:
+        action()  # warm-up
+    for _ in range(rounds):
+        for action, seconds in zip(actions, times, strict=True):
+            start = time.perf_counter()
+            action()
+            seconds.append(time.perf_counter() - start)
+    return times
+
+
+def interpreter_start(rounds: int) -> str:
+    """Start Python in two bare environments, one of them with the hook."""
+    with tempfile.TemporaryDirectory() as folder:
+        pythons = []
+        for name in ("bare", "hooked"):
+            venv.create(Path(folder) / name, symlinks=os.name != "nt")
+            pythons.append(next((Path(folder) / name).glob("[bS]*/python*")))
+        site = subprocess.run(
+            [pythons[1], "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        shutil.copytree(ROOT / "ghost_yolo", Path(site) / "ghost_yolo", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "ghost_yolo_hook.pth", site)
+        bare, hooked = interleave(rounds, *(lambda p=p: subprocess.run([p, "-c", ""], check=True) for p in pythons))
+    gain = [b - a for a, b in zip(bare, hooked, strict=True)]
+    return f"interpreter start: bare {quartiles(bare)}, with the hook {quartiles(hooked)}, difference {quartiles(gain)}"
+
+
+def registering(rounds: int) -> str:
+    """Register in fresh processes that have loaded the host already."""
+    env = os.environ | {"GHOST_YOLO_AUTOLOAD": "0"}
+    command = [sys.executable, "-c", REGISTER]
+    seconds = [
+        float(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()[-1])
+        for _ in range(rounds)
+    ]
+    return f"registering, imports of the blocks included: {quartiles(seconds)}"
+
+
+def building(rounds: int) -> str:
+    """Build a model's layers through the parser and our words, and the same classes directly."""
+    from ultralytics.nn import tasks
+
+    from ghost_yolo import BLOCKS
+    from ghost_yolo.models import path_of
+
+    config = tasks.yaml_model_load(str(path_of("yolov8s-ghostv2"))) | {"scale": "s"}
+    real = {block.qualified: block.cls for block in BLOCKS}
+    stand_ins = {word: vars(tasks)[word] for word in real}
+    calls = [(word, (64, 64, 2, True)) for word in real if ".C2f_" in word] * 4
+
+    def through_words() -> None:
+        for word, args in calls:
+            stand_ins[word](*args)
+
+    def directly() -> None:
+        for word, args in calls:
+            real[word](*args)
+
+    ours, same = interleave(rounds, through_words, directly)
+    ratios = [a / b for a, b in zip(ours, same, strict=True)]
+    stock = tasks.yaml_model_load("yolov8s.yaml") | {"scale": "s"}
+    whole = interleave(
+        max(rounds // 10, 3),
+        *(lambda c=c: tasks.parse_model(copy.deepcopy(c), 3, verbose=False) for c in (config, stock)),
+    )
+    return (
+        f"building through our words: {statistics.median(ratios):.3f} times constructing the same classes directly; "
+        f"whole models: yolov8s-ghostv2 {quartiles(whole[0])}, stock yolov8s {quartiles(whole[1])}"
+    )
+
+
+def main() -> None:
+    """Print the three measurements and their conditions."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    import torch
+    import ultralytics
+
+    print(
+        f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"ultralytics {ultralytics.__version__}, {rounds} rounds, load {os.getloadavg()[0]:.1f}"
+    )
+    print(interpreter_start(rounds))
+    print(registering(max(rounds // 10, 4)))
+    print(building(rounds))
+
+
+if __name__ == "__main__":
+    main()
