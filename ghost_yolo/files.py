@@ -26,6 +26,8 @@ def whole_folder(root: Path) -> Iterator[Path]:
     work.chmod(0o755)  # mkdtemp's folder would be readable by its owner alone
     try:
         yield work
+        if root.exists():
+            root.rmdir()  # empty, or it is no longer ours to replace; Windows does not move onto a folder
         work.replace(root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
