@@ -59,7 +59,7 @@ class PooledConv(Conv):
 
 
 class GGhostStage(nn.Module):
-    """A G-Ghost stage (section 3.3, figure 4): base block, blocks on a share of the channels, cheap branch, end block.
+    """A G-Ghost stage: base block, blocks on a share of the channels, cheap branch, end block.
 
     Input (b, c1, h, w), output (b, c2, ceil(h / s), ceil(w / s)).
     """

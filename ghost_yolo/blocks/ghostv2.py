@@ -14,7 +14,7 @@ from ghost_yolo.blocks.ghost import Activation, C2f_GhostBottleneck, GhostBottle
 
 
 class DFCAttention(nn.Module):
-    """Decoupled fully connected attention (section 3.2): a gate from a row and a column of the half-size map.
+    """Decoupled fully connected attention (section 4.1): a gate from a row and a column of the half-size map.
 
     Input (b, c1, h, w) with h and w at least 2, output (b, c2, h // 2, w // 2) in 0..1.
     """
@@ -32,7 +32,7 @@ class DFCAttention(nn.Module):
 
 
 class GhostConvV2(GhostConv):
-    """A Ghost module times its DFC attention (section 4.1). Input (b, c1, h, w), output as GhostConv's.
+    """A Ghost module times its DFC attention (section 4.2). Input (b, c1, h, w), output as GhostConv's.
 
     A map one pixel high or wide cannot be halved: there the gate is left out.
     """
