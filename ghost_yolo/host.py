@@ -124,15 +124,11 @@ def _stand_in(block: Block) -> _StandIn:
 
 
 def _module_classes() -> Iterator[type[nn.Module]]:
-    """Yield every module class that the rooms define, so that restricted loading knows nested ones too."""
-    for room in {sys.modules[block.cls.__module__] for block in blocks.BLOCKS}:
-        for member in vars(room).values():
-            if (
-                isinstance(member, type)
-                and issubclass(member, nn.Module)
-                and member.__module__.startswith("ghost_yolo.")
-            ):
-                yield member
+    """Yield every module class that is loaded from our package, so that restricted loading knows nested ones too."""
+    rooms = [room for name, room in sys.modules.items() if name.startswith("ghost_yolo.blocks.")]
+    for member in {member for room in rooms for member in vars(room).values() if isinstance(member, type)}:
+        if issubclass(member, nn.Module) and member.__module__.startswith("ghost_yolo."):
+            yield member
 
 
 def _with_clear_error(parse_model: Any) -> Any:

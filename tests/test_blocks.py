@@ -79,11 +79,12 @@ def test_one_pixel_in_eval(block: Block) -> None:
 
 
 @every_block
-def test_trains_on_a_batch_of_one(block: Block) -> None:
-    """A training batch of one image gives every parameter a gradient of its own size."""
+@pytest.mark.parametrize("side", [2, 3, 6])
+def test_trains_on_a_batch_of_one(block: Block, side: int) -> None:
+    """A training batch of one image, be it of 2x2 pixels, gives every parameter a gradient of its own size."""
     module = build(block).train()
 
-    module(torch.randn(1, 16, 6, 6)).square().sum().backward()
+    module(torch.randn(1, 16, side, side)).square().sum().backward()
 
     without = [name for name, p in module.named_parameters() if p.grad is None or p.grad.shape != p.shape]
     assert without == []

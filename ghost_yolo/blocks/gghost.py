@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
 
+from ghost_yolo.blocks.pooled import PooledConv
 from ghost_yolo.blocks.shell import C2fShell, check_channels
 
 RATIO = 0.5  # share of the stage's channels that is made cheaply
@@ -45,17 +46,6 @@ class RegNetBottleneck(nn.Module):
         if self.add:
             y = y + (x if self.shortcut is None else self.shortcut(x))
         return F.relu(y)
-
-
-class PooledConv(Conv):
-    """The host's Conv for 1x1 maps: a training batch of one has no variance to normalise by, so it takes the running one."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve, normalise and activate (b, c1, 1, 1)."""
-        bn, y = self.bn, self.conv(x)
-        if self.training and y.numel() == y.shape[1]:
-            return self.act(F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps))
-        return self.act(bn(y))
 
 
 class GGhostStage(nn.Module):

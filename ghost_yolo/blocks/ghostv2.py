@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
-from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.blocks.ghost import Activation, C2f_GhostBottleneck, GhostBottleneck, GhostConv
+from ghost_yolo.blocks.pooled import PooledConv
 
 
 class DFCAttention(nn.Module):
@@ -22,9 +22,9 @@ class DFCAttention(nn.Module):
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1) -> None:
         """Build the gate with the primary convolution's kernel and stride."""
         super().__init__()
-        self.cv1 = Conv(c1, c2, k, s, act=False)
-        self.horizontal = Conv(c2, c2, (1, 5), g=c2, act=False)
-        self.vertical = Conv(c2, c2, (5, 1), g=c2, act=False)
+        self.cv1 = PooledConv(c1, c2, k, s, act=False)
+        self.horizontal = PooledConv(c2, c2, (1, 5), g=c2, act=False)
+        self.vertical = PooledConv(c2, c2, (5, 1), g=c2, act=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gate at half size."""
