@@ -25,7 +25,10 @@ def main(words: list[str]) -> int:
         model = str(arguments.pop("model"))
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"give model=FILE and other words as key=value, not {' '.join(words)!r}") from error
-    file, proofs = export(model, **arguments)
+    try:
+        file, proofs = export(model, **arguments)
+    except (SyntaxError, FileNotFoundError) as error:  # what the host says of an unknown word or a missing file
+        raise UserError(str(error).strip().splitlines()[0]) from error
     for proof in proofs:
         height, width = proof.size
         print(

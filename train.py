@@ -9,17 +9,20 @@ Everything after `train.py` goes to Ultralytics unchanged (`pretrained=`, `disti
 
 import sys
 
-from ghost_yolo.models import require_scale
+from ghost_yolo.models import resolve
 from ghost_yolo.registry import UserError
 
 
 def main(words: list[str]) -> None:
     """Register the blocks and hand over to Ultralytics' own command line."""
-    for word in words:
-        if word.startswith("model=") and word.endswith((".yaml", ".yml")):
-            require_scale(word.removeprefix("model="))
+    models = [word.removeprefix("model=") for word in words if word.startswith("model=")]
+    if not models:
+        raise UserError("give model=FILE, as in the examples at the top of this file")
     sys.argv = ["yolo", "train", *words]  # Ultralytics reads its arguments when it is imported
     import ghost_yolo
+
+    if models[0].endswith((".yaml", ".yml")):
+        resolve(models[0])  # a YAML must exist and say its scale
 
     ghost_yolo.register()
     from ultralytics.cfg import entrypoint

@@ -33,7 +33,8 @@ class _Finder:
         if name not in PARTS:
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)  # old finders have none
+            spec = find(name, path, target) if find else None
             if spec is not None:
                 if spec.loader is not None:
                     _call_after(spec.loader, _register_when_whole)
@@ -46,7 +47,7 @@ def _call_after(loader, callback):
     execute = loader.exec_module
 
     def exec_module(module):
-        del loader.exec_module
+        loader.__dict__.pop("exec_module", None)
         execute(module)
         callback()
 

@@ -37,22 +37,31 @@ def compare(
         bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")
     ] = False,
     models: Annotated[list[str] | None, typer.Option(help="YAML or checkpoint of yours; repeat for more.")] = None,
-    scale: Annotated[str, typer.Option(help="Scale of the default models: n, s, m, l or x.")] = "s",
-    nc: Annotated[int, typer.Option(help="Number of classes; a checkpoint keeps its own.")] = 80,
-    imgsz: Annotated[int, typer.Option(help="Image side in pixels.")] = 640,
+    scale: Annotated[
+        str | None, typer.Option(help="Scale of the default models: n, s, m, l or x; s if not given.")
+    ] = None,
+    nc: Annotated[
+        int | None, typer.Option(help="Number of classes, 80 if not given; a checkpoint keeps its own.")
+    ] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Image side in pixels, 640 if not given.")] = None,
     style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
     chosen = [*(models or []), *(more or [])]
-    if published and chosen:
-        raise UserError("--published rebuilds a fixed table; leave out --models, or leave out --published.")
+    if published and (chosen or scale or nc not in (None, 1) or imgsz not in (None, 640)):
+        raise UserError(
+            "--published rebuilds a fixed table (nc=1, 640): leave out --models, --scale, --nc and --imgsz."
+        )
+    check_target(out)
     with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
         from ghost_yolo.report import compare as comparison
         from ghost_yolo.report.render import render
 
-        result = comparison.compare_published(imgsz) if published else comparison.compare(chosen, scale, nc, imgsz)
+        asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
+        given = {name: value for name, value in asked.items() if value is not None}
+        result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
     emit(render(result, comparison.versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
@@ -83,6 +92,14 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def check_target(out: Path | None) -> None:
+    """Raise an error, before any work, for a file that cannot be written."""
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file.")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}.")
+
+
 def emit(text: str, out: Path | None) -> None:
     """Print a report or write it whole."""
     if out is None:
@@ -101,5 +118,3 @@ def main() -> None:
         app()
     except (UserError, OSError) as error:
         sys.exit(f"ghost-yolo: {error}")
-    except KeyboardInterrupt:
-        sys.exit("ghost-yolo: interrupted; nothing was written")

@@ -23,15 +23,15 @@ def examine() -> tuple[str, bool]:
         from ghost_yolo.blocks import BLOCKS
 
         host.register()
-    except (ImportError, RuntimeError) as error:  # an unsupported or broken host is just what is to be reported
+    except Exception as error:  # noqa: BLE001 (an unsupported or broken host is just what is to be reported)
         return "\n".join([*lines, f"host         NO: {error}"]), False
     lines.append(f"supported    yes: ultralytics {host.SUPPORTED}")
     loads, how = autoload()
-    lines += [f"auto-load    {how}", "", f"{'word in a YAML':30} bare word"]
+    lines += [f"auto-load    {how}", "", f"{'word in a YAML':34} bare word"]
     words = {block: host.words_of(block) for block in BLOCKS}
     for block, known in words.items():
         owner = "the same" if block.word in known else f"{block.word} is the host's own"
-        lines.append(f"{block.qualified if block.qualified in known else 'MISSING':30} {owner}")
+        lines.append(f"{block.qualified if block.qualified in known else 'MISSING':34} {owner}")
     healthy = loads and all(block.qualified in known for block, known in words.items())
     return "\n".join([*lines, "", "all is well" if healthy else "NOT well: see above"]), healthy
 

@@ -34,19 +34,22 @@ def whole_folder(root: Path) -> Iterator[Path]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a text file; one that is already there is replaced only once the new one is complete.
+    """Write a text file; one that is already there keeps its mode and is replaced only once the new one is complete.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
     """
-    handle, work = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.resolve().parent)
+    file = file.resolve()  # a link stays a link
+    if file.exists() and not file.is_file():  # a pipe or a device is written to, not replaced
+        file.write_text(text, encoding="utf-8")
+        return
+    work = file.with_name(f".{file.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as opened:
+        with work.open("x", encoding="utf-8", newline="\n") as opened:
             opened.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(work).chmod(0o666 & ~umask)  # mkstemp's file would be readable by its owner alone
-        Path(work).replace(file)
+        if file.exists():
+            shutil.copymode(file, work)
+        work.replace(file)
     except BaseException:
-        Path(work).unlink(missing_ok=True)
+        work.unlink(missing_ok=True)
         raise

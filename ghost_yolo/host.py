@@ -2,7 +2,8 @@
 
 The host's parser finds a module by name in the globals of `ultralytics.nn.tasks`, but only members of two sets local to
 the function get their input channels, width scaling and repeats; any other class silently gets wrong channels. So each
-word is bound to a small stand-in type that hashes and compares like a stock class and, when called, builds ours.
+word is bound to a small stand-in type that hashes and compares like a stock class and, when called, builds ours. The
+parser itself is only wrapped, so that an error about a row of ours says which row and what would be right.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from ghost_yolo.registry import Block, UserError, unknown_block
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 
 
-MODELS = {
-    "detect": tasks.DetectionModel,
-    "segment": tasks.SegmentationModel,
-    "pose": tasks.PoseModel,
-    "obb": tasks.OBBModel,
-    "classify": tasks.ClassificationModel,
+MODELS = {  # by name: a host outside the range may lack one, and must still be told so
+    "detect": "DetectionModel",
+    "segment": "SegmentationModel",
+    "pose": "PoseModel",
+    "obb": "OBBModel",
+    "classify": "ClassificationModel",
 }
 
 
@@ -78,7 +79,7 @@ def register() -> None:
         known[block.qualified] = stand_in
         known.setdefault(block.word, stand_in)  # a word that the host owns stays the host's
     torch.serialization.add_safe_globals([*_module_classes()])
-    if not hasattr(tasks.parse_model, "_ghost_yolo_original"):
+    if not hasattr(tasks.parse_model, "_ghost_yolo"):  # ours may also lie below another plugin's wrapper
         tasks.parse_model = _with_clear_error(tasks.parse_model)
 
 
@@ -92,7 +93,9 @@ def unregister() -> None:
     others = [entry for entry in torch.serialization.get_safe_globals() if entry not in ours]
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(others)
-    tasks.parse_model = getattr(tasks.parse_model, "_ghost_yolo_original", tasks.parse_model)
+    parser = vars(tasks)["parse_model"]
+    if getattr(parser, "_ghost_yolo", None) is parser:  # not below another plugin's wrapper
+        tasks.parse_model = vars(parser)["__wrapped__"]
 
 
 def words_of(block: Block) -> tuple[str, ...]:
@@ -109,7 +112,8 @@ def check_host() -> None:
         raise UnsupportedHostError(
             f"Ultralytics {version} is installed, and ghost_yolo supports {SUPPORTED}. Install one of these: {install}"
         )
-    missing = [name for name in ("parse_model", "C2f", "Conv") if not hasattr(tasks, name)]
+    needed = {"parse_model", *MODELS.values(), *(block.like for block in blocks.BLOCKS)}
+    missing = sorted(name for name in needed if not hasattr(tasks, name))
     if missing:
         raise UnsupportedHostError(
             f"Ultralytics {version} has no {', '.join(missing)} in ultralytics.nn.tasks, on which ghost_yolo builds. "
@@ -125,7 +129,7 @@ def _stand_in(block: Block) -> _StandIn:
 
 def _module_classes() -> Iterator[type[nn.Module]]:
     """Yield every module class that is loaded from our package, so that restricted loading knows nested ones too."""
-    rooms = [room for name, room in sys.modules.items() if name.startswith("ghost_yolo.blocks.")]
+    rooms = [room for name, room in list(sys.modules.items()) if name.startswith("ghost_yolo.blocks.")]
     for member in {member for room in rooms for member in vars(room).values() if isinstance(member, type)}:
         if issubclass(member, nn.Module) and member.__module__.startswith("ghost_yolo."):
             yield member
@@ -141,12 +145,11 @@ def _with_clear_error(parse_model: Any) -> Any:
     def explained(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return parse_model(d, *args, **kwargs)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             index = _failing_row(error, parse_model)
-            rows = d["backbone"] + d["head"]
             if index is None:
                 raise
-            word, arguments = rows[index][2:4]
+            word, arguments = (d["backbone"] + d["head"])[index][2:4]
             if isinstance(error, KeyError) and error.args == (word,):
                 hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
                 raise unknown_block(word, [block.word for block in blocks.BLOCKS], hosts) from error
@@ -154,7 +157,7 @@ def _with_clear_error(parse_model: Any) -> Any:
                 raise
             raise ModelError(f"Row {index} of the model YAML, {word} with {arguments}: {error}") from error
 
-    explained._ghost_yolo_original = parse_model  # type: ignore[attr-defined]
+    explained._ghost_yolo = explained  # type: ignore[attr-defined]
     return explained
 
 
@@ -190,7 +193,7 @@ def build(config: dict[str, Any]) -> Any:
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
     try:
-        return MODELS[task](config, verbose=False).eval()
+        return getattr(tasks, MODELS[task])(config, verbose=False).eval()
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
@@ -199,7 +202,7 @@ def build(config: dict[str, Any]) -> Any:
 
 def task_of(model: nn.Module) -> str:
     """Return the task for which a model was built."""
-    return next(task for task, cls in reversed(MODELS.items()) if isinstance(model, cls))
+    return next(task for task, name in reversed(MODELS.items()) if isinstance(model, getattr(tasks, name)))
 
 
 def load(path: Path) -> Any:

@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from ghost_yolo.files import write_whole
 from ghost_yolo.registry import UserError
 
-SCALES = "nsmlx"
+SCALES = ("n", "s", "m", "l", "x")
 PACKAGE = Path(__file__).parent
 
 
@@ -93,6 +95,33 @@ def path_of(name: str) -> Path:
     return _copy_for_scale(family.path, path.name)
 
 
+def find_yaml(name: str) -> Path | None:
+    """Return the file that the host would open: the name as it stands, then without its scale letter, here or among its own."""
+    from ultralytics.utils import ROOT
+
+    for path in (Path(name), Path(name).with_name(without_scale(Path(name).name))):
+        own = sorted((ROOT / "cfg" / "models").rglob(path.name)) if path.parent == Path() else []
+        for candidate in (path, *own):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def resolve(name: str) -> tuple[Path, str]:
+    """Return the file of a model YAML and its scale, "" where it has none.
+
+    Raises:
+        ModelNameError: If there is no such file, or it has several scales and its name does not say which.
+    """
+    file = find_yaml(name)
+    if file is None:
+        raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
+    scales = _scales_in(file)
+    if len(scales) > 1 and scale_of(name) not in scales:
+        require_scale(name)
+    return file, scale_of(name) or "".join(scales[:1])
+
+
 def require_scale(name: str | Path) -> None:
     """Raise an error where a model's name has no scale letter: the host would take scale n and only warn."""
     if scale_of(name) is None:
@@ -100,6 +129,16 @@ def require_scale(name: str | Path) -> None:
         choices = ", ".join(with_scale(stem, scale) for scale in SCALES)
         advice = f"Write one of {choices}." if with_scale(stem, "n") != stem else "Call it yolov8s-<name>.yaml, say."
         raise ModelNameError(f"{str(name)!r} does not say which scale is meant, and Ultralytics would take n. {advice}")
+
+
+def _scales_in(file: Path) -> list[str]:
+    """Return the scale letters that a YAML knows; a file that is no model YAML knows none, and the host says what is wrong."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError):
+        return []
+    scales = content.get("scales") if isinstance(content, dict) else None
+    return list(scales) if isinstance(scales, dict) else []
 
 
 def _copy_for_scale(family: Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,13 +19,14 @@ class Block:
     Attributes:
         word: The bare word; `ghost_yolo.<word>` is always understood, the bare one where the host does not own it.
         cls: The module that the word builds.
-        like: The host's class whose YAML row it imitates: `C2f` for `(c1, c2, n, ...)`, `Conv` for `(c1, c2, ...)`.
+        like: The host's class whose YAML row it imitates: `C2f` for `(c1, c2, n, ...)`, `Conv` for `(c1, c2, ...)`, or any
+            other that the host's parser treats by itself.
         paper: Where the block is defined.
     """
 
     word: str
     cls: type[nn.Module]
-    like: Literal["C2f", "Conv"]
+    like: str
     paper: str
 
     @property

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that 
 os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
 
 import ultralytics  # noqa: E402 (after the environment that it reads)
+from ultralytics.utils import SETTINGS  # noqa: E402
 from ultralytics.utils.checks import check_version  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +49,16 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return check
 
 
+def own_settings(folder: Path) -> Path:
+    """Write settings under which the host keeps data sets, runs and weights in this folder, and return their folder."""
+    config = folder / "config"
+    file = config / SETTINGS.file.relative_to(_CONFIG.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    places = {f"{kind}_dir": str(folder / kind) for kind in ("datasets", "runs", "weights")}
+    file.write_text(json.dumps(dict(SETTINGS) | places), encoding="utf-8")
+    return config
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run a command in a fresh folder with settings of its own, and return what it printed."""
@@ -52,13 +66,11 @@ def run(tmp_path: Path) -> Run:
     def start(
         *words: str | Path, ok: bool = True, cwd: Path = tmp_path, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        settings = {"YOLO_CONFIG_DIR": str(tmp_path / "config"), "PYTHONWARNINGS": "", **env}
-        (tmp_path / "config").mkdir(exist_ok=True)
-        program = (
-            [str(Path(sys.executable).with_name(str(words[0])))] if words[0] in ("yolo", "ghost-yolo") else [words[0]]
-        )
+        settings = {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": "", **env}
+        found = shutil.which(str(words[0]), path=sysconfig.get_path("scripts"))
+        program = sys.executable if words[0] == "python" else found or words[0]
         done = subprocess.run(
-            [*program, *words[1:]], cwd=cwd, env=os.environ | settings, capture_output=True, text=True, check=False
+            [program, *words[1:]], cwd=cwd, env=os.environ | settings, capture_output=True, text=True, check=False
         )
         assert (done.returncode == 0) is ok, f"exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done

@@ -144,9 +144,43 @@ def test_checkpoints_and_yamls_of_the_users(tmp_path: Path, run: Run) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config", "my.pt", "out.json", "yolov8n-mine.yaml"]
 
 
-def test_standard_output_is_only_the_report(run: Run) -> None:
+def test_standard_output_is_only_the_report(run: Run, tmp_path: Path) -> None:
     """On a first run, when the host has much to say, what is piped is the report alone."""
-    assert json.loads(run("python", "-m", "ghost_yolo", "compare", "--published", "--format", "json").stdout)["rows"]
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    words = ("compare", "--published", "--format", "json")
+    done = run("python", "-m", "ghost_yolo", *words, YOLO_CONFIG_DIR=str(fresh))
+
+    assert "Creating new Ultralytics Settings" in done.stderr
+    assert json.loads(done.stdout)["rows"]
+
+
+def test_a_checkpoint_is_held_against_its_own_scale(tmp_path: Path, run: Run) -> None:
+    """A checkpoint of a YAML without a letter is scale n; one that came fused stands beside the fused stock model only."""
+    yolo = YOLO(str(ROOT / "cfg/yolov8-ghost.yaml"), verbose=False)
+    yolo.save(tmp_path / "letterless.pt")
+    yolo.fuse()
+    yolo.save(tmp_path / "fused.pt")
+    rows = json.loads(run("ghost-yolo", "compare", "letterless.pt", "fused.pt", "--format", "json").stdout)["rows"]
+    ours = [(r["model"], r["scale"], r["fused"], r["baseline"]) for r in rows if r["model"].endswith(".pt")]
+
+    assert ours == [
+        ("letterless.pt", "n", "none", "yolov8n.yaml"),
+        ("letterless.pt", "n", "all", "yolov8n.yaml"),
+        ("fused.pt", "n", "all", "yolov8n.yaml"),
+    ]
+    assert {figure: rows[-1]["change_percent"][figure] for figure in FIGURES[:3]} == {
+        figure: rows[-2]["change_percent"][figure] for figure in FIGURES[:3]
+    }
+
+
+def test_no_stock_model_beside_other_scales(run: Run) -> None:
+    """A model without one of YOLOv8's scales is measured, and held against nothing."""
+    rows = json.loads(run("ghost-yolo", "compare", "yolov9t.yaml", "--format", "json").stdout)["rows"]
+
+    assert [(row["model"], row["fused"], "change_percent" in row) for row in rows] == [
+        ("yolov9t.yaml", "none", False), ("yolov9t.yaml", "all", False),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -161,7 +195,10 @@ def test_standard_output_is_only_the_report(run: Run) -> None:
         (["--nc", "0"], "nc=0"),
         (["--imgsz", "100"], "imgsz=100"),
         (["--published", "--models", "x.yaml"], "--published rebuilds a fixed table"),
-        (["--published", "-o", "no/such/folder/x.txt"], "no/such/folder"),
+        (["--published", "--imgsz", "100"], "--published rebuilds a fixed table"),
+        (["--models", "yolov8n-p6.yaml", "--imgsz", "608"], "not a multiple of its stride 64"),
+        (["--published", "-o", "no/such/folder/x.txt"], "there is no folder no/such/folder"),
+        (["--published", "-o", "."], "is a folder"),
     ],
 )
 def test_bad_input_is_one_clear_line(words: list[str], says: str, run: Run) -> None:

@@ -63,6 +63,7 @@ def test_squeeze_width_is_rounded_like_the_papers() -> None:
         (lambda: C2f_GhostBottleneck(8, 8, e=0.1), "e=0.1 leave no hidden channel"),
         (lambda: GhostConv(8, 8, ratio=0), "ratio=0.*at least 2"),
         (lambda: GhostConv(8, 8, d=2), "d=2.*odd"),
+        (lambda: GhostConv(8, 8, 0), "k=0, s=1.*at least 1"),
         (lambda: GhostConv(8, 8, g=3), "g=3 must divide c1=8 and the 4"),
         (lambda: C2f_GhostBottleneck(8, 8, g=0), "g=0 must divide"),
         (lambda: GhostBottleneck(8, 8, e=0.1), "c2=0.*at least 2"),

@@ -5,6 +5,7 @@ For YOLO the bottleneck keeps its width inside the C2f shell, where the paper's 
 
 from __future__ import annotations
 
+from inspect import signature
 from math import ceil
 
 import torch
@@ -18,8 +19,10 @@ Activation = type[nn.Module] | None
 
 
 def activation(act: Activation) -> nn.Module | bool:
-    """Return what the host's Conv takes as its `act`: a new module, in place as in the papers' code, or False for none."""
-    return act(inplace=True) if act is not None else False
+    """Return what the host's Conv takes as its `act`: a new module, in place where the type can be, or False for none."""
+    if act is None:
+        return False
+    return act(inplace=True) if "inplace" in signature(act).parameters else act()
 
 
 class GhostConv(nn.Module):
@@ -64,6 +67,8 @@ class GhostConv(nn.Module):
                 f"{type(self).__name__}: d={d}; the cheap kernel must be odd (1, 3, 5, ...) to keep the size"
             )
         intrinsic = ceil(c2 / ratio)
+        if k < 1 or s < 1:
+            raise ValueError(f"{type(self).__name__}: k={k}, s={s}; kernel and stride are at least 1")
         if g < 1 or c1 % g or intrinsic % g:
             raise ValueError(f"{type(self).__name__}: g={g} must divide c1={c1} and the {intrinsic} intrinsic channels")
         self.c2 = c2

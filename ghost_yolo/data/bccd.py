@@ -17,6 +17,7 @@ from ghost_yolo.files import whole_folder
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
 SPLITS = ("train", "val", "test")
+IMAGES, BOXES = {"train": 205, "val": 87, "test": 72}, 4886  # what every figure of this project was taken on
 HELP = (
     f"To use a copy of your own, set {LOCAL} to its Pascal VOC folder (Annotations/, ImageSets/ and JPEGImages/ in it), "
     "for example the BCCD/ folder of https://github.com/Shenggan/BCCD_Dataset."
@@ -38,6 +39,8 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         result = convert(voc, work, names, SPLITS)
     for box in result.dropped:
         LOGGER.warning(f"left out {box}")
+    if (result.images, result.boxes) != (IMAGES, BOXES):
+        LOGGER.warning(f"this is not the BCCD of {IMAGES} images and {BOXES} boxes: figures on it cannot be compared")
     LOGGER.info(
         f"{root}: {result.images} images, {result.boxes} boxes, {len(result.dropped)} boxes without area left out"
     )

@@ -39,7 +39,10 @@ class Ellipse:
     def level(self) -> NDArray[np.int64]:
         """Return the squared relative radius of every pixel of the image, 1024 on the rim."""
         cos, sin, hypot = ROTATIONS[self.turn]
-        rows, cols = np.ogrid[-self.y : HEIGHT - self.y, -self.x : WIDTH - self.x]
+        rows = np.arange(-self.y, HEIGHT - self.y, dtype=np.int64)[
+            :, None
+        ]  # the default integer has 32 bits on some hosts
+        cols = np.arange(-self.x, WIDTH - self.x, dtype=np.int64)[None]
         along, across = cols * cos + rows * sin, rows * cos - cols * sin
         scale = (self.a * self.b * hypot) ** 2
         return (1024 * ((along * self.b) ** 2 + (across * self.a) ** 2)) // scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
+from ghost_yolo.models import resolve
 from ghost_yolo.registry import UserError
 
 BOX_TOLERANCE = 0.05  # pixels
 SCORE_TOLERANCE = 1e-3  # scores, and whatever else a head gives, on its own scale
 DYNAMIC_SIZES = ((640, 640), (480, 640))
-UNPROVED = ("half", "int8", "quantize", "nms")  # change the numbers or the layout: nothing to hold against PyTorch
+UNPROVED = (
+    "half",
+    "int8",
+    "quantize",
+    "nms",
+    "batch",
+)  # change the numbers or the layout: nothing to hold against PyTorch
 
 Array = NDArray[np.float32]
 
@@ -56,18 +64,30 @@ def export(model: str, image: str = "", **arguments: Any) -> tuple[Path, list[Pr
     Raises:
         UserError: If an argument is not one that can be proved, or the photograph cannot be read.
     """
+    require_runtime()
     refuse(arguments)
     photo = read_photo(Path(image) if image else ASSETS / "bus.jpg")
     if model.endswith(".pt"):
         host.load(Path(model))  # says clearly what is wrong with a file that is no checkpoint
+    else:
+        resolve(model)  # a YAML must say its scale
     yolo = YOLO(model)
+    if getattr(yolo.model.model[-1], "end2end", False):
+        raise UserError(f"{model}: its head picks the boxes itself, and ties change their order; use `yolo export`.")
     file = Path(yolo.export(format="onnx", **arguments))
     return file, prove(yolo.model, file, photo)
 
 
+def require_runtime() -> None:
+    """Raise an error before the work where the extra is not installed."""
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} is not installed; install it with pip install 'ghost-yolo[export]'.")
+
+
 def refuse(arguments: Mapping[str, Any]) -> None:
     """Raise an error for arguments that leave nothing to prove."""
-    given = [name for name in UNPROVED if arguments.get(name)]
+    given = [name for name in UNPROVED if arguments.get(name) and (name, arguments[name]) != ("batch", 1)]
     if arguments.get("format", "onnx") != "onnx" or given:
         what = ", ".join(given) or f"format={arguments['format']}"
         raise UserError(f"{what}: this proves float32 ONNX files only. For others use `yolo export` itself.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import ultralytics
+from ultralytics.utils import ROOT
 
 from ghost_yolo import __version__
 from ghost_yolo.models import SCALES, ModelNameError, path_of, with_scale
@@ -20,6 +21,7 @@ from ghost_yolo.report.measure import Row, Subject, from_checkpoint, from_yaml, 
 OURS = ("yolov8-ghost", "yolov8-ghostv2", "yolov8-gghost")
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
+HOST = ROOT / "cfg" / "models" / "v8"
 KB_TOLERANCE = 0.02
 FOOTER = (
     "Changes are against the stock model of the same task, scale, class count and state. "
@@ -89,15 +91,15 @@ class Comparison:
     footer: str
 
 
-def compare_published(imgsz: int = 640) -> Comparison:
+def compare_published() -> Comparison:
     """Rebuild the four published rows: one class, the host's own convolutions fused."""
     entries = []
     for published in progress(PUBLISHED, "Measuring"):
-        stock = published.yaml == "yolov8s"
-        subject = from_yaml("yolov8s.yaml" if stock else str(path_of(published.yaml)), nc=1, label=published.name)
-        (row,) = measure(subject, imgsz, states=(True,))
+        path = HOST / "yolov8s.yaml" if published.yaml == "yolov8s" else path_of(published.yaml)
+        subject = from_yaml(str(path), nc=1, label=published.name)
+        (row,) = measure(subject, 640, states=(True,))
         entries.append(Entry(replace(row, fused="host"), published=published))
-    (truth,) = measure(from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), imgsz, states=(True,))
+    (truth,) = measure(from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), 640, states=(True,))
     return Comparison(entries, _published_footer(entries, _against(truth, entries[0].row)))
 
 
@@ -129,7 +131,7 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
     Raises:
         UserError: If an argument cannot be, or a model cannot be found, loaded or built.
     """
-    if scale not in SCALES or len(scale) != 1:
+    if scale not in SCALES:
         raise UserError(f"scale={scale!r}: give one of {', '.join(SCALES)}")
     if nc < 1 or imgsz < 32 or imgsz % 32:
         raise UserError(f"nc={nc}, imgsz={imgsz}: give at least one class and a side that is a multiple of 32")
@@ -137,13 +139,27 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
     baselines: dict[tuple[str, str, int], list[Row]] = {}
     for make in progress(_subjects(models, scale, nc), "Measuring"):
         subject = make()
-        key = (subject.task, subject.scale or scale, subject.nc)
+        rows = measure(subject, imgsz)
+        if subject.scale not in SCALES:  # there is no stock YOLOv8 to hold it against
+            entries += map(Entry, rows)
+            continue
+        key = (subject.task, subject.scale, subject.nc)
         if key not in baselines:
-            stock = from_yaml(f"yolov8{key[1]}{TASK_SUFFIX[key[0]]}.yaml", subject.nc)
-            baselines[key] = measure(stock, imgsz)
+            baselines[key] = measure(_stock(*key), imgsz)
             entries += [Entry(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
-        entries += [_against(row, base) for row, base in zip(measure(subject, imgsz), baselines[key], strict=True)]
+        entries += [_against(row, _in_state(baselines[key], row.fused)) for row in rows]
     return Comparison(entries, FOOTER)
+
+
+def _stock(task: str, scale: str, nc: int) -> Subject:
+    """Build the stock YOLOv8 of a task, whatever file of that name lies in the current folder."""
+    name = f"yolov8{scale}{TASK_SUFFIX[task]}.yaml"
+    return from_yaml(str(HOST / name), nc, name)
+
+
+def _in_state(rows: Sequence[Row], fused: str) -> Row:
+    """Return the unfused row for an unfused one, the fused row for any other."""
+    return next(row for row in rows if (row.fused == "none") == (fused == "none"))
 
 
 def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], Subject]]:
@@ -151,8 +167,9 @@ def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], S
     if models:
         return [partial(_named, name, nc) for name in models]
     ours = [with_scale(name, scale) for name in OURS]
+    hosts = f"yolov8{scale}-ghost.yaml"
     return [
-        partial(from_yaml, f"yolov8{scale}-ghost.yaml", nc),
+        partial(from_yaml, str(HOST / hosts), nc, hosts),
         *(partial(from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in ours),
     ]
 

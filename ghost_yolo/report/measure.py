@@ -14,11 +14,12 @@ from typing import Any, Literal
 import thop
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, ROOT
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import get_num_params, strip_optimizer
 
 from ghost_yolo import host
-from ghost_yolo.models import ModelNameError, require_scale, scale_of, without_scale
+from ghost_yolo.models import ModelNameError, resolve
+from ghost_yolo.registry import UserError
 
 Fused = Literal["none", "host", "all"]
 CONVENTIONS = {
@@ -28,7 +29,7 @@ CONVENTIONS = {
     "gflops": "2 x MACs of one forward pass at the real size imgsz x imgsz, counted by Ultralytics' thop (its own "
     "summary extrapolates from tiny images and can differ in the third digit); BN, pooling and activations included",
     "checkpoint_kb": "size of the unfused checkpoint, written, stripped and in fp16, in units of 1024 bytes",
-    "fused": "none: as trained; all: every BN merged; host: Ultralytics' fuse() ran and left some BN behind",
+    "fused": "none: as trained; all: every BN merged; host: Ultralytics' fuse() merged what it knows, as in the published table",
 }
 
 
@@ -64,28 +65,14 @@ def from_yaml(name: str, nc: int, label: str = "") -> Subject:
     """Build the subject of a YAML: a file of the user's or ours, or a bare name, which is the host's.
 
     Raises:
-        ModelNameError: If there is no such file, or it has scales and its name does not say which.
+        ModelNameError: If there is no such file, or it has several scales and its name does not say which.
         ModelError: If it cannot be built.
     """
-    file = find_yaml(name)
-    if file is None:
-        raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
-    config, scale = host.read_yaml(file), scale_of(name)
-    if config.get("scales") and scale is None:
-        require_scale(name)
+    file, scale = resolve(name)
+    config = host.read_yaml(file) | {"nc": nc, "scale": scale}
     with quiet():
-        model = host.build(config | {"nc": nc, "scale": scale or ""})
-    return Subject(label or name, model, nc, scale or "", host.task_of(model))
-
-
-def find_yaml(name: str) -> Path | None:
-    """Return the file of a model YAML as the host would find it, a bare name in the host's own folder first."""
-    family = Path(name).with_name(without_scale(Path(name).name))
-    if family.parent == Path():
-        found = [file for name in (name, family.name) for file in sorted((ROOT / "cfg" / "models").rglob(name))]
-        if found:
-            return found[0]
-    return next((file for file in (Path(name), family) if file.is_file()), None)
+        model = host.build(config)
+    return Subject(label or name, model, nc, scale, host.task_of(model))
 
 
 def from_checkpoint(path: Path) -> Subject:
@@ -101,19 +88,33 @@ def from_checkpoint(path: Path) -> Subject:
         )
     with quiet():
         model = host.load(path)
-    return Subject(str(path), model, len(model.names), model.yaml.get("scale") or "", host.task_of(model))
+    scale = model.yaml.get("scale") or next(iter(model.yaml.get("scales") or {}), "")  # as the host falls back
+    return Subject(str(path), model, len(model.names), scale, host.task_of(model))
 
 
 def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[Row]:
-    """Return one row for each state, unfused before fused.
+    """Return one row for each state, unfused before fused; a model that came fused has only that one.
 
     Args:
         subject: What to measure; its model is left as it was.
         imgsz: Image side in pixels.
         states: Which of unfused (False) and fused (True) to count.
+
+    Raises:
+        UserError: If the model's stride does not divide the side.
     """
+    stride = int(max(subject.model.stride))
+    if imgsz % stride:
+        raise UserError(f"{subject.name}: imgsz={imgsz} is not a multiple of its stride {stride}")
+    if not _norms(subject.model):
+        states = (True,)
     kb = checkpoint_kb(subject.model)
     return [_count(subject, imgsz, kb, fuse) for fuse in states]
+
+
+def _norms(model: Any) -> list[nn.Module]:
+    """Return the BN that are left in a model."""
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
@@ -122,7 +123,7 @@ def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
     fused: Fused = "none"
     if fuse:
         model.fuse(verbose=False)
-        fused = "host" if any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) else "all"
+        fused = "host" if _norms(model) else "all"
     modules = list(model.modules())
     return Row(
         model=subject.name,

@@ -77,7 +77,7 @@ def cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
         return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [
             published_cells(entry) for entry in entries
         ]
-    header = ["model", "fused", "layers", "leaf layers", "parameters", "", "GFLOPs", "", "kb", ""]
+    header = ["model", "fused", "layers", "", "leaf layers", "", "parameters", "", "GFLOPs", "", "kb", ""]
     return header, [compared_cells(entry) for entry in entries]
 
 
@@ -104,7 +104,9 @@ def compared_cells(entry: Entry) -> list[str]:
         row.model,
         row.fused,
         str(row.layers),
+        percent(change.get("layers")),
         str(row.leaf_layers),
+        percent(change.get("leaf_layers")),
         str(row.parameters),
         percent(change.get("parameters")),
         f"{row.gflops:.2f}",
