@@ -12,7 +12,7 @@ from conftest import ROOT, Run
 from test_blocks import randomise
 from ultralytics import YOLO
 
-from ghost_yolo.deploy.onnx import Proof, differences, refuse
+from ghost_yolo.deploy.onnx import Proof, differences, export, refuse
 from ghost_yolo.models import path_of
 from ghost_yolo.registry import UserError
 
@@ -99,3 +99,9 @@ def test_bad_words_are_one_clear_line(words: list[str], says: str, run: Run) -> 
     error = run(sys.executable, EXPORT, *words, ok=False).stderr
 
     assert says in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_a_head_that_picks_boxes_itself_is_refused() -> None:
+    """The order of an end-to-end head's boxes may change with ties: it is not proved, and that is said."""
+    with pytest.raises(UserError, match="picks the boxes itself"):
+        export("yolov10n.yaml", imgsz=64)

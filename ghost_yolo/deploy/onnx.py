@@ -72,7 +72,7 @@ def export(model: str, image: str = "", **arguments: Any) -> tuple[Path, list[Pr
     else:
         resolve(model)  # a YAML must say its scale
     yolo = YOLO(model)
-    if getattr(yolo.model.model[-1], "end2end", False):
+    if getattr(yolo.model.model[-1], "one2one_cv2", None) is not None:
         raise UserError(f"{model}: its head picks the boxes itself, and ties change their order; use `yolo export`.")
     file = Path(yolo.export(format="onnx", **arguments))
     return file, prove(yolo.model, file, photo)
