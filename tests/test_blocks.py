@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import newest_only
 from torch import nn
-from ultralytics.nn.modules.conv import Conv
+from ultralytics.nn.modules.conv import Conv, RepConv
 
 from ghost_yolo import BLOCKS
 from ghost_yolo.blocks.gghost import GGhostStage
@@ -191,8 +191,8 @@ def test_split_forward_is_the_same() -> None:
 
 @our_blocks
 def test_is_built_from_the_hosts_conv(block: Block) -> None:
-    """No convolution stands beside a BN outside the host's Conv, where fuse() would miss it."""
+    """No BN stands outside the host's Conv and RepConv, where fuse() would miss it."""
     module = build(block)
-    inside = {id(m.bn) for m in module.modules() if isinstance(m, Conv)}
+    inside = {id(m.bn) for m in module.modules() if isinstance(m, (Conv, RepConv))}
 
     assert [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in inside] == []

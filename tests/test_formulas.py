@@ -12,6 +12,7 @@ from torch import nn
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck, GGhostStage, RegNetBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv, SqueezeExcite
 from ghost_yolo.blocks.ghostv2 import GhostConvV2
+from ghost_yolo.blocks.ghostv3 import GhostConvV3
 
 
 def parameters(module: nn.Module) -> int:
@@ -67,6 +68,7 @@ def test_squeeze_width_is_rounded_like_the_papers() -> None:
         (lambda: GhostConv(8, 8, g=3), "g=3 must divide c1=8 and the 4"),
         (lambda: C2f_GhostBottleneck(8, 8, g=0), "g=0 must divide"),
         (lambda: GhostBottleneck(8, 8, e=0.1), "c2=0.*at least 2"),
+        (lambda: GhostConvV3(8, 8, 2), "k=2.*odd"),
         (lambda: GGhostStage(8, 8, blocks=2), "blocks=2.*at least 3"),
         (lambda: GGhostStage(8, 8, gw=0), "gw=0"),
         (lambda: RegNetBottleneck(8, 21, gw=8), "gw=8 does not divide c2=21 .*gw=7 does"),

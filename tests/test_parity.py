@@ -9,6 +9,7 @@ from torch import nn
 
 from ghost_yolo.blocks.ghost import GhostBottleneck, GhostConv
 from ghost_yolo.blocks.ghostv2 import GhostBottleneckV2, GhostConvV2
+from ghost_yolo.blocks.ghostv3 import GatedGhostConvV3, GhostBottleneckV3, GhostConvV3, UngatedGhostBottleneckV3
 
 timm = pytest.importorskip("timm.models.ghostnet")
 
@@ -51,5 +52,31 @@ def test_bottleneck(c1: int, mid: int, c2: int, k: int, s: int, se: float, mode:
     torch.manual_seed(0)
     theirs = timm.GhostBottleneck(c1, mid, c2, k, s, se_ratio=se, mode=mode)
     ours = (GhostBottleneck if mode == "original" else GhostBottleneckV2)(c1, c2, k, s, se=se, mid=mid)
+
+    hold_against(theirs, ours, c1, 17, 14)
+
+
+@pytest.mark.parametrize(
+    "c1,c2,d,s,mode", [(12, 32, 3, 1, "original"), (16, 33, 3, 1, "shortcut"), (8, 30, 5, 2, "shortcut")]
+)
+def test_module_v3(c1: int, c2: int, d: int, s: int, mode: str) -> None:
+    """GhostNetV3's modules equal timm's, gated or not, where the primary convolution has no skip (timm gives it none)."""
+    torch.manual_seed(0)
+    theirs = timm.GhostModuleV3(c1, c2, 1, 2, d, s, mode=mode)
+    ours = (GhostConvV3 if mode == "original" else GatedGhostConvV3)(c1, c2, 1, s, 2, d)
+
+    hold_against(theirs, ours, c1, 15, 18)
+
+
+@pytest.mark.parametrize(
+    "c1,mid,c2,k,s,se",
+    [(16, 16, 16, 3, 1, 0), (16, 48, 24, 3, 2, 0), (24, 72, 40, 5, 2, 0.25), (80, 184, 80, 3, 1, 0)],
+)
+@pytest.mark.parametrize("mode", ["original", "shortcut"])
+def test_bottleneck_v3(c1: int, mid: int, c2: int, k: int, s: int, se: float, mode: str) -> None:
+    """GhostNetV3's bottlenecks equal timm's: the depthwise convolution of a stride is branched, the shortcut is not."""
+    torch.manual_seed(0)
+    theirs = timm.GhostBottleneckV3(c1, mid, c2, k, s, se_ratio=se, mode=mode)
+    ours = (UngatedGhostBottleneckV3 if mode == "original" else GhostBottleneckV3)(c1, c2, k, s, se=se, mid=mid)
 
     hold_against(theirs, ours, c1, 17, 14)

@@ -31,6 +31,8 @@ class GhostConv(nn.Module):
     Input (b, c1, h, w), output (b, c2, ceil(h / s), ceil(w / s)) for odd k.
     """
 
+    convolution: type[nn.Module] = Conv  # of both; GhostNetV3 puts its parallel branches here
+
     def __init__(
         self,
         c1: int,
@@ -73,8 +75,8 @@ class GhostConv(nn.Module):
             raise ValueError(f"{type(self).__name__}: g={g} must divide c1={c1} and the {intrinsic} intrinsic channels")
         self.c2 = c2
         self.surplus = intrinsic * ratio > c2
-        self.cv1 = Conv(c1, intrinsic, k, s, g=g, act=activation(act))
-        self.cv2 = Conv(intrinsic, intrinsic * (ratio - 1), d, 1, g=intrinsic, act=activation(act))
+        self.cv1 = self.convolution(c1, intrinsic, k, s, g=g, act=activation(act))
+        self.cv2 = self.convolution(intrinsic, intrinsic * (ratio - 1), d, 1, g=intrinsic, act=activation(act))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the intrinsic maps and their ghosts, the first c2 of them."""
@@ -110,6 +112,8 @@ class GhostBottleneck(nn.Module):
     """
 
     expand: type[GhostConv] = GhostConv  # the module that widens; GhostNetV2 puts its attention here
+    project: type[GhostConv] = GhostConv  # the module that narrows
+    convolution: type[nn.Module] = Conv  # the depthwise one of a stride; GhostNetV3 puts its parallel branches here
 
     def __init__(
         self,
@@ -142,9 +146,9 @@ class GhostBottleneck(nn.Module):
         super().__init__()
         mid = int(c2 * e) if mid is None else mid
         self.ghost1 = self.expand(c1, mid, g=g, act=act)
-        self.dw = Conv(mid, mid, k, s, g=mid, act=False) if s > 1 else None
+        self.dw = self.convolution(mid, mid, k, s, g=mid, act=False) if s > 1 else None
         self.se = SqueezeExcite(mid, se) if se > 0 else None
-        self.ghost2 = GhostConv(mid, c2, g=g, act=None)
+        self.ghost2 = self.project(mid, c2, g=g, act=None)
         self.add = shortcut
         self.shortcut = None  # the input itself, where shape and width are kept
         if shortcut and (c1 != c2 or s > 1):
