@@ -1,4 +1,4 @@
-"""The same weights in timm's modules and in ours give the same output."""
+"""The same weights in timm's and torchvision's modules and in ours give the same output."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import torch
 from test_blocks import randomise
 from torch import nn
 
+from ghost_yolo.blocks.fire import Fire
 from ghost_yolo.blocks.ghost import GhostBottleneck, GhostConv
 from ghost_yolo.blocks.ghostv2 import GhostBottleneckV2, GhostConvV2
 from ghost_yolo.blocks.ghostv3 import GatedGhostConvV3, GhostBottleneckV3, GhostConvV3, UngatedGhostBottleneckV3
+from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
+from ghost_yolo.blocks.xception import XceptionBlock
 
 timm = pytest.importorskip("timm.models.ghostnet")
 
@@ -80,3 +83,43 @@ def test_bottleneck_v3(c1: int, mid: int, c2: int, k: int, s: int, se: float, mo
     ours = (UngatedGhostBottleneckV3 if mode == "original" else GhostBottleneckV3)(c1, c2, k, s, se=se, mid=mid)
 
     hold_against(theirs, ours, c1, 17, 14)
+
+
+@pytest.mark.parametrize("c1,c2,s", [(32, 64, 1), (64, 128, 2), (64, 64, 1), (15, 9, 2)])
+def test_depthwise_separable(c1: int, c2: int, s: int) -> None:
+    """MobileNetV1's unit equals timm's, with stride and without."""
+    from timm.models._efficientnet_blocks import DepthwiseSeparableConv
+
+    torch.manual_seed(0)
+    theirs = DepthwiseSeparableConv(c1, c2, 3, s, noskip=True, pw_act=True)
+
+    hold_against(theirs, DepthwiseSeparable(c1, c2, 3, s), c1, 15, 18)
+
+
+@pytest.mark.parametrize("c1,squeezed,expanded", [(96, 16, 64), (128, 32, 128), (384, 48, 192)])
+def test_fire(c1: int, squeezed: int, expanded: int) -> None:
+    """Fire modules of the paper's table equal torchvision's."""
+    from torchvision.models.squeezenet import Fire as Theirs
+
+    torch.manual_seed(0)
+
+    hold_against(Theirs(c1, squeezed, expanded, expanded), Fire(c1, 2 * expanded), c1, 9, 7)
+
+
+@pytest.mark.parametrize(
+    "c1,c2,reps,s,relu,late",
+    [
+        (64, 128, 2, 2, False, False),
+        (32, 48, 2, 2, True, False),
+        (40, 40, 3, 1, True, False),
+        (24, 36, 2, 2, True, True),
+    ],
+)
+def test_xception_block(c1: int, c2: int, reps: int, s: int, relu: bool, late: bool) -> None:
+    """Blocks of the entry, middle and exit flow equal timm's, on odd and even maps."""
+    from timm.models.xception import Block
+
+    torch.manual_seed(0)
+    theirs = Block(c1, c2, reps, s, start_with_relu=relu, grow_first=not late)
+
+    hold_against(theirs, XceptionBlock(c1, c2, s, reps, relu=relu, late=late), c1, 17, 14)

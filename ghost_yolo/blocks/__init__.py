@@ -1,10 +1,14 @@
 """The blocks table: one row a word."""
 
+from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv
 from ghost_yolo.blocks.ghostv2 import C2f_GhostBottleneckV2
 from ghost_yolo.blocks.ghostv3 import C2f_GhostBottleneckV3
+from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparable
 from ghost_yolo.blocks.published import PublishedC2fGGhost, PublishedC2fGhost, PublishedC2fGhostV2
+from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit
+from ghost_yolo.blocks.xception import C2f_XceptionBlock, XceptionBlock
 from ghost_yolo.registry import Block
 
 BLOCKS = (
@@ -14,6 +18,14 @@ BLOCKS = (
     Block("C2f_GhostBottleneckV2", C2f_GhostBottleneckV2, like="C2f", paper="arXiv 2211.12905, section 4.2"),
     Block("C2f_GhostBottleneckV3", C2f_GhostBottleneckV3, like="C2f", paper="arXiv 2404.11202"),
     Block("C2f_GGhostBottleneck", C2f_GGhostBottleneck, like="C2f", paper="arXiv 2201.03297, the G-Ghost stage"),
+    Block("DepthwiseSeparable", DepthwiseSeparable, like="Conv", paper="arXiv 1704.04861, section 3.1"),
+    Block("C2f_DepthwiseSeparable", C2f_DepthwiseSeparable, like="C2f", paper="arXiv 1704.04861, section 3.1"),
+    Block("ShuffleUnit", ShuffleUnit, like="Conv", paper="arXiv 1707.01083, section 3.2"),
+    Block("C2f_ShuffleUnit", C2f_ShuffleUnit, like="C2f", paper="arXiv 1707.01083, section 3.2"),
+    Block("Fire", Fire, like="Conv", paper="arXiv 1602.07360, section 3.2"),
+    Block("C2f_Fire", C2f_Fire, like="C2f", paper="arXiv 1602.07360, section 3.2"),
+    Block("XceptionBlock", XceptionBlock, like="Conv", paper="arXiv 1610.02357, section 3"),
+    Block("C2f_XceptionBlock", C2f_XceptionBlock, like="C2f", paper="arXiv 1610.02357, section 3"),
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),

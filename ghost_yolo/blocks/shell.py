@@ -45,3 +45,9 @@ def check_channels(name: str, c2: int) -> None:
     """Raise a ValueError for an output width that has no half to be made cheaply."""
     if c2 < 2:
         raise ValueError(f"{name}: c2={c2}; it makes part of its channels from the others, so c2 must be at least 2")
+
+
+def check_ungrouped(name: str, g: int, why: str) -> None:
+    """Raise a ValueError for groups asked of a block that cannot take them, and say why it cannot."""
+    if g != 1:
+        raise ValueError(f"{name}: g={g}; {why}: leave g at 1")

@@ -1,0 +1,41 @@
+"""MobileNets: Efficient CNNs for Mobile Vision Applications (Howard et al., 2017, arXiv 1704.04861).
+
+A standard convolution filters and mixes channels at once; the depthwise separable one filters each channel by itself, then
+mixes them by a 1x1 convolution, for about 1/k^2 of the cost. The paper's units add nothing; for YOLO the input can be added.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from ultralytics.nn.modules.conv import Conv
+
+from ghost_yolo.blocks.shell import C2fShell, check_ungrouped
+
+
+class DepthwiseSeparable(nn.Module):
+    """The depthwise separable unit (section 3.1, figure 3): depthwise k x k and 1x1, each with BN and ReLU.
+
+    Input (b, c1, h, w), output (b, c2, ceil(h / s), ceil(w / s)) for odd k.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, shortcut: bool = False) -> None:
+        """Build the unit; the shortcut adds the input where shape and width are kept, which the paper does not."""
+        super().__init__()
+        self.dw = Conv(c1, c1, k, s, g=c1, act=nn.ReLU(inplace=True))
+        self.pw = Conv(c1, c2, act=nn.ReLU(inplace=True))
+        self.add = shortcut and c1 == c2 and s == 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the mixed maps, plus the input where it is added."""
+        y = self.pw(self.dw(x))
+        return x + y if self.add else y
+
+
+class C2f_DepthwiseSeparable(C2fShell):
+    """C2f whose inner blocks are depthwise separable 3x3 units of stride 1."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = False, g: int = 1, e: float = 0.5) -> None:
+        """Build the block; the arguments are the host's C2f's, and g must be 1."""
+        check_ungrouped(type(self).__name__, g, "the depthwise convolution has a group for each channel already")
+        super().__init__(c1, c2, n, lambda c: DepthwiseSeparable(c, c, shortcut=shortcut), e)
