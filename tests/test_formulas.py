@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck, GGhostStage, RegNetBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv, SqueezeExcite
@@ -144,7 +145,26 @@ def test_xception_block(c1: int, c2: int, reps: int, s: int, late: bool) -> None
     assert parameters(SeparableConv(c1, c2)) == 9 * c1 + c1 * c2 + 2 * c2
 
 
-@pytest.mark.parametrize("cls", [DepthwiseSeparable, Fire])
+@pytest.mark.parametrize("c1,c2,k,s", [(3, 32, 7, 2), (16, 24, 3, 1), (5, 9, 1, 1)])
+@pytest.mark.parametrize("affine", [False, True])
+def test_crelu(c1: int, c2: int, k: int, s: int, affine: bool) -> None:
+    """CReLU has c1*h*k^2 + 2*h parameters for its h = ceil(c2 / 2) filters, and 2*c2 for scale and shift."""
+    half = ceil(c2 / 2)
+
+    assert parameters(CReLU(c1, c2, k, s, affine)) == c1 * half * k**2 + 2 * half + (2 * c2 if affine else 0)
+
+
+def test_crelu_keeps_both_halves() -> None:
+    """The difference of CReLU's two halves is the convolution's map itself: relu(x) - relu(-x) = x."""
+    torch.manual_seed(0)
+    unit, x = CReLU(8, 24).eval(), torch.randn(2, 8, 7, 5)
+    positive, negative = unit(x).chunk(2, 1)
+
+    torch.testing.assert_close(positive - negative, unit.conv(x), rtol=0, atol=0)
+    assert (unit(x) >= 0).all()
+
+
+@pytest.mark.parametrize("cls", [DepthwiseSeparable, Fire, CReLU])
 def test_input_is_added_where_it_fits(cls: Callable[..., nn.Module]) -> None:
     """The shortcut adds the input to a unit that has none of its own, and only where the width is kept."""
     torch.manual_seed(0)
@@ -170,7 +190,7 @@ def test_residual_units_without_their_shortcut(cls: type[nn.Module], s: int) -> 
 
 @pytest.mark.parametrize(
     "make",
-    [DepthwiseSeparable, ShuffleUnit, Fire, XceptionBlock],
+    [DepthwiseSeparable, ShuffleUnit, Fire, XceptionBlock, CReLU],
     ids=lambda make: make.__name__,
 )
 def test_units_leave_their_input_alone(make: Callable[[int, int], nn.Module]) -> None:
@@ -216,6 +236,8 @@ def test_units_leave_their_input_alone(make: Callable[[int, int], nn.Module]) ->
         (lambda: C2f_Fire(8, 8, g=2), "g=2.*leave g at 1"),
         (lambda: XceptionBlock(8, 8, reps=0), "reps=0.*at least 1"),
         (lambda: C2f_XceptionBlock(8, 8, g=2), "g=2.*leave g at 1"),
+        (lambda: CReLU(8, 1), "c2=1.*at least 2"),
+        (lambda: C2f_CReLU(8, 8, g=2), "g=2.*leave g at 1"),
     ],
 )
 def test_what_cannot_be_built_says_so(make: Callable[[], nn.Module], says: str) -> None:
