@@ -13,12 +13,13 @@ from test_blocks import randomise
 from ultralytics import YOLO
 
 from ghost_yolo.deploy.onnx import Proof, differences, export, refuse
-from ghost_yolo.models import path_of
+from ghost_yolo.models import packaged, path_of, with_scale
 from ghost_yolo.registry import UserError
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 EXPORT = ROOT / "export.py"
+FAMILIES = [with_scale(item.name, "n") for item in packaged().values() if item.path.parent.name == "cfg"]
 
 
 def checkpoint(folder: Path, name: str) -> Path:
@@ -31,12 +32,16 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-gghost"])
 @pytest.mark.parametrize(
-    "words,sizes", [(["imgsz=480,640"], ["480x640"]), (["dynamic=True"], ["640x640", "480x640"]), ([], ["640x640"])]
+    "name,words,sizes",
+    [
+        *((name, ["dynamic=True"], ["640x640", "480x640"]) for name in FAMILIES),
+        *((f"yolov8n-{name}", ["imgsz=480,640"], ["480x640"]) for name in ("ghost", "ghostv2", "gghost")),
+        *((f"yolov8n-{name}", [], ["640x640"]) for name in ("ghost", "ghostv2", "gghost")),
+    ],
 )
 def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
-    """Static and dynamic files of every family give PyTorch's boxes and scores on noise and on a photograph."""
+    """Dynamic files of every family, and static ones, give PyTorch's boxes and scores on noise and on a photograph."""
     done = run(sys.executable, EXPORT, f"model={checkpoint(tmp_path, name)}", *words)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "FAIL"))]
 
