@@ -25,6 +25,8 @@ FIRST = [
     "ghost_yolo.host",
     "ghost_yolo.blocks",
     "ghost_yolo.data.bccd",
+    "ghost_yolo.nets",
+    "ghost_yolo.nets.ghost",
     "ghost_yolo.report.compare",
     "ghost_yolo.deploy.onnx",
     *ROOMS,

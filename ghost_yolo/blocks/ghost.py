@@ -25,6 +25,12 @@ def activation(act: Activation) -> nn.Module | bool:
     return act(inplace=True) if "inplace" in signature(act).parameters else act()
 
 
+def divisible_by_4(width: float) -> int:
+    """Return the nearest multiple of 4, the next one where that would take more than a tenth away; at least 4."""
+    nearest = max(4, int(width + 2) // 4 * 4)
+    return nearest + 4 if nearest < 0.9 * width else nearest
+
+
 class GhostConv(nn.Module):
     """The Ghost module (section 3.1): a convolution makes a share of the maps, a cheap depthwise one makes the rest.
 
@@ -89,13 +95,9 @@ class SqueezeExcite(nn.Module):
     """Channel gate with a hard sigmoid (section 3.2). torchvision has one, but loading torchvision takes a second."""
 
     def __init__(self, c: int, ratio: float = 0.25) -> None:
-        """Squeeze c channels to a `ratio` of them and back.
-
-        The squeezed width is the nearest multiple of 4, the next one where that would take more than a tenth away.
-        """
+        """Squeeze c channels to a `ratio` of them, as a multiple of 4, and back."""
         super().__init__()
-        squeezed = max(4, int(c * ratio + 2) // 4 * 4)
-        squeezed += 4 if squeezed < 0.9 * c * ratio else 0
+        squeezed = divisible_by_4(c * ratio)
         self.fc1 = nn.Conv2d(c, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, c, 1)
 

@@ -1,0 +1,49 @@
+"""Weights of timm's and torchvision's networks in ours, without either library.
+
+Our networks register the same tensors in the same order under names of their own, so the order is the map; shapes and the
+kind of each tensor (weight, bias, running_mean, ...) are checked, so that a wrong order is an error and never a wrong network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ghost_yolo.registry import UserError
+
+
+class WeightsError(UserError, ValueError):
+    """Weights that do not belong to the network."""
+
+
+def load_timm(net: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Load the state dict of timm's (or torchvision's) network of the same name, every tensor of it.
+
+    Args:
+        net: One of our networks, not fused.
+        state_dict: What `state_dict()` of theirs returns, in its own order.
+
+    Raises:
+        WeightsError: If one tensor too many or too few is given, or one does not fit; the network is left as it was.
+    """
+    ours = net.state_dict()
+    for (name, tensor), (their_name, their_tensor) in zip(ours.items(), state_dict.items(), strict=False):
+        if _kind(name) != _kind(their_name) or tensor.shape != their_tensor.shape:
+            raise WeightsError(
+                f"{their_name} {tuple(their_tensor.shape)} stands where {type(net).__name__} has {name} "
+                f"{tuple(tensor.shape)}: give the state dict of the same network, width and class count, in the "
+                "order of `state_dict()` (a safetensors file sorts its tensors: load it into their network first)"
+            )
+    if len(ours) != len(state_dict):
+        raise WeightsError(
+            f"{len(state_dict)} tensors were given and {type(net).__name__} has {len(ours)}: give the whole state dict "
+            "of the same network"
+        )
+    net.load_state_dict(dict(zip(ours, state_dict.values(), strict=True)))
+
+
+def _kind(name: str) -> str:
+    """Return what a tensor is to its layer."""
+    return name.rpartition(".")[2]
