@@ -86,14 +86,15 @@ def test_bottleneck_v3(c1: int, mid: int, c2: int, k: int, s: int, se: float, mo
 
 
 @pytest.mark.parametrize("c1,c2,s", [(32, 64, 1), (64, 128, 2), (64, 64, 1), (15, 9, 2)])
-def test_depthwise_separable(c1: int, c2: int, s: int) -> None:
-    """MobileNetV1's unit equals timm's, with stride and without."""
+@pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
+def test_depthwise_separable(c1: int, c2: int, s: int, act: type[nn.Module]) -> None:
+    """MobileNetV1's unit equals timm's, with stride and without, with the paper's activation and timm's."""
     from timm.models._efficientnet_blocks import DepthwiseSeparableConv
 
     torch.manual_seed(0)
-    theirs = DepthwiseSeparableConv(c1, c2, 3, s, noskip=True, pw_act=True)
+    theirs = DepthwiseSeparableConv(c1, c2, 3, s, noskip=True, pw_act=True, act_layer=act)
 
-    hold_against(theirs, DepthwiseSeparable(c1, c2, 3, s), c1, 15, 18)
+    hold_against(theirs, DepthwiseSeparable(c1, c2, 3, s, act=act), c1, 15, 18)
 
 
 @pytest.mark.parametrize("c1,squeezed,expanded", [(96, 16, 64), (128, 32, 128), (384, 48, 192)])

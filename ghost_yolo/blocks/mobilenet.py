@@ -19,11 +19,29 @@ class DepthwiseSeparable(nn.Module):
     Input (b, c1, h, w), output (b, c2, ceil(h / s), ceil(w / s)) for odd k.
     """
 
-    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, shortcut: bool = False) -> None:
-        """Build the unit; the shortcut adds the input where shape and width are kept, which the paper does not."""
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 3,
+        s: int = 1,
+        shortcut: bool = False,
+        *,
+        act: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        """Build the unit.
+
+        Args:
+            c1: Input channels.
+            c2: Output channels.
+            k: Kernel of the depthwise convolution.
+            s: Its stride.
+            shortcut: Add the input where shape and width are kept, which the paper does not.
+            act: Type of the activation.
+        """
         super().__init__()
-        self.dw = Conv(c1, c1, k, s, g=c1, act=nn.ReLU(inplace=True))
-        self.pw = Conv(c1, c2, act=nn.ReLU(inplace=True))
+        self.dw = Conv(c1, c1, k, s, g=c1, act=act(inplace=True))
+        self.pw = Conv(c1, c2, act=act(inplace=True))
         self.add = shortcut and c1 == c2 and s == 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

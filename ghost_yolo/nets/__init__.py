@@ -1,15 +1,13 @@
-"""Whole light networks, as classifiers and as sources of features; each is loaded when it is first asked for."""
+"""Whole lightweight networks as classifiers, built from the blocks and named as torchvision and timm name theirs."""
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ghost_yolo.nets.gghost import (
-        g_ghost_regnetx_032,
-        g_ghost_regnetx_040,
-        g_ghost_regnetx_080,
-        g_ghost_regnetx_160,
-    )
-    from ghost_yolo.nets.ghost import ghostnet, ghostnetv2, ghostnetv3
-    from ghost_yolo.nets.weights import load_timm
+# No room is called like a function of its own: the room would stand in the function's place.
+from ghost_yolo.nets.gghost import g_ghost_regnetx_032, g_ghost_regnetx_040, g_ghost_regnetx_080, g_ghost_regnetx_160
+from ghost_yolo.nets.ghost import ghostnet, ghostnetv2, ghostnetv3
+from ghost_yolo.nets.mobilenet import mobilenetv1
+from ghost_yolo.nets.separable import xception
+from ghost_yolo.nets.shuffle import shufflenetv1
+from ghost_yolo.nets.squeezenet import squeezenet1_0, squeezenet1_1
+from ghost_yolo.nets.weights import load_by_order
 
 __all__ = [
     "g_ghost_regnetx_032",
@@ -19,26 +17,10 @@ __all__ = [
     "ghostnet",
     "ghostnetv2",
     "ghostnetv3",
-    "load_timm",
+    "load_by_order",
+    "mobilenetv1",
+    "shufflenetv1",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "xception",
 ]
-
-# No room is called like a function of its own: once loaded, the room would hide the function.
-_HOMES = {
-    "g_ghost_regnetx_032": "gghost",
-    "g_ghost_regnetx_040": "gghost",
-    "g_ghost_regnetx_080": "gghost",
-    "g_ghost_regnetx_160": "gghost",
-    "ghostnet": "ghost",
-    "ghostnetv2": "ghost",
-    "ghostnetv3": "ghost",
-    "load_timm": "weights",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name, and what it needs, when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

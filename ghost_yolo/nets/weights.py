@@ -18,7 +18,7 @@ class WeightsError(UserError, ValueError):
     """Weights that do not belong to the network."""
 
 
-def load_timm(net: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
+def load_by_order(net: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:
     """Load the state dict of timm's (or torchvision's) network of the same name, every tensor of it.
 
     Args:
