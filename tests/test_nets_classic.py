@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import newest_only
 from test_blocks import fuse, randomise
+from test_formulas import parameters
+from test_nets import macs
 from torch import nn
 
 from ghost_yolo.nets import load_by_order, mobilenetv1, shufflenetv1, squeezenet1_0, squeezenet1_1, xception
@@ -22,27 +24,6 @@ NETS = {
     "xception": xception,
 }
 every_net = pytest.mark.parametrize("make", NETS.values(), ids=NETS)
-
-
-def parameters(net: nn.Module) -> int:
-    """Count all parameters."""
-    return sum(p.numel() for p in net.parameters())
-
-
-def macs(net: nn.Module, size: int) -> int:
-    """Count the multiply-accumulates of convolutions and linear layers on one square picture."""
-    counted = 0
-
-    def count(layer: nn.Module, _: Any, y: torch.Tensor) -> None:
-        nonlocal counted
-        counted += y.numel() * layer.weight[0].numel()
-
-    for layer in net.eval().modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
-        net(torch.zeros(1, 3, size, size))
-    return counted
 
 
 @pytest.mark.parametrize(
