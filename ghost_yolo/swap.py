@@ -17,7 +17,8 @@ Config = dict[str, Any]
 WHERE = ("backbone", "neck", "head", "all")
 HOSTS = {"C2f": C2f, "C3k2": C3k2}  # the host's blocks in whose place a C2f-like one fits
 LIGHT = {head.__name__.removeprefix("Light"): PREFIX + head.__name__ for head in HEADS}
-NEWER = frozenset({"C3k2", "A2C2f", "C2fCIB"})  # beside one of these the host gives its heads the depthwise class branch
+# Beside one of these the host gives its own heads the depthwise class branch.
+NEWER = frozenset({"C3k2", "A2C2f", "C2fCIB"})
 
 
 class SwapError(UserError, ValueError):
@@ -51,7 +52,8 @@ def rows_of(config: Config) -> list[list[Any]]:
     for i, row in enumerate(rows):
         shaped = isinstance(row, list) and [type(part) for part in row[1:]] == [int, str, list]
         if not shaped or not isinstance(row[0], (int, list)):
-            raise SwapError(f"Row {i} is {row!r}; a row is [from, repeats, module, [arguments]], as [-1, 3, C2f, [128]]")
+            right = "[from, repeats, module, [arguments]], as [-1, 3, C2f, [128]]"
+            raise SwapError(f"Row {i} is {row!r}; right is {right}")
     if not config["head"]:
         raise SwapError("`head:` has no row; its last one must be the head, as [[15, 18, 21], 1, Detect, [nc]]")
     return rows
@@ -116,7 +118,7 @@ def _nothing(config: Config, where: str) -> str:
         part = "model" if where == "all" else where
         return f"No row of the {part} is a C2f or a C3k2; it has {', '.join(dict.fromkeys(row[2] for row in rows))}"
     if word in LIGHT or word in LIGHT.values():
-        return f"Row {last}, {word}, has the depthwise class branch already; --where backbone, neck or all swap the rest"
+        return f"Row {last}, {word}, has the depthwise class branch already; swap the backbone, the neck or all"
     return f"Row {last} is {word}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"
 
 
@@ -151,10 +153,12 @@ def swapped(config: Config, words: Mapping[int, str]) -> Config:
     new = list(rows)
     for index, word in words.items():
         if index not in known:
-            raise SwapError(f"Row {index} takes no {word}; the rows that can be swapped are {', '.join(map(str, known))}")
+            free = ", ".join(map(str, known)) or "none"
+            raise SwapError(f"Row {index} takes no {word}; the rows that can be swapped are {free}")
         new[index] = [*rows[index][:2], *_module(known[index], word)]
     last = Slot(len(rows) - 1, "head", *rows[-1][2:])
-    if is_newer(rows) and not is_newer(new) and last.word in LIGHT:  # the host would now build the older, heavier branch
+    older = is_newer(rows) and not is_newer(new)  # the host would now build its heavier class branch
+    if older and last.word in LIGHT:
         new[-1] = [*rows[-1][:2], *_module(last, LIGHT[last.word])]
     first = len(config["backbone"])
     return config | {"backbone": new[:first], "head": new[first:]}

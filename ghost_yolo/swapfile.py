@@ -106,8 +106,15 @@ def rewritten(text: str, old: Config, new: Config) -> str:
 
 def _row_nodes(text: str) -> list[Any]:
     """Return the YAML nodes of all rows, which know where in the text they stand."""
-    parts = {key.value: value for key, value in yaml.compose(text, Loader=yaml.SafeLoader).value}
+    parts = _nodes(text)
     return [*parts["backbone"].value, *parts["head"].value]
+
+
+def _nodes(text: str) -> dict[str, Any]:
+    """Return the YAML nodes of a file's keys."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode), "the host has read it"
+    return {key.value: value for key, value in root.value}
 
 
 def _loads_as(text: str, config: Config) -> bool:
@@ -126,8 +133,7 @@ def flow(value: Any) -> str:
 
 def scale_first(text: str, scale: str) -> str:
     """Move a scale's line before the others: the host takes the first where a file's name has no letter."""
-    parts = {key.value: value for key, value in yaml.compose(text, Loader=yaml.SafeLoader).value}
-    scales = parts.get("scales")
+    scales = _nodes(text).get("scales")
     if scales is None or scales.flow_style or scale not in {key.value for key, _ in scales.value}:
         return text
     lines = text.splitlines(keepends=True)
@@ -160,9 +166,10 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
 
 def _hold_the_rest(before: Any, after: Any, old: list[list[Any]], new: list[list[Any]]) -> None:
     """Raise an error where the task or a row that was not swapped changed: the host builds some by what stands elsewhere."""
-    stay = "Keep one C3k2, with --where backbone or --where neck"
+    stay = "Swap less, with --where backbone or --where neck"
     if host.task_of(before) != host.task_of(after):  # 8.3 knows pose and obb by their own words only
-        raise SwapError(f"Row {len(new) - 1}: this Ultralytics does not see the task of {new[-1][2]}. {stay}, or update it")
+        unseen = f"this Ultralytics does not read the task from {new[-1][2]}, newer ones do"
+        raise SwapError(f"Row {len(new) - 1}: {unseen}. {stay}")
     for i, (a, b) in enumerate(zip(before.model, after.model, strict=True)):
         kept = old[i][2] in LIGHT and is_newer(old)
         if (old[i] == new[i] or kept) and a.np != b.np:
