@@ -101,7 +101,7 @@ def plan(config: Config, where: str, block: str | None = None) -> dict[int, str]
         UnknownBlockError: If there is no such block.
     """
     found = slots(config, where)
-    if not found:
+    if not found or (where == "all" and found[0].where == "head"):  # a head alone would leave the block out
         raise SwapError(_nothing(config, where))
     if (block is None) is not (where == "head"):
         need = "swaps the class branch only: leave --block out" if block else "needs --block, a C2f-like word"

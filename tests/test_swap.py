@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import NEWEST, Run, newest_only
+from conftest import NEWEST, ROOT, Run, newest_only
 from test_yolo import SMALL, into, shapes
 from torch import nn
 from ultralytics import YOLO
@@ -41,7 +41,12 @@ def light(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 def small(*rows: list[Any]) -> dict[str, Any]:
     """Return a little detector whose backbone is one Conv and these rows."""
-    return {"nc": 2, "scale": "n", "backbone": [[-1, 1, "Conv", [16, 3, 2]], *rows], "head": [[[0, 0, 0], 1, "Detect", ["nc"]]]}
+    return {
+        "nc": 2,
+        "scale": "n",
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], *rows],
+        "head": [[[0, 0, 0], 1, "Detect", ["nc"]]],
+    }
 
 
 @pytest.mark.parametrize("name", STOCK)
@@ -173,6 +178,7 @@ def test_every_c2f_like_block_fits(block: Any) -> None:
         (small([-1, 1, "C2f", []]), "all", "C2f_Fire", r"Row 1, C2f with \[\]: right is c2, shortcut, g, e"),
         (small([-1, 1, "C2f", [8, 1, 1, 1, 9]]), "all", "C2f_Fire", r"Row 1, C2f with .*right is c2, shortcut, g, e"),
         (small(), "backbone", "C2f_Fire", "No row of the backbone is a C2f or a C3k2; it has Conv, Detect"),
+        (small(), "all", "C2f_Fire", "No row of the model is a C2f or a C3k2; it has Conv, Detect"),
         (small() | {"head": []}, "all", "C2f_Fire", "`head:` has no row"),
         (small([-1, 1, "C3k2", [8]]), "head", None, "Row 2, Detect, has the depthwise class branch already"),
         (small() | {"head": [[-1, 1, "Classify", ["nc"]]]}, "head", None, "Row 1 is Classify.*that of Detect, Segment"),
@@ -299,13 +305,15 @@ def test_an_argument_that_the_block_refuses(tmp_path: Path) -> None:
 
 def test_the_command(run: Run, tmp_path: Path) -> None:
     """The command writes a YAML that the host opens at the scale that was asked for, and prints what it saves."""
-    words = ("ghost-yolo", "swap", "yolov8s-seg.yaml", "--block", "C2f_GhostBottleneckV2", "--where", "backbone")
-    done = run(*words, "-o", "my.yaml")
+    command = "ghost-yolo swap yolov8s-seg.yaml --block C2f_GhostBottleneckV2 --where backbone -o "
+    done = run(*command.split(), "my.yaml")
     model = YOLO(str(tmp_path / "my.yaml"), verbose=False).model
     parameters = sum(p.numel() for p in model.parameters())
 
     assert model.yaml["backbone"][2] == [-1, 3, "ghost_yolo.C2f_GhostBottleneckV2", [128, True]]
     assert f"-> {parameters} parameters" in done.stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert command in readme and done.stdout.splitlines()[0] in readme
     assert "my.yaml has no scale letter, so Ultralytics will take scale s" in done.stdout
     kept = (tmp_path / "my.yaml").read_bytes()
     refused = run("ghost-yolo", "swap", "yolov8s-cls.yaml", "--where", "head", "-o", "my.yaml", ok=False)
@@ -360,11 +368,10 @@ def test_a_name_that_does_not_exist() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg"])
-def test_a_swapped_model_trains(name: str, run: Run, tmp_path: Path) -> None:
+def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
     """A wholly swapped YAML trains under the stock command; its checkpoint loads safely and trains on with every tensor."""
-    mine = f"{name}-my.yaml"
-    run("ghost-yolo", "swap", f"{name}.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
+    mine = "yolo11n-seg-my.yaml"
+    run("ghost-yolo", "swap", "yolo11n-seg.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
     source = shapes(tmp_path / "shapes", "segment")
     words = (f"data={source}", "epochs=1", *SMALL)
     run("yolo", "train", f"model={mine}", *words, *into(tmp_path, "a"))
