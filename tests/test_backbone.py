@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, newest_only
+from conftest import ROOT, Run, newest_only
 from test_blocks import fuse, randomise
 from test_models import WHOLE
 from torch import nn
@@ -200,3 +200,14 @@ def test_a_clipped_backbone() -> None:
 
     with pytest.raises(UserError, match="a max_channels of at least 40"):
         tasks.parse_model(config, 3, verbose=False)
+
+
+@every_yaml
+def test_readme_names_widths_and_channels(name: str) -> None:
+    """The README's line about a YAML has its widths and its network's channels."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = next(line for line in lines if line.startswith(f"| `{name}` |")).replace("*", "").split("|")
+    config = tasks.yaml_model_load(str(path_of(with_scale(name, "s"))))
+
+    assert [float(width) for width in cells[3].split(",")] == [config["scales"][scale][1] for scale in SCALES]
+    assert [int(c) for c in cells[4].split(",")] == [row[3][0] for row in config["backbone"][:3]]
