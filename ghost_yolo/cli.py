@@ -109,6 +109,23 @@ def cfg(
 
 
 @app.command()
+def pretrained(
+    model: Annotated[str, typer.Option(help="YAML with a whole network, as cfg/yolov8s-ghostnet.yaml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write: yolo train model=init.pt.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weight file of the classifier; downloaded by timm or torchvision if not given.")
+    ] = None,
+) -> None:
+    """Start a detector from a classifier's weights, and say which tensors moved and which did not."""
+    check_target(out)
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.pretrained import initialise
+
+        report = initialise(model, weights, out)
+    print(report, end="")
+
+
+@app.command()
 def doctor() -> None:
     """Say which versions meet here, whether the blocks load by themselves and which words are whose."""
     with redirect_stdout(sys.stderr):

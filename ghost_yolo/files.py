@@ -33,20 +33,21 @@ def whole_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file; one that is already there keeps its mode and is replaced only once the new one is complete.
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8; one that is already there keeps its mode and is replaced only once the new one is complete.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
     """
+    data = content.encode() if isinstance(content, str) else content
     file = file.resolve()  # a link stays a link
     if file.exists() and not file.is_file():  # a pipe or a device is written to, not replaced
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(data)
         return
     work = file.with_name(f".{file.name}-{os.getpid()}")
     try:
-        with work.open("x", encoding="utf-8", newline="\n") as opened:
-            opened.write(text)
+        with work.open("xb") as opened:
+            opened.write(data)
         if file.exists():
             shutil.copymode(file, work)
         work.replace(file)

@@ -8,10 +8,13 @@ parser itself is only wrapped, so that an error about a row of ours says which r
 
 from __future__ import annotations
 
+import copy
 import functools
+import io
 import sys
 import traceback
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from ultralytics.nn import tasks
 from ultralytics.utils.checks import check_version
 
 from ghost_yolo import blocks
+from ghost_yolo.files import write_whole
 from ghost_yolo.registry import Block, UserError, unknown_block
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
@@ -220,3 +224,16 @@ def load(path: Path) -> Any:
     if not isinstance(model, tasks.BaseModel):
         raise ModelError(f"{path} is not a checkpoint of a YOLO model: it holds a {type(model).__name__}")
     return model.float().eval()
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write a model as an ordinary checkpoint in fp16, as the host's own `YOLO.save()` does; the file appears whole."""
+    content = {
+        "model": copy.deepcopy(model).half(),
+        "train_args": {},
+        "date": datetime.now(timezone.utc).isoformat(),
+        "version": ultralytics.__version__,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())

@@ -26,6 +26,8 @@ from ghost_yolo.report.measure import Row, from_yaml, measure
 
 FAMILIES = [item for item in packaged().values() if item.is_model]
 OURS = [item for item in FAMILIES if item.path.parent.name == "cfg"]
+WHOLE = [item for item in OURS if "ghost_yolo.Backbone" in item.path.read_text(encoding="utf-8")]  # networks
+SHELLS = [item for item in OURS if item not in WHOLE]
 LINE = re.compile(r"^(  (?P<scale>[nsmlx]): \[[^]]*\])(?P<comment>.*)$", re.MULTILINE)
 EXPENSIVE = "mlx"
 
@@ -79,7 +81,7 @@ def test_golden_totals(golden: Callable[[str, str], None]) -> None:
     golden("models.txt", "\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("item", OURS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", SHELLS, ids=lambda item: item.name)
 def test_every_backbone_c2f_is_swapped_and_nothing_else(item: packaged) -> None:  # type: ignore[valid-type]
     """A family's YAML is the stock one but for the word of the backbone's C2f rows."""
     stock = YOLO("yolov8n.yaml", verbose=False).model.yaml
@@ -93,6 +95,23 @@ def test_every_backbone_c2f_is_swapped_and_nothing_else(item: packaged) -> None:
     assert all(
         a[2] == "C2f" and b[2].startswith("ghost_yolo.C2f_") and a[:2] + a[3:] == b[:2] + b[3:] for a, b in changed
     )
+
+
+@pytest.mark.parametrize("item", WHOLE, ids=lambda item: item.name)
+def test_neck_of_a_network_is_stocks(item: packaged) -> None:  # type: ignore[valid-type]
+    """Behind a whole network stand stock's SPPF, neck and head, at scale s as wide as stock's and as deep at every scale."""
+    stock = YOLO("yolov8s.yaml", verbose=False).model
+    ours = YOLO(str(path_of(with_scale(item.name, "s"))), verbose=False).model
+    rows = [list(model.model)[-len(stock.model) + 9 :] for model in (stock, ours)]
+
+    assert [type(layer) for layer in rows[1]] == [type(layer) for layer in rows[0]]
+    for theirs, layer in zip(*rows, strict=True):
+        if hasattr(layer, "cv2") and hasattr(layer.cv2, "conv"):  # SPPF and C2f
+            assert layer.cv2.conv.out_channels == theirs.cv2.conv.out_channels
+        elif hasattr(layer, "conv"):
+            assert layer.conv.weight.shape == theirs.conv.weight.shape
+    assert {s: row[0] for s, row in ours.yaml["scales"].items()} == {s: r[0] for s, r in stock.yaml["scales"].items()}
+    assert list(ours.yaml["scales"]) == list(SCALES)
 
 
 def test_headline_file_equals_its_family() -> None:

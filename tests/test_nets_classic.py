@@ -77,7 +77,7 @@ def test_shufflenet_groups(groups: int, total: int, convolutions: float, million
 
     assert parameters(net) == total
     assert round(counted / 1e6, 2) == millions
-    assert round((counted - net.fc.weight.numel()) / 1e6, 2) == convolutions
+    assert round((counted - net.head[-1].weight.numel()) / 1e6, 2) == convolutions
 
 
 def test_shufflenet_twice_as_wide() -> None:
@@ -124,15 +124,16 @@ def test_weights_of_other_libraries(
 def test_other_weights_are_refused_whole() -> None:
     """Weights of another network, width or number of classes load nothing and say which tensor differs."""
     net = mobilenetv1(10, 0.25)
-    before = net.features[0].conv.weight.clone()
+    before = net.stem.conv.weight.clone()
 
-    with pytest.raises(ValueError, match=r"features.0.weight \(64, 3, 3, 3\) stands where MobileNetV1 has"):
+    with pytest.raises(ValueError, match=r"stem.0.weight \(64, 3, 3, 3\) stands where MobileNetV1 has"):
         load_by_order(net, squeezenet1_1().state_dict())
     with pytest.raises(
-        ValueError, match=r"fc.weight \(1000, 256\) stands where MobileNetV1 has fc.weight \(10, 256\).*class count"
+        ValueError,
+        match=r"head.2.weight \(1000, 256\) stands where MobileNetV1 has head.2.weight \(10, 256\).*class count",
     ):
         load_by_order(net, mobilenetv1(width=0.25).state_dict())
-    assert torch.equal(net.features[0].conv.weight, before)
+    assert torch.equal(net.stem.conv.weight, before)
 
 
 @newest_only

@@ -1,5 +1,6 @@
 """The blocks table: one row a word."""
 
+from ghost_yolo.blocks.backbone import Backbone
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
 from ghost_yolo.blocks.detect import HEADS
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
@@ -30,6 +31,7 @@ BLOCKS = (
     Block("C2f_XceptionBlock", C2f_XceptionBlock, like="C2f", paper="arXiv 1610.02357, section 3"),
     Block("CReLU", CReLU, like="Conv", paper="arXiv 1603.05201, section 2"),
     Block("C2f_CReLU", C2f_CReLU, like="C2f", paper="arXiv 1603.05201, section 2"),
+    Block("Backbone", Backbone, like="Conv", paper="those of the networks, ghost_yolo.nets.table"),
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),

@@ -70,7 +70,7 @@ class GhostNet(Network):
         check_positive(type(self).__name__, num_classes=num_classes, width=width)
         c = divisible_by_4(STEM * width)
         stem = Conv(3, c, 3, 2, act=nn.ReLU(inplace=True))
-        stages, place = [], 0
+        stages, channels, place = [], [], 0
         for rows in STAGES:
             stage = nn.Sequential()
             for k, mid, c2, se, s in rows:
@@ -78,7 +78,9 @@ class GhostNet(Network):
                 stage.append(cls(c, divisible_by_4(c2 * width), k, s, se=se, mid=divisible_by_4(mid * width)))
                 c, place = divisible_by_4(c2 * width), place + 1
             stages.append(stage)
-        super().__init__(stem, stages, _head(c, divisible_by_4(LAST * width), num_classes, dropout))
+            channels.append(c)
+        head = _head(c, divisible_by_4(LAST * width), num_classes, dropout)
+        super().__init__(stem, stages, head, channels[-3:])
 
 
 def _head(c1: int, last: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -5,11 +5,11 @@ Its second knob, the resolution multiplier, is the size of the picture: 224, 192
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
+from ghost_yolo.nets.network import Network, pooled_head
 
 STEM = 32
 UNITS = (  # output channels, stride (table 1)
@@ -29,8 +29,8 @@ UNITS = (  # output channels, stride (table 1)
 )
 
 
-class MobileNetV1(nn.Module):
-    """The network of table 1. Input (b, 3, h, w), output (b, num_classes)."""
+class MobileNetV1(Network):
+    """The network of table 1. Input (b, 3, h, w), output (b, num_classes); stages at strides 2, 4, 8, 16, 32."""
 
     def __init__(self, num_classes: int = 1000, width: float = 1.0, *, act: type[nn.Module] = nn.ReLU) -> None:
         """Build the network.
@@ -43,22 +43,21 @@ class MobileNetV1(nn.Module):
         Raises:
             ValueError: If the multiplier leaves the stem without a channel.
         """
-        super().__init__()
         c = int(STEM * width)
         if c < 1:
             raise ValueError(
                 f"{type(self).__name__}: width={width} leaves the stem no channel: give at least {1 / STEM}"
             )
-        layers: list[nn.Module] = [Conv(3, c, 3, 2, act=act(inplace=True))]
+        stem = Conv(3, c, 3, 2, act=act(inplace=True))
+        stages, channels = [nn.Sequential()], [0]
         for full, s in UNITS:
+            if s == 2:
+                stages.append(nn.Sequential())
+                channels.append(0)
             c1, c = c, int(full * width)
-            layers.append(DepthwiseSeparable(c1, c, 3, s, act=act))
-        self.features = nn.Sequential(*layers)
-        self.fc = nn.Linear(c, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the class scores."""
-        return self.fc(self.features(x).mean((2, 3)))
+            stages[-1].append(DepthwiseSeparable(c1, c, 3, s, act=act))
+            channels[-1] = c
+        super().__init__(stem, stages, pooled_head(c, num_classes), channels[-3:])
 
 
 def mobilenetv1(num_classes: int = 1000, width: float = 1.0, *, act: type[nn.Module] = nn.ReLU) -> MobileNetV1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -13,29 +13,47 @@ class Network(nn.Module):
 
     Attributes:
         stem: What stands before the stages.
-        stages: One module for each size of map, in order; the last three end at strides 8, 16 and 32.
+        stages: One module for each size of map, in order.
         head: What makes classes of the last map.
+        channels: Widths of the maps that `levels` give, P3, P4 and P5.
     """
 
-    def __init__(self, stem: nn.Module, stages: Iterable[nn.Module], head: nn.Module) -> None:
-        """Put the three parts together, in the order in which timm and torchvision register theirs."""
+    def __init__(self, stem: nn.Module, stages: Iterable[nn.Module], head: nn.Module, channels: Sequence[int]) -> None:
+        """Put the parts together, in the order in which timm and torchvision register theirs; see the attributes."""
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         self.head = head
+        self.channels = tuple(channels)
+
+    def levels(self) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
+        """Return the modules, shared with the network, that make P3 of the image, P4 of P3 and P5 of P4.
+
+        Each ends with the last map of its size: strides 8, 16 and 32. A network that does not end so has its own.
+        """
+        *early, p4, p5 = self.stages
+        return nn.Sequential(self.stem, *early), nn.Sequential(p4), nn.Sequential(p5)
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps of strides 8, 16 and 32."""
-        x = self.stem(x)
         maps = []
-        for stage in self.stages:
-            x = stage(x)
+        for level in self.levels():
+            x = level(x)
             maps.append(x)
-        return maps[-3:]
+        return maps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the classes' scores before the softmax."""
-        return self.head(self.features(x)[-1])
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(x)
+
+
+def pooled_head(c: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Return the plainest head: average pool, dropout where there is any, the classes."""
+    drop = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *drop, nn.Linear(c, num_classes))
 
 
 def check_positive(name: str, **values: float) -> None:

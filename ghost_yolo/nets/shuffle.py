@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from math import ceil
 
-import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.blocks.shuffle import ShuffleUnit
+from ghost_yolo.nets.network import Network, pooled_head
 
 STEM = 24
 WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # of stage 2 by groups, about the same cost for each (table 1)
 STAGES = ((1, 4), (2, 8), (4, 4))  # width as a multiple of stage 2's, units; the first of a stage has stride 2
 
 
-class ShuffleNetV1(nn.Module):
-    """The network of table 1. Input (b, 3, h, w), output (b, num_classes)."""
+class ShuffleNetV1(Network):
+    """The network of table 1. Input (b, 3, h, w), output (b, num_classes); stages at strides 8, 16, 32."""
 
     def __init__(self, num_classes: int = 1000, groups: int = 3, width: float = 1.0) -> None:
         """Build the network.
@@ -29,24 +29,20 @@ class ShuffleNetV1(nn.Module):
         Raises:
             ValueError: If the paper has no such network.
         """
-        super().__init__()
         if groups not in WIDTHS:
             raise ValueError(f"{type(self).__name__}: groups={groups}; the paper gives widths for {[*WIDTHS]}")
         if width <= 0:
             raise ValueError(f"{type(self).__name__}: width={width} leaves no channel: give more than 0")
         c = ceil(STEM * width / groups) * groups
-        layers: list[nn.Module] = [Conv(3, c, 3, 2, act=nn.ReLU(inplace=True)), nn.MaxPool2d(3, 2, 1)]
+        stem = nn.Sequential(Conv(3, c, 3, 2, act=nn.ReLU(inplace=True)), nn.MaxPool2d(3, 2, 1))
+        stages, channels = [], []
         for multiple, units in STAGES:
             c1, c = c, ceil(WIDTHS[groups] * width / groups) * groups * multiple
             # Stage 2 sees the stem's few channels: grouped, each filter would have next to none
-            layers.append(ShuffleUnit(c1, c, 2, groups, grouped=multiple > 1))
-            layers.extend(ShuffleUnit(c, c, 1, groups) for _ in range(units - 1))
-        self.features = nn.Sequential(*layers)
-        self.fc = nn.Linear(c, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the class scores."""
-        return self.fc(self.features(x).mean((2, 3)))
+            first = ShuffleUnit(c1, c, 2, groups, grouped=multiple > 1)
+            stages.append(nn.Sequential(first, *(ShuffleUnit(c, c, 1, groups) for _ in range(units - 1))))
+            channels.append(c)
+        super().__init__(stem, stages, pooled_head(c, num_classes), channels)
 
 
 def shufflenetv1(num_classes: int = 1000, groups: int = 3, width: float = 1.0) -> ShuffleNetV1:

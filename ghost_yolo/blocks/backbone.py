@@ -1,0 +1,100 @@
+"""Whole networks as the backbone of a YOLO: a third of one a row, chained, so that a YAML reads P3, P4 and P5 of them.
+
+`[-1, 1, ghost_yolo.Backbone, [40, ghostnet, 3, width]]`: the host puts the scale's width multiplier in the place of the
+word `width` and rounds 40 x width up to a multiple of 8. The papers round otherwise. Their network is kept as it is, and
+channels of zeros fill the map up to what the host has recorded; the next row takes them off again.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ultralytics.utils.ops import make_divisible
+
+if TYPE_CHECKING:
+    from ghost_yolo.nets.table import Entry
+
+LEVELS = (3, 4, 5)
+
+
+class Backbone(nn.Module):
+    """A network of `ghost_yolo.nets` from one level to the next, its classifier left out.
+
+    Input (b, 3, h, w) for level 3, else the map of the level before; output (b, c2, h / 2, w / 2) of that map, for level 3
+    (b, c2, h / 8, w / 8), where 32 divides the image's sides.
+
+    Attributes:
+        m: The network's own modules.
+        taken: Channels that they take; what comes behind these in the input is the filling of the row before.
+        cut: Whether there is such a filling.
+        filling: Channels of zeros behind those that they make.
+    """
+
+    def __init__(self, c1: int, c2: int, network: str, level: int, width: float = 1.0) -> None:
+        """Build the part of a network.
+
+        Args:
+            c1: Input channels: 3, or those of the row of the level before.
+            c2: Output channels: those of the network at width 1.0, times width, the next multiple of 8.
+            network: Its name in `ghost_yolo.nets.table.NETWORKS`.
+            level: 3, 4 or 5 for a map of stride 8, 16 or 32.
+            width: The width multiplier as the paper defines it.
+
+        Raises:
+            ValueError: If there is no such network, level or width, or the channels are not the network's.
+        """
+        super().__init__()
+        entry = _entry(network)
+        if level not in LEVELS:
+            raise ValueError(f"{network} has no level {level!r}: give 3, 4 or 5 for a map of stride 8, 16 or 32")
+        if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
+            raise ValueError(f"width={width!r} is no multiplier: write the word width, or a number above 0")
+        place = LEVELS.index(level)
+        _check_channels(c1, c2, network, place, width)
+        net = entry.make(num_classes=1, width=width)
+        self.network, self.level, self.width = network, level, width
+        self.m = net.levels()[place]
+        self.taken = net.channels[place - 1] if place else c1
+        self.cut = self.taken < c1
+        self.filling = c2 - net.channels[place]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map of this level, filled up to c2 channels."""
+        y = self.m(x[:, : self.taken] if self.cut else x)
+        return F.pad(y, (0, 0, 0, 0, 0, self.filling)) if self.filling else y
+
+
+def _entry(network: str) -> Entry:
+    """Return the row of the networks' table; raise a ValueError that names the nearest one."""
+    from ghost_yolo.nets.table import NETWORKS  # the networks are built from blocks, so the table comes later
+
+    if network in NETWORKS:
+        return NETWORKS[network]
+    close = get_close_matches(str(network), NETWORKS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"there is no network {network!r}.{hint} Networks: {', '.join(NETWORKS)}")
+
+
+def _check_channels(c1: int, c2: int, network: str, place: int, width: float) -> None:
+    """Raise a ValueError that says what to write where the row's channels are not the network's."""
+    full = _entry(network).channels
+    level, right = LEVELS[place], make_divisible(full[place] * width, 8)
+    if c2 != right:
+        raise ValueError(
+            f"P{level} of {network} at width {width} takes {right} channels, and the row makes {c2}: write "
+            f"[{full[place]}, {network}, {level}, width], and a max_channels of at least {full[place]} in `scales`"
+        )
+    if place == 0 and c1 != 3:
+        raise ValueError(
+            f"{network} takes an image of 3 channels, and the row before it has {c1}: make it the first row"
+        )
+    before = make_divisible(full[place - 1] * width, 8)
+    if place and c1 != before:
+        raise ValueError(
+            f"level {level} of {network} at width {width} follows its level {level - 1}, which has {before} channels, and "
+            f"its `from` names a row of {c1}: put it behind [{full[place - 1]}, {network}, {level - 1}, width]"
+        )

@@ -1,0 +1,181 @@
+"""`ghost-yolo pretrained`: a classifier's weights in a detector's backbone, with weights made on the spot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Run
+from test_blocks import randomise
+from torch import nn
+from ultralytics import YOLO
+
+from ghost_yolo import host, pretrained
+from ghost_yolo.models import path_of
+from ghost_yolo.nets import load_by_order, mobilenetv1
+from ghost_yolo.nets.table import NETWORKS
+from ghost_yolo.nets.weights import WeightsError
+
+GHOSTNET, SQUEEZENET = str(path_of("yolov8s-ghostnet")), str(path_of("yolov8s-squeezenet"))
+SOURCES = [(name, w, source) for name, entry in NETWORKS.items() for w, source in entry.weights.items()]
+
+
+@pytest.mark.parametrize("network,width,source", SOURCES, ids=str)
+def test_named_weights_fit(network: str, width: float, source: str) -> None:
+    """Every network that the table names at a library has the tensors of ours at that width."""
+    pytest.importorskip(source.partition("/")[0])
+    with torch.device("meta"):
+        net, theirs = NETWORKS[network].make(width=width), pretrained._theirs(source, pretrained=False)
+        load_by_order(net, theirs.state_dict())
+
+
+def test_maps_are_timms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With timm's weights P3, P4 and P5 are timm's features, whatever the variances: the host's BN has another eps."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = randomise(timm.create_model("ghostnet_100")).eval()
+    for m in theirs.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_var[::5] = 1e-4  # below the host's eps; the weight keeps the map's size
+            m.weight.data[::5] *= 0.01
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    saved: list[Any] = []
+    monkeypatch.setattr(host, "save", lambda model, path: saved.append(model))
+    report = pretrained.initialise(GHOSTNET, tmp_path / "weights.pth", tmp_path / "init.pt")
+    features: list[torch.Tensor] = []
+    for last in (4, 6, 8):  # of stride 8, 16 and 32, where timm's own taps are the first
+        theirs.blocks[last].register_forward_hook(lambda module, inputs, y: features.append(y))
+    x = torch.rand(1, 3, 64, 96)
+
+    with torch.inference_mode():
+        theirs(x)
+        y = x
+        for row, expected in zip(saved[0].model[:3], features, strict=True):
+            y = row(y)
+            torch.testing.assert_close(y / expected.abs().max(), expected / expected.abs().max(), rtol=0, atol=1e-4)
+    assert "moved: 502 tensors" in report and "left out: 10 tensors" in report
+
+
+def test_checkpoint_and_report(tmp_path: Path) -> None:
+    """The checkpoint holds the classifier's tensors, whatever its classes; the table's columns add up."""
+    torch.manual_seed(0)
+    theirs = pytest.importorskip("torchvision").models.squeezenet1_1(num_classes=7)
+    torch.save({"epoch": 3, "state_dict": theirs.state_dict()}, tmp_path / "weights.pth")
+    report = pretrained.initialise(SQUEEZENET, tmp_path / "weights.pth", tmp_path / "init.pt")
+    model = YOLO(tmp_path / "init.pt").model
+    moved = [
+        v for name, v in model.float().state_dict().items() if name.startswith(("model.0.", "model.1.", "model.2."))
+    ]
+    cells = [line.split() for line in report.splitlines() if line.startswith(" model.")]
+
+    assert model.names[79] == "79"
+    for tensor, expected in zip(moved, theirs.features.state_dict().values(), strict=True):
+        torch.testing.assert_close(tensor, expected.half().float())
+    assert [cell[0] for cell in cells[:4]] == ["model.0.*", "model.1.*", "model.2.*", "model.3.*"]
+    assert sum(int(cell[2]) for cell in cells) == len(moved)
+    assert sum(int(cell[5]) for cell in cells) == sum(p.numel() for p in model.parameters())
+    assert f"moved: {len(moved)} tensors, {sum(v.numel() for v in moved)} parameters" in report
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    """A safetensors file, which sorts its tensors, is put in the order of timm's network."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("mobilenetv1_100").state_dict()
+    pytest.importorskip("safetensors.torch").save_file(theirs, tmp_path / "weights.safetensors")
+    tensors = pretrained.read(tmp_path / "weights.safetensors", "timm/mobilenetv1_100")
+
+    assert list(tensors) == list(theirs) != sorted(theirs)
+    load_by_order(mobilenetv1(), tensors)
+    with pytest.raises(WeightsError, match=r"has no .*: it is not of timm/ghostnet_100"):
+        pretrained.read(tmp_path / "weights.safetensors", "timm/ghostnet_100")
+    with pytest.raises(WeightsError, match=r"has lost the network's order: give a \.pth file"):
+        pretrained.read(tmp_path / "weights.safetensors", "")
+
+
+@pytest.mark.parametrize(
+    "name,content,says",
+    [
+        (SQUEEZENET, None, r"there is no such file"),
+        (SQUEEZENET, b"no weights", r"is no weight file .*torch\.save"),
+        (SQUEEZENET, {"epoch": 3}, r"holds no state dict.*torch\.save"),
+        (SQUEEZENET, mobilenetv1(3, 0.25).state_dict(), r"squeezenet.yaml, rows 0, 1, 2 \(squeezenet1_1, width 1\.0\)"),
+        (str(path_of("yolov8s-ghost")), {}, r"no ghost_yolo.Backbone row. .*yolov8s-ghostnet, .*yolov8s-xception"),
+    ],
+    ids=["missing", "text", "no tensors", "another network", "no network"],
+)
+def test_weights_that_do_not_fit(name: str, content: Any, says: str, tmp_path: Path) -> None:
+    """A missing, foreign or other network's file is refused with the row and what would be right; nothing is written."""
+    file = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+
+    with pytest.raises(WeightsError, match=says):
+        pretrained.initialise(name, file, tmp_path / "init.pt")
+    assert not (tmp_path / "init.pt").exists()
+
+
+def test_weights_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file: networks that no library has, no connection, and no timm are told apart, each with a way out."""
+    with pytest.raises(WeightsError, match=r"rows 0, 1, 2 \(ghostnet, width 0.5\): neither .*--weights FILE"):
+        pretrained.initialise(str(path_of("yolov8n-ghostnet")), None, tmp_path / "init.pt")
+    timm = pytest.importorskip("timm")
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match=r"timm/ghostnet_100 could not be fetched .*no route.*--weights FILE"):
+        pretrained.fetch("timm/ghostnet_100")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(WeightsError, match=r"timm is not installed\. Install it: pip install timm"):
+        pretrained.fetch("timm/ghostnet_100")
+
+
+def test_rows_of_two_networks(tmp_path: Path) -> None:
+    """One weight file cannot serve two networks in one model."""
+    text = (ROOT / "cfg/yolov8-ghostnet.yaml").read_text().replace("ghostnet, 5", "ghostnetv2, 5")
+    (tmp_path / "yolov8n-mixed.yaml").write_text(text)
+
+    with pytest.raises(WeightsError, match=r"ghostnet at width 0\.5 and ghostnetv2 at width 0.5: give one"):
+        pretrained.initialise(str(tmp_path / "yolov8n-mixed.yaml"), None, tmp_path / "init.pt")
+
+
+@pytest.mark.slow
+def test_training_starts_from_it(tmp_path: Path, run: Run) -> None:
+    """`ghost-yolo pretrained`, then `yolo train model=init.pt` takes over every tensor, under restricted loading too."""
+    from ghost_yolo.data import smear
+
+    torch.manual_seed(0)
+    torch.save(NETWORKS["ghostnet"].make(5).state_dict(), tmp_path / "weights.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smear, "SPLITS", {"train": 4, "val": 2})
+        smear.prepare(tmp_path / "smear")
+    data = {
+        "path": str(tmp_path / "smear"),
+        "train": "images/train",
+        "val": "images/val",
+        "names": list(map(str, range(80))),
+    }
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
+    made = run("ghost-yolo", "pretrained", "--model", GHOSTNET, "--weights", "weights.pth", "-o", "init.pt")
+    words = (
+        "epochs=1",
+        "imgsz=64",
+        "batch=4",
+        "workers=0",
+        "plots=False",
+        "device=cpu",
+        f"project={tmp_path / 'runs'}",
+    )
+    done = run("yolo", "train", "model=init.pt", "data=data.yaml", *words, ULTRALYTICS_SAFE_LOAD="1")
+    counts = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
+
+    assert "wrote init.pt: yolo train model=init.pt" in made.stdout
+    assert counts[0] == counts[1]
+    assert list((tmp_path / "runs").rglob("best.pt"))
