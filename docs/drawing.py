@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Node:
     note: str = ""
     kind: str = ""
     shape: tuple[int, ...] = ()
+    channels: str = ""
     inputs: list[int] = field(default_factory=list)
     level: int = 0
     lane: int = 0
@@ -58,7 +60,11 @@ class Recorder(TorchFunctionMode):
     def __init__(self, x: torch.Tensor, boxed: Callable[[nn.Module], bool]) -> None:
         """Begin with the input."""
         super().__init__()
-        self.nodes, self.boxed, self.inside = [Node("in", kind="end", shape=tuple(x.shape))], boxed, 0
+        self.nodes, self.boxed, self.inside = (
+            [Node("in", kind="end", shape=tuple(x.shape), channels=str(x.shape[1]))],
+            boxed,
+            0,
+        )
         self.made = [(x, 0)]  # kept, so that no two tensors ever have one identity
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -76,6 +82,7 @@ class Recorder(TorchFunctionMode):
         if not outputs or not whence or any(t is outputs[0] for t in given):
             return
         node.inputs, node.shape = whence, tuple(outputs[0].shape)
+        node.channels = " | ".join(dict.fromkeys(str(t.shape[1]) for t in outputs))  # of a split
         self.nodes.append(node)
         self.made += [(t, len(self.nodes) - 1) for t in outputs]
 
@@ -116,7 +123,9 @@ def box_of(module: nn.Module) -> Node:
         plain = isinstance(module, nn.BatchNorm2d)
         return Node("BN" if plain else type(module).__name__, kind="" if plain else "module")
     k, g = conv.kernel_size, conv.groups
-    kind = "depthwise" if g == conv.in_channels > 1 else "grouped" if g > 1 else "pointwise" if max(k) == 1 else "standard"
+    kind = (
+        "depthwise" if g == conv.in_channels > 1 else "grouped" if g > 1 else "pointwise" if max(k) == 1 else "standard"
+    )
     act = getattr(module, "act", None)
     notes = ["branched" if inner is not module else "BN"] * isinstance(inner, Conv) + ["bias"] * (conv.bias is not None)
     notes += [type(act).__name__] * (act is not None and not isinstance(act, nn.Identity))
@@ -151,7 +160,7 @@ def merged(nodes: list[Node]) -> list[Node]:
         if node.title == "first" and node.shape == before.shape:
             place[index] = first
         elif alone and {node.title, before.title} <= {"reshape", "transpose", "shuffle"}:
-            before.title, before.shape = "shuffle", node.shape
+            before.title, before.shape, before.channels = "shuffle", node.shape, node.channels
             place[index] = first
         elif alone and node.title == before.title == "add":
             before.inputs += inputs[1:]
@@ -183,7 +192,7 @@ def chains(nodes: list[Node]) -> Iterator[list[int]]:
             elif len(path) > max(1, len(best.get(b, []))):
                 best[b] = path
         longest = max(finished, key=len)
-        for edge in zip(longest, longest[1:], strict=False):
+        for edge in pairwise(longest):
             edges.remove(edge)
         placed |= set(longest)
         yield longest
@@ -198,7 +207,8 @@ def lay_out(nodes: list[Node]) -> tuple[list[tuple[list[int], int]], dict[int, f
         node.level = 1 + max((nodes[i].level for i in node.inputs), default=-1)
     found: list[tuple[list[int], int]] = []
     taken: dict[int, list[tuple[int, int]]] = {}
-    for path in chains(nodes):
+    paths = list(chains(nodes))
+    for path in sorted(paths, key=lambda path: _outwards(path, paths, nodes)):
         start, end = nodes[path[0]], nodes[path[-1]]
         side = (-1, 1) if len(path) == 2 else (1, -1)
         if start.lane:  # outwards, not across what it belongs to
@@ -210,6 +220,13 @@ def lay_out(nodes: list[Node]) -> tuple[list[tuple[list[int], int]], dict[int, f
         for index in path[1:-1]:
             nodes[index].lane = lane
     return found, middles(nodes, taken)
+
+
+def _outwards(path: list[int], paths: list[list[int]], nodes: list[Node]) -> tuple[int, int]:
+    """Order the chains from the middle outwards: those with boxes as they come, then the bare lines, the shortest first."""
+    if len(path) > 2 or path is paths[0]:
+        return 0, paths.index(path)
+    return 1, nodes[path[-1]].level - nodes[path[0]].level
 
 
 def middles(nodes: list[Node], lanes: Iterable[int]) -> dict[int, float]:
@@ -229,7 +246,7 @@ def panel(nodes: list[Node], title: str, left: float) -> tuple[list[str], float,
         node.x, node.y = left + middle[node.lane], TOP + node.level * LEVEL
     parts = [f'<text x="{left + EDGE:g}" y="22" class="title">{escape(title)}</text>']
     for path, lane in found:
-        parts += [line(nodes[a], nodes[b], left + middle[lane], lane) for a, b in zip(path, path[1:], strict=False)]
+        parts += [line(nodes[a], nodes[b], left + middle[lane], lane) for a, b in pairwise(path)]
     parts += [dot(node) for i, node in enumerate(nodes) if sum(i in other.inputs for other in nodes) > 1]
     parts += [box(node) + figures(node, nodes[0]) for node in nodes]
     right = max([middle[node.lane] + node.width / 2 for node in nodes] + [*middle.values()]) + LABEL
@@ -273,7 +290,7 @@ def figures(node: Node, first: Node) -> str:
     if node.title == "out":
         return ""
     size = f" · {node.shape[2]}×{node.shape[3]}" if node.shape[2:] != first.shape[2:] else ""
-    return f'<text x="{node.x + 5:g}" y="{node.y + node.height / 2 + 12:g}" class="count">{node.shape[1]}{size}</text>'
+    return f'<text x="{node.x + 5:g}" y="{node.y + node.height / 2 + 12:g}" class="count">{node.channels}{size}</text>'
 
 
 STYLE = """text{font-family:Verdana,DejaVu Sans,sans-serif;text-anchor:middle;fill:#1a1a1a;font-size:11px}
