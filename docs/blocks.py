@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import thop
 import torch
-from drawing import panels_of, svg
+from dataflow import panels_of
+from drawing import svg
 from torch import nn
 from ultralytics.nn.modules.block import C2f
 from ultralytics.nn.tasks import BaseModel

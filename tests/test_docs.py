@@ -96,7 +96,7 @@ def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
 
 def test_a_drawing_tells_what_runs(blocks: Any) -> None:
     """A drawing holds the calls of the module itself: another kernel, another addition, another drawing."""
-    from drawing import panels_of
+    from dataflow import panels_of
 
     from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
 
