@@ -150,17 +150,23 @@ def family(block: Block) -> str:
     room, own = paragraphs(sys.modules[block.cls.__module__]), paragraphs(block.cls)
     number = block.paper.split(",")[0].removeprefix("arXiv ")
     source = f"[{block.paper}](https://arxiv.org/abs/{number})" if block.paper.startswith("arXiv") else block.paper
-    picture = f"![Data flow of an inner block of {block.word}](blocks/{block.word}.svg)"
+    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.word}.svg)"
     parts = [f"## {block.word}", f"{room[0]} Defined in {source}.", *room[1:], picture, *own]
     return "\n\n".join(parts) + "\n"
 
 
+def drawn(block: Block) -> tuple[nn.Module, tuple[int, ...], str]:
+    """Return the module that a drawing shows, its input's shape and its name: a shell's inner block, else all of it."""
+    module, width = slot(block.cls), C
+    if isinstance(module, C2f):
+        module, width = module.get_submodule("m.0"), C // 2
+    return module, (1, width, SIDE, SIDE), type(module).__name__
+
+
 def drawings() -> dict[str, str]:
-    """Return the SVG of the shell and of every family's inner block by the name of its file."""
+    """Return the SVG of the shell and of every family by the name of its file."""
     shell = C2f(C, C, 3, True)
-    shape = (1, C // 2, SIDE, SIDE)
-    inner = {block.word: slot(block.cls).get_submodule("m.0") for block in shown()}
-    found = {word: svg(panels_of(module, shape, type(module).__name__)) for word, module in inner.items()}
+    found = {block.word: svg(panels_of(*drawn(block))) for block in shown()}
     found["C2f"] = svg(panels_of(shell, (1, C, SIDE, SIDE), "C2f, n = 3"))
     return {f"{word}.svg": text for word, text in found.items()}
 

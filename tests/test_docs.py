@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
 from ghost_yolo.models import families
@@ -78,7 +79,7 @@ def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, reques
     assert differ == [], "`pytest --accept` rewrites them"
 
 
-@pytest.mark.parametrize("word", [b.word for b in BLOCKS if b.like == "C2f" and not b.word.startswith("Published")])
+@pytest.mark.parametrize("word", [b.word for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
 def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
     """The parameters that a class's docstring writes as a formula in c are those of its inner block, at several widths."""
     (block,) = (b for b in BLOCKS if b.word == word)
