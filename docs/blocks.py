@@ -80,12 +80,17 @@ def cost(module: nn.Module) -> Cost:
 
 
 def rows_by_word(result: Comparison) -> dict[str, Row]:
-    """Return the fused row of the whole model whose YAML names a word."""
+    """Return the fused row of the whole model whose YAML has a word in the four C2f rows of the backbone, and only there."""
     rows = {
         e.row.model.split("/")[-1].replace("yolov8s", "yolov8"): e.row for e in result.entries if e.row.fused == "all"
     }
     texts = {name: packaged()[name].path.read_text(encoding="utf-8") for name in families()}
-    return {b.word: rows[f"{name}.yaml"] for b in shown() for name, text in texts.items() if f"{b.qualified}," in text}
+    return {
+        b.word: rows[f"{name}.yaml"]
+        for b in shown()
+        for name, text in texts.items()
+        if text.count(f"{b.qualified},") == 4
+    }
 
 
 def by_hand() -> str:
