@@ -9,13 +9,13 @@ import pytest
 import torch
 import ultralytics
 from conftest import Run, newest_only
-from test_blocks import randomise
+from test_blocks import every_block, randomise
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f
 
 import ghost_yolo
-from ghost_yolo import BLOCKS, host
+from ghost_yolo import host
 from ghost_yolo.models import families, path_of, with_scale
 from ghost_yolo.registry import UnknownBlockError, UserError
 
@@ -26,7 +26,7 @@ def yaml_of(word: str, *args: Any) -> dict[str, Any]:
     return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.word)
+@every_block
 def test_a_row_is_scaled_like_the_hosts(block: ghost_yolo.registry.Block) -> None:  # type: ignore[name-defined]
     """A row of ours gets input channels, scaled width and repeats exactly as the host's row of the same kind."""
     config = yaml_of(block.qualified, *([32, True] if block.like == "C2f" else [32])) | {

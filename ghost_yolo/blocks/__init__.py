@@ -1,6 +1,7 @@
 """The blocks table: one row a word."""
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.detect import HEADS
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv
@@ -32,4 +33,5 @@ BLOCKS = (
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
+    *(Block(head.__name__, head, like="Detect", paper="none: YOLO11's class branch") for head in HEADS),
 )
