@@ -54,6 +54,11 @@ def packaged() -> dict[str, Packaged]:
     return {path.stem: Packaged(path.stem, path, path not in data) for path in [*models, *data]}
 
 
+def families() -> list[str]:
+    """Return the names of the packaged models that are ours, those of the widely copied table left aside."""
+    return [item.name for item in packaged().values() if item.is_model and item.path.parent.name == "cfg"]
+
+
 def scale_of(path: str | Path) -> str | None:
     """Return the scale letter that the host reads from a YAML's name, None where there is none."""
     found = re.search(r"yolo(?:e-)?v?\d+([nslmx])", Path(path).stem)

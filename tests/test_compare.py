@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, Run
 from ultralytics import YOLO
 
+from ghost_yolo.models import families, with_scale
 from ghost_yolo.report import compare as comparison
 from ghost_yolo.report.measure import CONVENTIONS
 from ghost_yolo.report.render import FORMATS, render
@@ -72,16 +73,12 @@ def test_the_footer_tells_the_truth(published: comparison.Comparison) -> None:
 def test_like_for_like(compared: comparison.Comparison) -> None:
     """Stock, the host's own Ghost model and ours stand at one scale, class count and size, in both states."""
     rows = as_json(compared)["rows"]
-    names = [
-        "yolov8n.yaml",
-        "yolov8n-ghost.yaml",
-        "cfg/yolov8n-ghost.yaml",
-        "cfg/yolov8n-ghostv2.yaml",
-        "cfg/yolov8n-gghost.yaml",
-    ]
+    ours = [f"cfg/{with_scale(name, 'n')}.yaml" for name in families()]
+    names = ["yolov8n.yaml", "yolov8n-ghost.yaml", *ours]
 
+    assert {"cfg/yolov8n-ghost.yaml", "cfg/yolov8n-ghostv3.yaml", "cfg/yolov8n-fire.yaml"} <= set(ours)
     assert [r["model"] for r in rows] == [name for name in names for _ in range(2)]
-    assert [r["fused"] for r in rows] == ["none", "all"] * 5
+    assert [r["fused"] for r in rows] == ["none", "all"] * len(names)
     assert {(r["scale"], r["nc"], r["imgsz"]) for r in rows} == {("n", 80, 640)}
     assert rows[0]["leaf_layers"] == 129 and rows[0]["parameters"] == 3157200
     assert all(r["gflops"] > 0 and r["checkpoint_kb"] > 1000 for r in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from typing import Any
@@ -9,13 +10,28 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
-from ghost_yolo.models import packaged
+from ghost_yolo.models import families
 from ghost_yolo.report import compare as comparison
 from ghost_yolo.report.render import cells, to_markdown
 
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def compared() -> comparison.Comparison:
+    """All packaged models at scale s, which the README and the page on blocks show."""
+    return comparison.compare()
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script that writes docs/blocks.md."""
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("blocks")
 
 
 def table_in_readme(name: str) -> list[list[str]]:
@@ -25,10 +41,10 @@ def table_in_readme(name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name,kb", [("compare", 10), ("published", 5)])
-def test_readme_tables(name: str, kb: int, request: pytest.FixtureRequest) -> None:
-    """The README's tables are what the command prints; only kb, which varies with versions, may differ by 2 %."""
-    result = comparison.compare() if name == "compare" else comparison.compare_published()
-    header, lines = cells(result.entries)
+def test_readme_tables(name: str, kb: int, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:
+    """The README's tables are what the command prints, deployed rows only; kb varies with versions and may differ by 2 %."""
+    result = compared if name == "compare" else comparison.compare_published()
+    header, lines = cells([entry for entry in result.entries if entry.row.fused != "none"])
     if request.config.getoption("--accept"):
         text = README.read_text(encoding="utf-8")
         table = f"<!-- {name} -->\n{to_markdown(header, lines)}<!-- /{name} -->"
@@ -47,7 +63,50 @@ def test_readme_names_every_word_and_yaml() -> None:
     words = [block.word for block in BLOCKS if not block.word.startswith("Published")]
 
     assert [word for word in words if f"`{word}`" not in text and f"`ghost_yolo.{word}`" not in text] == []
-    assert [n for n, item in packaged().items() if item.path.parent.name == "cfg" and f"`{n}`" not in text] == []
+    assert [name for name in families() if f"`{name}`" not in text] == []
+
+
+def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:
+    """docs/blocks.md and its drawings are what the script makes of the blocks now; none is missing, none left over."""
+    made = {"blocks.md": blocks.page(compared)} | {f"blocks/{name}": svg for name, svg in blocks.drawings().items()}
+    if request.config.getoption("--accept"):
+        for name, text in made.items():
+            (DOCS / name).write_text(text, encoding="utf-8")
+    kept = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*") if file.suffix in (".md", ".svg")}
+
+    assert kept == set(made)
+    differ = [name for name, text in made.items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    assert differ == [], "`pytest --accept` rewrites them"
+
+
+@pytest.mark.parametrize("word", [b.word for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
+def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
+    """The parameters that a class's docstring writes as a formula in c are those of its inner block, at several widths."""
+    (block,) = (b for b in BLOCKS if b.word == word)
+    text = " ".join(blocks.paragraphs(block.cls))
+    found = re.search(r"(?:With ([^`]*?), an|An) inner block of width c has `([^`]*)` parameters", text)
+    assert found, "the docstring says: [With a = ..., an] inner block of width c has `formula` parameters"
+    for c in (64, 128, 192):
+        values: dict[str, Any] = {"c": c}
+        for definition in (found[1] or "").split(" and ") if found[1] else []:
+            exec(definition, values)
+        inner = block.cls(2 * c, 2 * c, 1, True).m[0]
+
+        assert eval(found[2], values) == sum(p.numel() for p in inner.parameters())
+
+
+def test_a_drawing_tells_what_runs(blocks: Any) -> None:
+    """A drawing holds the calls of the module itself: another kernel, another addition, another drawing."""
+    from dataflow import panels_of
+
+    from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
+
+    def boxes(**options: Any) -> list[str]:
+        ((_, nodes),) = panels_of(DepthwiseSeparable(8, 8, **options), (1, 8, 6, 6), "")
+        return [f"{node.title} {node.channels}".replace("\u00d7", "x").strip() for node in nodes]
+
+    assert boxes() == ["in 8", "3x3 depthwise 8", "1x1 8", "out"]
+    assert boxes(k=5, shortcut=True) == ["in 8", "5x5 depthwise 8", "1x1 8", "+ 8", "out"]
 
 
 def test_kept_results_say_their_conditions() -> None:

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Run
-from test_blocks import randomise
+from test_blocks import build, every_block, randomise
 from ultralytics import YOLO
 
 from ghost_yolo.deploy.onnx import Proof, differences, export, refuse
-from ghost_yolo.models import packaged, path_of, with_scale
-from ghost_yolo.registry import UserError
+from ghost_yolo.models import families, path_of, with_scale
+from ghost_yolo.registry import Block, UserError
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 EXPORT = ROOT / "export.py"
-FAMILIES = [with_scale(item.name, "n") for item in packaged().values() if item.path.parent.name == "cfg"]
+SIDES = {"x": {2: "height", 3: "width"}}
+traced = pytest.mark.filterwarnings("ignore")  # torch warns about tracing and about every shape it sees
 
 
 def checkpoint(folder: Path, name: str) -> Path:
@@ -35,13 +36,13 @@ def checkpoint(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     "name,words,sizes",
     [
-        *((name, ["dynamic=True"], ["640x640", "480x640"]) for name in FAMILIES),
+        ("yolov8n-ghostv3", ["dynamic=True"], ["640x640", "480x640"]),
         *((f"yolov8n-{name}", ["imgsz=480,640"], ["480x640"]) for name in ("ghost", "ghostv2", "gghost")),
         *((f"yolov8n-{name}", [], ["640x640"]) for name in ("ghost", "ghostv2", "gghost")),
     ],
 )
 def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
-    """Dynamic files of every family, and static ones, give PyTorch's boxes and scores on noise and on a photograph."""
+    """The command's files, dynamic and static, give PyTorch's boxes and scores on noise and on a photograph."""
     done = run(sys.executable, EXPORT, f"model={checkpoint(tmp_path, name)}", *words)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "FAIL"))]
 
@@ -50,7 +51,35 @@ def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the host traces: torch warns about that and about every shape it sees
+@traced
+@pytest.mark.parametrize("name", families())
+def test_a_dynamic_file_of_every_family(name: str, tmp_path: Path) -> None:
+    """One dynamic file of each packaged model gives PyTorch's boxes and scores at 640 x 640 and at 480 x 640."""
+    _, proofs = export(str(checkpoint(tmp_path, with_scale(name, "n"))), dynamic=True)
+
+    assert [proof.size for proof in proofs[::2]] == [(640, 640), (480, 640)]
+    assert [proof for proof in proofs if not proof.holds] == []
+
+
+@traced
+@every_block
+def test_a_dynamic_file_of_every_block(block: Block, tmp_path: Path) -> None:
+    """Each word alone gives PyTorch's maps from one file, on those of 640 x 640 and of 480 x 640 at stride 8."""
+    module, file = build(block).eval(), tmp_path / "block.onnx"
+    with torch.no_grad():
+        torch.onnx.export(
+            module, torch.rand(1, 16, 80, 80), str(file), dynamo=False, input_names=["x"], dynamic_axes=SIDES
+        )
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for height in (80, 60):
+        x = torch.randn(1, 16, height, 80)
+        (y,) = session.run(None, {"x": x.numpy()})
+
+        torch.testing.assert_close(torch.from_numpy(y), module(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@traced
 def test_a_wrong_file_is_found_out(tmp_path: Path) -> None:
     """A weight changed in the file, or a file cut short, does not pass."""
     from ghost_yolo.deploy.onnx import prove

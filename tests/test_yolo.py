@@ -17,7 +17,7 @@ from conftest import ROOT, Run
 from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo.data import smear
-from ghost_yolo.models import path_of
+from ghost_yolo.models import packaged, path_of, with_scale
 
 pytestmark = pytest.mark.slow
 SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")
@@ -59,6 +59,7 @@ def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
     assert list((tmp_path / "runs/o").glob("0000.*"))
 
 
+# One with a gate, one whose inner block is a stage, one with convolutions that the host does not know
 @pytest.mark.parametrize("name", ["yolov8n-ghostv2", "yolov8n-gghost", "yolov8n-c2f-ghostbottleneckv2"])
 def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path, data: Path) -> None:
     """A script that imports nothing of ours trains a packaged model, reloads it safely and trains on from it."""
@@ -70,6 +71,35 @@ def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path,
     moved = next(line for line in done.stdout.splitlines() if "Transferred" in line)
 
     assert moved.split()[1].split("/")[0] == moved.split()[1].split("/")[1], moved
+
+
+@pytest.mark.parametrize("scale", "ns")
+def test_every_yaml_trains(scale: str, python: Run, data: Path) -> None:
+    """An epoch of every packaged model has finite losses that see boxes, and its best.pt reloads safely as what was trained."""
+    paths = [str(path_of(with_scale(name, scale))) for name, item in packaged().items() if item.is_model]
+    done = python(
+        f"""
+import csv, math
+from ultralytics import YOLO
+wrong = {{}}
+for path in {paths!r}:
+    model = YOLO(path)
+    built = [type(m) for m in model.model.modules()]
+    model.train(data={str(data)!r}, epochs=1, imgsz=64, batch=4, fraction=0.5, workers=0, plots=False, amp=False, device="cpu",
+                optimizer="SGD", mosaic=0.0, project={str(data.parent / "runs")!r})
+    with open(model.trainer.csv) as file:
+        losses = {{k.strip(): float(v) for k, v in next(csv.DictReader(file)).items() if "loss" in k}}
+    best = YOLO(model.trainer.best).model
+    rebuilt = type(best)(best.yaml, verbose=False).state_dict()  # as the host does to train on
+    again = [type(m) for m in best.modules()]
+    if again != built or rebuilt.keys() != best.state_dict().keys() or not all(map(math.isfinite, losses.values())) or not losses["train/box_loss"] > 0:
+        wrong[path] = (again == built, losses)
+print("wrong", wrong)
+""",
+        ULTRALYTICS_SAFE_LOAD="1",
+    )
+
+    assert done.stdout.splitlines()[-1] == "wrong {}"
 
 
 def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:

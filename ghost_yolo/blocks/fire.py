@@ -57,7 +57,14 @@ class Fire(nn.Module):
 
 
 class C2f_Fire(C2fShell):
-    """C2f whose inner blocks are Fire modules."""
+    """C2f whose inner blocks are Fire modules.
+
+    It computes y = relu([A(s), B(s)]) with s = relu(S(x)), S squeezing by 1x1, A and B expanding by 1x1 and 3x3. With s
+    = c / 8 and h = c / 2, an inner block of width c has `c*s + s + s*h + h + 9*s*h + h` parameters.
+
+    Use it where depthwise convolutions are slow or unsupported: all of its convolutions are dense. Without BN inside,
+    watch the first epochs of a training from scratch.
+    """
 
     def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = False, g: int = 1, e: float = 0.5) -> None:
         """Build the block; the arguments are the host's C2f's, and g must be 1."""

@@ -68,6 +68,13 @@ class GhostBottleneckV2(GhostBottleneck):
 
 
 class C2f_GhostBottleneckV2(C2f_GhostBottleneck):
-    """C2f whose inner blocks are GhostNetV2 bottlenecks of stride 1, attention on."""
+    """C2f whose inner blocks are GhostNetV2 bottlenecks of stride 1, attention on.
+
+    The first Ghost module G is gated, y = G(x) * resize(sigmoid(V(H(P(pool(x)))))), H and V running along rows and
+    columns. With i = c / 2, an inner block of width c has `2 * (c*i + 13*i) + c*c + 16*c` parameters.
+
+    Use it where objects are large against what a 3x3 kernel sees: the gate looks five rows and columns of the halved
+    map far, for few operations but many more layers.
+    """
 
     bottleneck = GhostBottleneckV2

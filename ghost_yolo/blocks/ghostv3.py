@@ -131,6 +131,13 @@ class GhostBottleneckV3(UngatedGhostBottleneckV3):
 
 
 class C2f_GhostBottleneckV3(C2f_GhostBottleneck):
-    """C2f whose inner blocks are GhostNetV3 bottlenecks of stride 1, attention on."""
+    """C2f whose inner blocks are GhostNetV3 bottlenecks of stride 1, attention on.
+
+    A branched convolution computes the sum of parallel ones, each with its BN, and since all are linear, one kernel is
+    their sum. With i = c / 2, an inner block of width c has `2 * (3*c*i + 6*i) + 2 * (28*i + 10*i) + c*c + 16*c`
+    parameters while training, and GhostNetV2's once fused.
+
+    Use it where training may cost more and the deployed model may not: fuse before you measure.
+    """
 
     bottleneck = GhostBottleneckV3

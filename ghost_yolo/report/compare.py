@@ -13,12 +13,11 @@ import ultralytics
 from ultralytics.utils import ROOT
 
 from ghost_yolo import __version__
-from ghost_yolo.models import SCALES, ModelNameError, path_of, with_scale
+from ghost_yolo.models import SCALES, ModelNameError, families, path_of, with_scale
 from ghost_yolo.progress import progress
 from ghost_yolo.registry import UserError
 from ghost_yolo.report.measure import Row, Subject, from_checkpoint, from_yaml, measure
 
-OURS = ("yolov8-ghost", "yolov8-ghostv2", "yolov8-gghost")
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
 HOST = ROOT / "cfg" / "models" / "v8"
@@ -123,7 +122,7 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
     """Measure models beside the stock ones of the same scale and class count.
 
     Args:
-        models: YAMLs or checkpoints of the user's; without any, the host's own Ghost model and ours.
+        models: YAMLs or checkpoints of the user's; without any, the host's own Ghost model and all of ours.
         scale: Scale letter of the default models.
         nc: Classes of the YAMLs; a checkpoint keeps its own.
         imgsz: Image side in pixels.
@@ -166,7 +165,7 @@ def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], S
     """Return what makes each subject, one at a time so that only one is in memory."""
     if models:
         return [partial(_named, name, nc) for name in models]
-    ours = [with_scale(name, scale) for name in OURS]
+    ours = [with_scale(name, scale) for name in families()]
     hosts = f"yolov8{scale}-ghost.yaml"
     return [
         partial(from_yaml, str(HOST / hosts), nc, hosts),

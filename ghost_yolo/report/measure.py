@@ -143,13 +143,16 @@ def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
 def gflops(model: Any, imgsz: int) -> float:
     """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0.
 
-    Counting needs shapes, not values: the meta device gives the same figure in a tenth of the time.
+    Counting needs shapes, not values: the meta device gives the same figure in a tenth of the time. The model is moved
+    there and loses its weights: give a copy that nobody needs.
     """
-    shapes, head = copy.deepcopy(model).to("meta"), model.model[-1]
-    if hasattr(head, "stride"):
-        shapes.model[-1].stride = head.stride  # the head reads these values
+    head = model.model[-1]
+    stride = getattr(head, "stride", None)
+    model.to("meta")
+    if stride is not None:
+        head.stride = stride  # the head reads these values
     image = torch.empty(1, model.yaml.get("channels", 3), imgsz, imgsz, device="meta")
-    return float(thop.profile(shapes, inputs=[image], verbose=False)[0]) * 2 / 1e9
+    return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
 
 
 def checkpoint_kb(model: Any) -> float:
