@@ -34,8 +34,12 @@ class Measured:
 
     @property
     def failed(self) -> list[str]:
-        """The rows that could not be measured, and why."""
-        return [f"{row.title}: {row.failed}" for row in self.candidates if row.failed]
+        """Why rows could not be measured, each reason once."""
+        reasons: dict[str, list[str]] = {}
+        for row in self.candidates:
+            if row.failed:
+                reasons.setdefault(row.failed, []).append(row.subject.name if row.subject.error else row.title)
+        return [f"{'; '.join(dict.fromkeys(rows))}: {reason}" for reason, rows in reasons.items()]
 
 
 def bench(plan: Plan) -> Measured:
@@ -47,13 +51,13 @@ def bench(plan: Plan) -> Measured:
     plan.check()
     threads = plan.threads or machine.default_threads()
     conditions = machine.conditions(plan.device, threads)
-    with _folder(plan.keep) as folder:
+    with _folder(plan.keep) as folder, _folder(None) as logs:
         candidates = candidates_of(plan, folder)
         interrupted = False
         try:
-            _make_files(plan, candidates, threads, folder)
+            _make_files(plan, candidates, threads, logs)
             for group in _groups(candidates):
-                _time(plan, group, threads, folder)
+                _time(plan, group, threads, logs)
         except KeyboardInterrupt:
             interrupted = True
     for candidate in candidates:
@@ -66,7 +70,7 @@ def bench(plan: Plan) -> Measured:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Yield the folder for exported files, as an absolute path."""
+    """Yield a folder as an absolute path; a temporary one where none is to be kept."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
@@ -75,10 +79,10 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def _make_files(plan: Plan, candidates: list[Candidate], threads: int, folder: Path) -> None:
+def _make_files(plan: Plan, candidates: list[Candidate], threads: int, logs: Path) -> None:
     """Build or load every model, then export it for every row. One process does it all, and a new one after a crash."""
     subjects = list({id(row.subject): row.subject for row in candidates}.values())
-    with closing(Worker(folder / "export.log", threads)) as worker:
+    with closing(Worker(logs / "export.log", threads)) as worker:
         for subject in progress(subjects, "Preparing"):
             _prepare(plan, subject, subjects, worker)
         for row in progress(candidates, "Exporting"):
@@ -88,7 +92,6 @@ def _make_files(plan: Plan, candidates: list[Candidate], threads: int, folder: P
 
 def _prepare(plan: Plan, subject: Subject, subjects: list[Subject], worker: Worker) -> None:
     """Learn what a model is; it must do the same task as the first, at the size asked for."""
-    subject.folder.mkdir()
     try:
         facts = worker.call("prepare", subject.name, subject.folder, plan.nc, plan.imgsz)
     except WorkerError as error:
@@ -134,11 +137,11 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     return list(groups.values())
 
 
-def _time(plan: Plan, group: list[Candidate], threads: int, folder: Path) -> None:
+def _time(plan: Plan, group: list[Candidate], threads: int, logs: Path) -> None:
     """Time the rows of a group in turn; the order of each round is drawn anew, and only one computes at a time."""
     order = random.Random(0)
     with ExitStack() as stack:
-        workers = [stack.enter_context(closing(Worker(folder / "run.log", threads))) for _ in group]
+        workers = [stack.enter_context(closing(Worker(logs / "run.log", threads))) for _ in group]
         running = [
             pair
             for pair in zip(group, workers, strict=True)

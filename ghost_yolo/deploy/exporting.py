@@ -15,6 +15,7 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from ghost_yolo.deploy.runtimes import RUNTIMES, runtime_of
+from ghost_yolo.files import whole_folder
 from ghost_yolo.models import ModelNameError
 from ghost_yolo.registry import UserError
 from ghost_yolo.report import measure
@@ -27,7 +28,7 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
 
     Args:
         model: A YAML, a checkpoint, or a file that the host exported.
-        folder: An existing folder.
+        folder: A new folder.
         nc: Classes of a YAML's model.
         imgsz: Image side in pixels.
 
@@ -46,6 +47,7 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
         kinds = ", ".join(row.suffix for row in RUNTIMES.values())
         raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
     measure.require_stride(subject, imgsz)
+    folder.mkdir()
     file = folder / f"{Path(model).stem}.pt"
     torch.save({"model": subject.model, "train_args": {}}, file)
     kb = measure.checkpoint_kb(subject.model)
@@ -125,7 +127,7 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
 
     Args:
         checkpoint: A prepared model.
-        folder: Where the export goes; must not exist.
+        folder: Where the export goes, complete or not at all.
         runtime: A word of RUNTIMES.
         precision: fp32, fp16 or int8.
         imgsz: Image side in pixels.
@@ -140,13 +142,13 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
     words = quantised(row.format, precision)
     if precision == "int8":
         words["data"] = data
-    folder.mkdir()
-    os.chdir(folder)  # pnnx leaves files where it stands
-    copy = Path(shutil.copy(checkpoint, folder))
-    yolo = ultralytics.YOLO(str(copy))
-    made = Path(yolo.export(format=row.format, imgsz=imgsz, batch=batch, device="cpu", **words))
-    copy.unlink()
-    return made
+    with whole_folder(folder) as work:
+        os.chdir(work)  # pnnx leaves files where it stands
+        copy = Path(shutil.copy(checkpoint, work))  # the host writes beside the checkpoint
+        made = ultralytics.YOLO(str(copy)).export(format=row.format, imgsz=imgsz, batch=batch, device="cpu", **words)
+        copy.unlink()
+        os.chdir(checkpoint.parent)
+    return folder / Path(made).relative_to(work)
 
 
 def quantised(kind: str, precision: str) -> dict[str, Any]:

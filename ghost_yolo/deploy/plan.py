@@ -44,6 +44,16 @@ class Plan:
     profile: bool = False
     keep: Path | None = None
 
+    def pairs(self, exist: bool = True) -> list[tuple[str, str]]:
+        """Return the runtimes with their precisions of all asked for: those that exist, or those that do not."""
+        every = [(runtime, precision) for runtime in self.runtimes for precision in self.precisions]
+        return [pair for pair in every if RUNTIMES[pair[0]].offers(pair[1], self.device) is exist]
+
+    @property
+    def left_out(self) -> str:
+        """What was asked for and does not exist, in words."""
+        return ", no ".join(f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in self.pairs(exist=False))
+
     def check(self) -> None:
         """Raise an error for what cannot be, before any work.
 
@@ -63,6 +73,8 @@ class Plan:
             raise UserError(f"--threads {self.threads}: give 1 or more")
         if self.device != "cpu" and not self.device.isdecimal():
             raise UserError(f"--device {self.device}: give cpu, or the number of a GPU, such as 0")
+        if not self.pairs():
+            raise UserError(f"on device {self.device} there is no {self.left_out}")
         if self.keep is not None and self.keep.exists() and (not self.keep.is_dir() or any(self.keep.iterdir())):
             raise UserError(f"--keep {self.keep} exists and is not an empty folder; name a new one")
 
@@ -135,9 +147,8 @@ class Candidate:
 
 def candidates_of(plan: Plan, folder: Path) -> list[Candidate]:
     """Return the rows of a plan: every runtime and precision for what is exported here, its own for an exported file."""
-    rows = []
+    rows: list[Candidate] = []
     for number, name in enumerate(plan.models, 1):
         subject, own = Subject(name, folder / f"{number}-{Path(name).stem}"), runtime_of(name)
-        pairs = [(own, "")] if own else [(r, p) for r in plan.runtimes for p in plan.precisions]
-        rows += [Candidate(subject, runtime, precision) for runtime, precision in pairs]
+        rows += [Candidate(subject, *pair) for pair in ([(own, "")] if own else plan.pairs())]
     return rows

@@ -55,8 +55,8 @@ class Runtime:
         modules: What must be importable to run a file.
         exports: What the host's exporter needs besides.
         suffix: How its files or folders end, for those that a user gives.
-        precisions: What the host exports for it.
-        open: Load a file and return a function that does one forward pass and waits for its end.
+        precisions: What the host exports for it, or runs.
+        open: Load a file and return a function that does one forward pass, waits for its end and returns the outputs.
         format: The host's word for its export format; "" where the checkpoint itself is run.
     """
 
@@ -75,13 +75,16 @@ class Runtime:
         needed = self.modules + (self.exports + quantiser if exporting else ())
         return [name for name in needed if find_spec(name) is None]
 
+    def offers(self, precision: str, device: str) -> bool:
+        """Whether there is such a precision: the host exports it, or PyTorch runs it."""
+        on_gpu_only = not self.format and precision == "fp16"  # the host itself runs PyTorch in fp16 on GPUs only
+        return precision in self.precisions and (device != "cpu" or not on_gpu_only)
+
     def require(self, precision: str, *, exporting: bool = True) -> None:
-        """Raise an error that says what to install, or which precisions there are."""
+        """Raise an error that says what to install."""
         missing = " and ".join(self.missing(precision, exporting=exporting))
         if missing:
             raise UserError(f"{missing} is not installed; install it with pip install 'ghost-yolo[{self.extra}]'")
-        if precision not in self.precisions and exporting:
-            raise UserError(f"Ultralytics exports {' and '.join(self.precisions)} for {self.title}, not {precision}")
 
 
 def only_cpu(title: str, setup: Setup) -> None:
@@ -98,19 +101,18 @@ def open_pytorch(file: Path, setup: Setup) -> Callable[[], object]:
 
     if setup.device != "cpu" and int(setup.device) >= torch.cuda.device_count():
         raise UserError(f"PyTorch sees no GPU {setup.device} here")
-    if setup.device == "cpu" and setup.precision == "fp16":
-        raise UserError("PyTorch is timed in fp16 on a GPU only; give --device 0")
     torch.set_num_threads(setup.threads)
     device = torch.device("cpu" if setup.device == "cpu" else f"cuda:{setup.device}")
     kind = torch.float16 if setup.precision == "fp16" else torch.float32
     model = host.load(file).fuse(verbose=False).to(device, kind)
     image = torch.from_numpy(setup.image()).to(device, kind)
 
-    def run() -> None:
+    def run() -> object:
         with torch.inference_mode():
-            model(image)
+            output = model(image)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return output
 
     return run
 
@@ -133,8 +135,8 @@ def open_onnx(file: Path, setup: Setup, **session: Any) -> Callable[[], object]:
         raise UserError(f"onnxruntime could not start CUDA on GPU {setup.device}")  # it only warns, and uses the CPU
     inputs = {opened.get_inputs()[0].name: setup.image()}
 
-    def run() -> None:
-        opened.run(None, inputs)
+    def run() -> object:
+        return opened.run(None, inputs)
 
     run.session = opened  # type: ignore[attr-defined]
     return run
@@ -158,8 +160,8 @@ def open_openvino(file: Path, setup: Setup, **more: Any) -> Callable[[], object]
     request = compiled.create_infer_request()
     inputs = {0: setup.image()}
 
-    def run() -> None:
-        request.infer(inputs)
+    def run() -> object:
+        return list(request.infer(inputs).values())
 
     run.session = request  # type: ignore[attr-defined]
     return run
@@ -177,12 +179,13 @@ def open_ncnn(file: Path, setup: Setup) -> Callable[[], object]:
         raise UserError(f"{param} is not a model that NCNN {ncnn.__version__} can load")
     images = [np.ascontiguousarray(image) for image in setup.image()]
 
-    def run() -> None:
+    def run() -> object:
+        outputs = []
         for image in images:
             with net.create_extractor() as extractor:
                 extractor.input(net.input_names()[0], ncnn.Mat(image))
-                for name in net.output_names():
-                    extractor.extract(name)
+                outputs += [np.array(extractor.extract(name)[1]) for name in net.output_names()]
+        return outputs
 
     return run
 

@@ -166,9 +166,10 @@ def notes(measured: Measured) -> list[str]:
     plan, said = measured.plan, measured.conditions
     unprofiled = [row for row in measured.candidates if row.unprofiled]
     return [
-        *(f"Not measured: {line}." for line in measured.failed),
+        *(f"Not measured: {line.rstrip('.')}." for line in measured.failed),
         *(f"Not profiled: {row.title}: {row.unprofiled}." for row in unprofiled),
         *(["Interrupted: these are the rounds until then."] if measured.interrupted else []),
+        *([f"There is no {plan.left_out}."] if plan.left_out else []),
         f"{plan.rounds} rounds of {plan.passes} passes, batch {plan.batch}, {plan.imgsz} x {plan.imgsz}, "
         + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
         + ".",
