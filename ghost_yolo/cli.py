@@ -143,6 +143,8 @@ def check_target(out: Path | None) -> None:
         raise UserError(f"--out {out} is a folder; name a file.")
     if out is not None and not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
+    if out is not None and not os.access(out if out.exists() and not out.is_file() else out.resolve().parent, os.W_OK):
+        raise UserError(f"--out {out}: you may not write there.")
 
 
 def emit(text: str, out: Path | None) -> None:

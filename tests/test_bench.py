@@ -306,6 +306,17 @@ def test_an_unwritable_target_is_said_at_once(run: Run) -> None:
     assert "there is no folder no/such/folder" in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("runtime,says", [
+    ("pytorch", "sees no GPU 99"), ("onnx", "has no CUDA"), ("openvino", "on the CPU only"), ("ncnn", "on the CPU only"),
+])  # fmt: skip
+def test_a_gpu_that_is_not_there(runtime: str, says: str) -> None:
+    """A device that a runtime cannot use is said before the file is opened."""
+    if RUNTIMES[runtime].missing("fp32", exporting=False):
+        pytest.skip("not installed")
+    with pytest.raises(UserError, match=says):
+        RUNTIMES[runtime].open(Path("x"), Setup(1, 64, 3, "fp32", "99", 1))
+
+
 def test_runtimes_and_their_files() -> None:
     """Exported files are told by their endings, and every row's extra is one of the project's."""
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -111,12 +111,13 @@ def _against(candidate: Candidate, first: Candidate | None) -> dict[str, float |
     return result
 
 
-def confidence(ratios: NDArray[np.float64], draws: int = 10_000) -> tuple[float | None, float | None]:
+def confidence(ratios: NDArray[np.float64], draws: int = 2000) -> tuple[float | None, float | None]:
     """Return the 95 % confidence interval of the median by a seeded bootstrap; none from fewer than five rounds."""
     if len(ratios) < 5:
         return None, None
-    picks = np.random.default_rng(0).integers(0, len(ratios), (draws, len(ratios)))
-    low, high = np.percentile(np.median(ratios[picks], axis=1), (2.5, 97.5)).tolist()
+    random = np.random.default_rng(0)
+    medians = [np.median(random.choice(ratios, len(ratios))) for _ in range(draws)]
+    low, high = np.percentile(medians, (2.5, 97.5)).tolist()
     return low, high
 
 
