@@ -23,7 +23,7 @@ CONVENTIONS = {
     "ratio": "time / time of the first model in the same runtime and precision, paired round by round, median; below 1 is "
     "faster. Models of one runtime and precision take turns, in an order drawn anew each round",
     "ratio_low, ratio_high": "95 % confidence interval of the ratio by bootstrap over rounds",
-    "gflops": "of the fused model; " + COUNTED["gflops"],
+    "gflops": "of the fused model and one image; " + COUNTED["gflops"],
     "realised_gain": "(first model's time / time) / (first model's GFLOPs / GFLOPs): 1 where all of the saved GFLOPs "
     "become saved time",
     "peak_memory_mb": "largest main memory of the model's own process, Python and runtime included, in 1024 x 1024 bytes; "
