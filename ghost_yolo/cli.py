@@ -96,6 +96,51 @@ def swap(
 
 
 @app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(help="YAMLs, checkpoints or exported files; ratios are to the first.")],
+    runtimes: Annotated[
+        str | None, typer.Option(help="Of pytorch,onnx,openvino,ncnn; those that are installed if not given.")
+    ] = None,
+    precisions: Annotated[str, typer.Option(help="Of fp32,fp16,int8.")] = "fp32",
+    device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
+    nc: Annotated[int, typer.Option(help="Number of classes of YAMLs.")] = 80,
+    imgsz: Annotated[int, typer.Option(help="Image side in pixels.")] = 640,
+    batch: Annotated[int, typer.Option(help="Images in one forward pass.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for as many as there are physical cores.")] = 0,
+    rounds: Annotated[int, typer.Option(help="How often every model has its turn.")] = 20,
+    passes: Annotated[int, typer.Option(help="Forward passes in a turn.")] = 5,
+    data: Annotated[str | None, typer.Option(help="Dataset YAML that calibrates int8; smear if not given.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say also where the time goes by operator kind.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="New folder in which the exported files stay.")] = None,
+    style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
+) -> None:
+    """Time models against each other, round by round, in the runtimes in which they are deployed. Ctrl-C keeps the rounds so far."""
+    check_target(out)
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.deploy.bench import bench as measure
+        from ghost_yolo.deploy.plan import Plan
+        from ghost_yolo.deploy.runtimes import installed
+        from ghost_yolo.report.latency import render
+
+        chosen = tuple(runtimes.split(",")) if runtimes is not None else installed()
+        sizes = {"nc": nc, "imgsz": imgsz, "batch": batch, "threads": threads, "rounds": rounds, "passes": passes}
+        words = {"device": device, "data": data or str(path_of("smear")), "profile": profile, "keep": keep}
+        measured = measure(Plan(tuple(models), chosen, tuple(precisions.split(",")), **sizes, **words))  # type: ignore[arg-type]
+        report = render(measured, style.value)
+    try:
+        emit(report, out)
+    except OSError:
+        print(report, end="")  # what was measured is not lost with the file
+        raise
+    if measured.interrupted:
+        raise typer.Exit(130)
+    if measured.failed:
+        print("\n".join(f"ghost-yolo: {line}" for line in measured.failed), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
 def cfg(
     name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None,
 ) -> None:
@@ -143,6 +188,8 @@ def check_target(out: Path | None) -> None:
         raise UserError(f"--out {out} is a folder; name a file.")
     if out is not None and not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
+    if out is not None and not os.access(out if out.exists() and not out.is_file() else out.resolve().parent, os.W_OK):
+        raise UserError(f"--out {out}: you may not write there.")
 
 
 def emit(text: str, out: Path | None) -> None:

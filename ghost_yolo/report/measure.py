@@ -103,13 +103,18 @@ def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, Tru
     Raises:
         UserError: If the model's stride does not divide the side.
     """
-    stride = int(max(subject.model.stride))
-    if imgsz % stride:
-        raise UserError(f"{subject.name}: imgsz={imgsz} is not a multiple of its stride {stride}")
+    require_stride(subject, imgsz)
     if not _norms(subject.model):
         states = (True,)
     kb = checkpoint_kb(subject.model)
     return [_count(subject, imgsz, kb, fuse) for fuse in states]
+
+
+def require_stride(subject: Subject, imgsz: int) -> None:
+    """Raise an error unless the model's stride divides the side."""
+    stride = int(max(subject.model.stride))
+    if imgsz % stride:
+        raise UserError(f"{subject.name}: imgsz={imgsz} is not a multiple of its stride {stride}")
 
 
 def _norms(model: Any) -> list[nn.Module]:

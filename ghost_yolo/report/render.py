@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
@@ -21,24 +21,42 @@ PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 WIDTH = 400  # wider than any table: what is piped must not be cut
 
 
-def render(result: Comparison, versions: dict[str, str], style: str) -> str:
-    """Return the report in one of FORMATS, ending in a newline."""
-    entries = result.entries
+@dataclass(frozen=True)
+class Report:
+    """What every report is made of.
+
+    Attributes:
+        document: What JSON has; its `rows` are also CSV's.
+        tables: Header and lines of each table for people.
+        notes: Paragraphs below the tables.
+    """
+
+    document: dict[str, Any]
+    tables: list[tuple[list[str], list[list[str]]]]
+    notes: list[str]
+
+
+def render_report(report: Report, style: str) -> str:
+    """Return any report in one of FORMATS, ending in a newline."""
     if style == "json":
-        rows = [to_dict(entry) for entry in entries]
-        return json.dumps({"conventions": CONVENTIONS, "versions": versions, "rows": rows}, indent=2) + "\n"
+        return json.dumps(report.document, indent=2) + "\n"
     if style == "csv":
-        return to_csv(entries)
-    header, lines = cells(entries)
+        return to_csv(report.document["rows"])
+    draw, gap = (to_markdown, "\n\n") if style == "markdown" else (to_text, "\n")
+    return "".join(draw(*table) + "\n" for table in report.tables) + gap.join(report.notes) + "\n"
+
+
+def render(result: Comparison, versions: dict[str, str], style: str) -> str:
+    """Return a comparison in one of FORMATS, ending in a newline."""
+    rows = [to_dict(entry) for entry in result.entries]
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
     notes = [
         result.footer,
         *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()),
         f"Made with {made_with}.",
     ]
-    if style == "markdown":
-        return to_markdown(header, lines) + "\n" + "\n\n".join(notes) + "\n"
-    return to_text(header, lines) + "\n" + "\n".join(notes) + "\n"
+    document = {"conventions": CONVENTIONS, "versions": versions, "rows": rows}
+    return render_report(Report(document, [cells(result.entries)], notes), style)
 
 
 def to_dict(entry: Entry) -> dict[str, Any]:
@@ -54,11 +72,10 @@ def to_dict(entry: Entry) -> dict[str, Any]:
     return result
 
 
-def to_csv(entries: Sequence[Entry]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Return one line a row, nested figures as `published_layers`."""
     flat = []
-    for entry in entries:
-        row = to_dict(entry)
+    for row in rows:
         nested = {k: v for k, v in row.items() if isinstance(v, dict)}
         flat.append(
             {k: v for k, v in row.items() if k not in nested}
