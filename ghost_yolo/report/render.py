@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -21,24 +21,49 @@ PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 WIDTH = 400  # wider than any table: what is piped must not be cut
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a report says, before its form.
+
+    Attributes:
+        rows: Raw numbers, one dict a row; a nested dict becomes columns of CSV.
+        header: Of the table for people.
+        lines: The cells of that table.
+        conventions: How each figure is counted.
+        footer: What a reader must know beside them.
+        more: Further entries of the JSON object.
+    """
+
+    rows: list[dict[str, Any]]
+    header: list[str]
+    lines: list[list[str]]
+    conventions: dict[str, str]
+    footer: str
+    more: dict[str, Any] = field(default_factory=dict)
+
+
 def render(result: Comparison, versions: dict[str, str], style: str) -> str:
-    """Return the report in one of FORMATS, ending in a newline."""
-    entries = result.entries
+    """Return the comparison in one of FORMATS, ending in a newline."""
+    rows = [to_dict(entry) for entry in result.entries]
+    return write(Report(rows, *cells(result.entries), CONVENTIONS, result.footer), versions, style)
+
+
+def write(report: Report, versions: dict[str, str], style: str) -> str:
+    """Return a report in one of FORMATS, ending in a newline."""
     if style == "json":
-        rows = [to_dict(entry) for entry in entries]
-        return json.dumps({"conventions": CONVENTIONS, "versions": versions, "rows": rows}, indent=2) + "\n"
+        content = {"conventions": report.conventions, "versions": versions, **report.more, "rows": report.rows}
+        return json.dumps(content, indent=2) + "\n"
     if style == "csv":
-        return to_csv(entries)
-    header, lines = cells(entries)
+        return to_csv(report.rows)
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
     notes = [
-        result.footer,
-        *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()),
+        report.footer,
+        *(f"{name}: {meaning}." for name, meaning in report.conventions.items()),
         f"Made with {made_with}.",
     ]
     if style == "markdown":
-        return to_markdown(header, lines) + "\n" + "\n\n".join(notes) + "\n"
-    return to_text(header, lines) + "\n" + "\n".join(notes) + "\n"
+        return to_markdown(report.header, report.lines) + "\n" + "\n\n".join(notes) + "\n"
+    return to_text(report.header, report.lines) + "\n" + "\n".join(notes) + "\n"
 
 
 def to_dict(entry: Entry) -> dict[str, Any]:
@@ -54,11 +79,10 @@ def to_dict(entry: Entry) -> dict[str, Any]:
     return result
 
 
-def to_csv(entries: Sequence[Entry]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Return one line a row, nested figures as `published_layers`."""
     flat = []
-    for entry in entries:
-        row = to_dict(entry)
+    for row in rows:
         nested = {k: v for k, v in row.items() if isinstance(v, dict)}
         flat.append(
             {k: v for k, v in row.items() if k not in nested}
