@@ -1,4 +1,4 @@
-"""Photographs as models take them: found, read, letterboxed."""
+"""Photographs as models take them: found, read, resized."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     return photo  # type: ignore[return-value]
 
 
-def letterboxed(photo: NDArray[np.uint8], imgsz: int, stride: int) -> torch.Tensor:
-    """Return (1, 3, h, w) in RGB and 0..1, padded to the least multiple of the stride as `yolo predict` does."""
-    boxed = LetterBox((imgsz, imgsz), auto=True, stride=stride)(image=photo)[..., ::-1]
-    return torch.from_numpy(np.ascontiguousarray(boxed.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255))
+def fitted(photo: NDArray[np.uint8], imgsz: int, stride: int) -> torch.Tensor:
+    """Return (1, 3, h, w) in RGB and 0..1, each side at the nearest multiple of the stride, two strides at least.
+
+    Without the letterbox's grey bars: their edges stand out in every map and would make all of them alike.
+    """
+    height, width = photo.shape[:2]
+    scale = imgsz / max(height, width) / stride
+    size = (max(round(height * scale), 2) * stride, max(round(width * scale), 2) * stride)
+    resized = LetterBox(size, auto=False, scale_fill=True)(image=photo)[..., ::-1]
+    return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255))

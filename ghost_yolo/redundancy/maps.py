@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
-from ghost_yolo.photos import letterboxed, read_photo
+from ghost_yolo.photos import fitted, read_photo
 from ghost_yolo.registry import UserError
 from ghost_yolo.report.measure import from_checkpoint
 
@@ -32,7 +32,7 @@ class Photos:
 
     def open(self, number: int) -> torch.Tensor:
         """Return one image (1, 3, h, w)."""
-        return letterboxed(read_photo(self.paths[number]), self.imgsz, self.stride)
+        return fitted(read_photo(self.paths[number]), self.imgsz, self.stride)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ GHOSTS = {
     "trained_dead": "constant maps; trivially redundant, and counted in no share",
     "shuffled": "the same with every map shuffled in space by itself",
     "untrained": "the same on an untrained network of the checkpoint's own YAML, its BN statistics set on the images to learn from",
+    "images": "resized to the nearest multiples of the stride and not letterboxed: the edges of grey bars would make maps alike",
     "sampling": f"at most {MAPS} maps a layer and {POSITIONS} positions an image, drawn with the seed",
 }
 FILTERS = {
