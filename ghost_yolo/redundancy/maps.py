@@ -128,9 +128,12 @@ def pick(layers: Sequence[Layer], number: int) -> Layer:
 
 
 def first_stage(model: Any, layers: Sequence[Layer]) -> Layer:
-    """Return the first layer of repeated blocks, as C2f's: the paper looks at the first residual stage."""
-    staged = (layer for layer in layers if isinstance(getattr(model.model[layer.index], "m", None), nn.ModuleList))
-    return next(staged, layers[0])
+    """Return the first layer of several convolutions, such as C2f: the paper looks at the first residual stage."""
+
+    def convolutions(layer: Layer) -> int:
+        return sum(isinstance(module, nn.Conv2d) for module in model.model[layer.index].modules())
+
+    return next((layer for layer in layers if convolutions(layer) > 2), layers[0])  # a Ghost module alone has two
 
 
 def calibrate(model: Any, photos: Photos, numbers: Sequence[int]) -> None:
