@@ -141,6 +141,65 @@ def bench(
 
 
 @app.command()
+def ghosts(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of any Ultralytics model, or of ours.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Photograph or folder; repeat for more.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Measure and draw this layer alone.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="With --layer: measure all layers nevertheless.")] = False,
+    within: Annotated[float, typer.Option(help="Relative error (of the variance) that counts as reproduced.")] = 0.1,
+    imgsz: Annotated[
+        int | None, typer.Option(help="Longer side in pixels; the one it was trained at, else 640.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of samples, shuffles and the untrained network.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the model runs, as in `yolo`.")] = "",
+    style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="New folder for figures and tables; runs/ghosts if not given.")
+    ] = None,
+) -> None:
+    """Measure, layer by layer, how many feature maps a cheap kernel makes from another map."""
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.photos import find_photos
+        from ghost_yolo.redundancy import maps, report
+        from ghost_yolo.redundancy.survey import Settings, survey
+        from ghost_yolo.report.compare import versions
+        from ghost_yolo.report.render import write
+
+        folder, photos = new_folder(out, "ghosts"), find_photos(image or [])
+        network = maps.open_checkpoint(model, device)
+        settings = Settings(within, seed, imgsz or maps.trained_at(network))
+        result = survey(network, photos, layer, everything or layer is None, settings)
+        told = report.ghosts_report(result, settings, str(model), len(photos))
+        report.write_ghosts(folder, result, told, versions(), within)
+    print(write(told, versions(), style.value), end="")
+    print(f"wrote {folder}", file=sys.stderr)
+
+
+@app.command()
+def pairs(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of any Ultralytics model, or of ours.")],
+    seed: Annotated[int, typer.Option(help="Of the random filters.")] = 0,
+    style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; runs/pairs if not given.")
+    ] = None,
+) -> None:
+    """Find, convolution by convolution, how nearly opposite its filters are in pairs (CReLU's analysis)."""
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.redundancy import maps, report
+        from ghost_yolo.redundancy.pairs import pairs as compare_filters
+        from ghost_yolo.report.compare import versions
+        from ghost_yolo.report.render import write
+
+        folder = new_folder(out, "pairs")
+        found = compare_filters(maps.open_checkpoint(model, "cpu"), seed)
+        told = report.pairs_report(found, str(model), seed)
+        report.write_pairs(folder, found, told, versions())
+    print(write(told, versions(), style.value), end="")
+    print(f"wrote {folder}", file=sys.stderr)
+
+
+@app.command()
 def cfg(
     name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None,
 ) -> None:
@@ -190,6 +249,17 @@ def check_target(out: Path | None) -> None:
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
     if out is not None and not os.access(out if out.exists() and not out.is_file() else out.resolve().parent, os.W_OK):
         raise UserError(f"--out {out}: you may not write there.")
+
+
+def new_folder(out: Path | None, command: str) -> Path:
+    """Return the folder to write, or raise an error, before any work, for one that already holds something."""
+    if out is None:
+        from ultralytics.utils.files import increment_path
+
+        return Path(increment_path(Path("runs") / command))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} already exists; name a new folder.")
+    return out
 
 
 def emit(text: str, out: Path | None) -> None:

@@ -19,7 +19,7 @@ def whole_folder(root: Path) -> Iterator[Path]:
     """
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(
-            f"{root} exists but is not this data set in whole. Move or remove that folder, then run the command again."
+            f"{root} already holds something. Move or remove that folder, then run the command again."
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))

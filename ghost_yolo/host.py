@@ -204,6 +204,21 @@ def build(config: dict[str, Any]) -> Any:
         raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics: {error!r}") from error
 
 
+def untrained(model: Any, seed: int) -> Any:
+    """Build the network of a model's own YAML anew in eval mode, on the same device, with weights drawn from the seed.
+
+    Raises:
+        ModelError: If its YAML cannot be built, as after layers were changed by hand.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            fresh = type(model)(copy.deepcopy(model.yaml), verbose=False)
+        except Exception as error:  # whatever the host trips over
+            raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
+    return fresh.to(next(model.parameters()).device).eval()
+
+
 def task_of(model: nn.Module) -> str:
     """Return the task for which a model was built."""
     return next(task for task, name in reversed(MODELS.items()) if isinstance(model, getattr(tasks, name)))

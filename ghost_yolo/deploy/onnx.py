@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
 from ghost_yolo.models import resolve
+from ghost_yolo.photos import read_photo
 from ghost_yolo.registry import UserError
 
 BOX_TOLERANCE = 0.05  # pixels
@@ -91,14 +91,6 @@ def refuse(arguments: Mapping[str, Any]) -> None:
     if arguments.get("format", "onnx") != "onnx" or given:
         what = ", ".join(given) or f"format={arguments['format']}"
         raise UserError(f"{what}: this proves float32 ONNX files only. For others use `yolo export` itself.")
-
-
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Return a photograph (h, w, 3) in BGR."""
-    photo = cv2.imread(str(path))
-    if photo is None:
-        raise UserError(f"{path} cannot be read as an image; give another with image=PATH.")
-    return photo  # type: ignore[return-value]
 
 
 def prove(model: Any, file: Path, photo: NDArray[np.uint8]) -> list[Proof]:

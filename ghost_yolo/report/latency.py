@@ -12,7 +12,7 @@ from ghost_yolo.deploy.bench import Measured
 from ghost_yolo.deploy.plan import Candidate
 from ghost_yolo.deploy.runtimes import RUNTIMES
 from ghost_yolo.report.measure import CONVENTIONS as COUNTED
-from ghost_yolo.report.render import Report, render_report
+from ghost_yolo.report.render import Report, write
 
 SHARE = 0.01  # operator kinds below this share of every model's time are shown together
 CONVENTIONS = {
@@ -124,17 +124,14 @@ def confidence(ratios: NDArray[np.float64], draws: int = 2000) -> tuple[float | 
 def render(measured: Measured, style: str) -> str:
     """Return the report in text, Markdown, CSV or JSON, ending in a newline."""
     rows = rows_of(measured)
-    document: dict[str, Any] = {
-        "conventions": CONVENTIONS,
-        "versions": measured.versions,
-        "conditions": measured.conditions,
-        "rows": [asdict(row) for row in rows],
-    }
     tables = [(HEADER, [cells(row) for row in rows if row.rounds])]
+    more: dict[str, Any] = {"conditions": measured.conditions}
     if measured.plan.profile:
-        document["profile"] = profile_rows(measured)
+        more["profile"] = profile_rows(measured)
         tables += profile_tables(measured)
-    return render_report(Report(document, [table for table in tables if table[1]], notes(measured)), style)
+    shown = [table for table in tables if table[1]]
+    report = Report([asdict(row) for row in rows], shown, CONVENTIONS, notes(measured), more)
+    return write(report, measured.versions, style)
 
 
 HEADER = ["model", "runtime", "precision", "ms", "q25 to q75", "ratio", "95 %", "GFLOPs", "realised gain", "peak MB", "file MB"]  # fmt: skip
@@ -174,8 +171,6 @@ def notes(measured: Measured) -> list[str]:
         f"{plan.rounds} rounds of {plan.passes} passes, batch {plan.batch}, {plan.imgsz} x {plan.imgsz}, "
         + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
         + ".",
-        *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()),
-        "Made with " + ", ".join(f"{name} {version}" for name, version in measured.versions.items()) + ".",
     ]
 
 

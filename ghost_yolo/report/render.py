@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -23,40 +23,43 @@ WIDTH = 400  # wider than any table: what is piped must not be cut
 
 @dataclass(frozen=True)
 class Report:
-    """What every report is made of.
+    """What a report says, before its form.
 
     Attributes:
-        document: What JSON has; its `rows` are also CSV's.
+        rows: Raw numbers, one dict a row; a nested dict becomes columns of CSV.
         tables: Header and lines of each table for people.
-        notes: Paragraphs below the tables.
+        conventions: How each figure is counted.
+        notes: What a reader must know beside them, a paragraph each.
+        more: Further entries of the JSON object.
     """
 
-    document: dict[str, Any]
+    rows: list[dict[str, Any]]
     tables: list[tuple[list[str], list[list[str]]]]
+    conventions: dict[str, str]
     notes: list[str]
-
-
-def render_report(report: Report, style: str) -> str:
-    """Return any report in one of FORMATS, ending in a newline."""
-    if style == "json":
-        return json.dumps(report.document, indent=2) + "\n"
-    if style == "csv":
-        return to_csv(report.document["rows"])
-    draw, gap = (to_markdown, "\n\n") if style == "markdown" else (to_text, "\n")
-    return "".join(draw(*table) + "\n" for table in report.tables) + gap.join(report.notes) + "\n"
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def render(result: Comparison, versions: dict[str, str], style: str) -> str:
-    """Return a comparison in one of FORMATS, ending in a newline."""
+    """Return the comparison in one of FORMATS, ending in a newline."""
     rows = [to_dict(entry) for entry in result.entries]
-    made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return write(Report(rows, [cells(result.entries)], CONVENTIONS, [result.footer]), versions, style)
+
+
+def write(report: Report, versions: dict[str, str], style: str) -> str:
+    """Return a report in one of FORMATS, ending in a newline."""
+    if style == "json":
+        content = {"conventions": report.conventions, "versions": versions, **report.more, "rows": report.rows}
+        return json.dumps(content, indent=2) + "\n"
+    if style == "csv":
+        return to_csv(report.rows)
     notes = [
-        result.footer,
-        *(f"{name}: {meaning}." for name, meaning in CONVENTIONS.items()),
-        f"Made with {made_with}.",
+        *report.notes,
+        *(f"{name}: {meaning}." for name, meaning in report.conventions.items()),
+        "Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
-    document = {"conventions": CONVENTIONS, "versions": versions, "rows": rows}
-    return render_report(Report(document, [cells(result.entries)], notes), style)
+    draw, gap = (to_markdown, "\n\n") if style == "markdown" else (to_text, "\n")
+    return "".join(draw(*table) + "\n" for table in report.tables) + gap.join(notes) + "\n"
 
 
 def to_dict(entry: Entry) -> dict[str, Any]:

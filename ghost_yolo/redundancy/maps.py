@@ -1,0 +1,153 @@
+"""The feature maps of a model's top-level layers, one image at a time; a map is handed on and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import select_device
+
+from ghost_yolo.photos import fitted, read_photo
+from ghost_yolo.registry import UserError
+from ghost_yolo.report.measure import from_checkpoint
+
+See = Callable[[int, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Images of one run, opened when they are needed: paths, the longer side in pixels, the model's stride."""
+
+    paths: Sequence[Path]
+    imgsz: int
+    stride: int
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.paths)
+
+    def open(self, number: int) -> torch.Tensor:
+        """Return one image (1, 3, h, w)."""
+        return fitted(read_photo(self.paths[number]), self.imgsz, self.stride)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A top-level layer that makes maps; height and width are those of the first image."""
+
+    index: int
+    module: str
+    channels: int
+    height: int
+    width: int
+
+
+def open_checkpoint(path: Path, device: str = "") -> Any:
+    """Return a checkpoint's model in eval mode on a device, named as the host names them; the host's choice for "".
+
+    Raises:
+        UserError: If it is no checkpoint, or there is no such device.
+    """
+    if path.suffix != ".pt":
+        raise UserError(f"{path} is not a checkpoint; give a trained model's .pt file.")
+    model = from_checkpoint(path).model
+    try:
+        return model.to(select_device(device, verbose=False))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--device {device}: {reason}; give cpu, or the number of a GPU.") from error
+
+
+def trained_at(model: Any) -> int:
+    """Return the image side in pixels with which a model was trained, 640 where it does not say."""
+    args = getattr(model, "args", {})
+    side = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
+    return max(side) if isinstance(side, list | tuple) else int(side)
+
+
+def look(model: Any, image: torch.Tensor, see: See) -> None:
+    """Run one image through the model and show each layer's maps (c, h, w), float32 on the CPU, as they are made.
+
+    Args:
+        model: The host's BaseModel.
+        image: Tensor (1, 3, h, w).
+        see: Is called with the layer's index and its maps; it must not keep what it is given (later layers may write
+            in place).
+    """
+    handles = []
+    for index, layer in enumerate(model.model):
+
+        def hook(_: nn.Module, __: Any, out: Any, index: int = index) -> None:
+            if isinstance(out, torch.Tensor) and out.ndim == 4:
+                see(index, out[0].float().cpu())
+
+        if any(True for _ in layer.parameters()):  # Upsample and Concat only repeat the maps of others
+            handles.append(layer.register_forward_hook(hook))
+    try:
+        with torch.inference_mode():
+            model(image.to(next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layers_of(model: Any, image: torch.Tensor) -> list[Layer]:
+    """Return the layers with at least two maps of more than one pixel.
+
+    Raises:
+        UserError: If there are none.
+    """
+    found: list[Layer] = []
+
+    def note(index: int, maps: torch.Tensor) -> None:
+        channels, height, width = maps.shape
+        if channels > 1 and height * width > 1:
+            found.append(Layer(index, type(model.model[index]).__name__, channels, height, width))
+
+    look(model, image, note)
+    if not found:
+        raise UserError("No layer of this model makes feature maps; a model with convolutions, such as YOLOv8, does.")
+    return found
+
+
+def pick(layers: Sequence[Layer], number: int) -> Layer:
+    """Return the layer of that index.
+
+    Raises:
+        UserError: If it has no spatial map of its own.
+    """
+    for layer in layers:
+        if layer.index == number:
+            return layer
+    choices = ", ".join(f"{layer.index} ({layer.module})" for layer in layers)
+    raise UserError(f"--layer {number}: there is no such layer, or it makes no maps of its own; take one of {choices}.")
+
+
+def first_stage(model: Any, layers: Sequence[Layer]) -> Layer:
+    """Return the first layer of several convolutions, such as C2f: the paper looks at the first residual stage."""
+
+    def convolutions(layer: Layer) -> int:
+        return sum(isinstance(module, nn.Conv2d) for module in model.model[layer.index].modules())
+
+    return next((layer for layer in layers if convolutions(layer) > 2), layers[0])  # a Ghost module alone has two
+
+
+def calibrate(model: Any, photos: Photos, numbers: Sequence[int]) -> None:
+    """Set every BN's running statistics to those of the images, as the first training steps would.
+
+    An untrained network in eval mode would else shrink its maps from layer to layer until SiLU is a straight line.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all images
+    device = next(model.parameters()).device
+    model.train()
+    with torch.no_grad():
+        for number in numbers:
+            model(photos.open(number).to(device))
+    model.eval()

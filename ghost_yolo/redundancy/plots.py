@@ -1,0 +1,162 @@
+"""The figures, as matplotlib figures; nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.pairs import Convolution
+from ghost_yolo.redundancy.survey import GHOST, Row
+
+HIGHEST = 1.2  # errors above are drawn there: no better than a constant
+CELLS = 64  # maps in the grid
+COLUMNS = 8
+FRAMES = ("red", "limegreen", "dodgerblue")
+SHADES = {1: "#c6a5d8", 3: "#7b3294", 5: "#1b9e77", 7: "#e08214"}
+NETWORKS = {"trained": "this checkpoint", "untrained": "untrained network", "shuffled": "maps shuffled in space"}
+LAST = 0.5  # end of the histograms; what little lies above is drawn there
+TRAINED, RANDOM = "#7b3294", "#999999"
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure as PNG."""
+    figure.savefig(file, dpi=120)
+
+
+def depth_figure(rows: Sequence[Row], within: float) -> Figure:
+    """Draw the share of reproducible maps and the median error by depth, with the two baselines beside."""
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey="row", squeeze=False)
+    for column, (network, title) in enumerate(NETWORKS.items()):
+        for d in SIZES:
+            results = [getattr(row, network) for row in rows]
+            for line, field in enumerate(("share", "median")):
+                values = [np.nan if (v := getattr(result, field)[d]) is None else v for result in results]
+                axes[line, column].plot(
+                    np.minimum(values, HIGHEST), "o-", color=SHADES[d], label=f"{d} x {d}", markersize=4
+                )
+        axes[0, column].set_title(title)
+        axes[1, column].set_xticks(range(len(rows)), [f"{r.layer.index} {r.layer.module}" for r in rows], rotation=90)
+        axes[1, column].axhline(within, color="black", linewidth=0.8, linestyle=":")
+    axes[0, 0].set_ylabel(f"share of maps reproduced\nwithin {within:g} of their variance")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[1, 0].set_ylabel(f"median error, as a part\nof the variance (cut at {HIGHEST};\ndotted: the bound)")
+    axes[1, 0].set_ylim(0, HIGHEST)
+    axes[0, 2].legend(title="depthwise kernel")
+    figure.supxlabel("layer")
+    return figure
+
+
+def maps_figure(row: Row, maps: torch.Tensor) -> Figure:
+    """Draw a layer's maps (c, h, w) as a grid, the most similar pairs framed alike; each map on its own grey scale."""
+    frames = {number: FRAMES[i] for i, pair in enumerate(row.trained.pairs) for number in (pair.map, pair.partner)}
+    rest = [number for number in range(len(maps)) if number not in frames]
+    shown = sorted([*frames, *rest[: CELLS - len(frames)]])
+    lines = ceil(len(shown) / COLUMNS)
+    height, width = maps.shape[1:]
+    figure = Figure(figsize=(12, 0.7 + lines * (1.5 * height / width + 0.22)), layout="constrained")
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+    for axis in axes[len(shown) :]:
+        axis.remove()
+    for axis, number in zip(axes, shown, strict=False):
+        picture(axis, maps[number], f"{number}", frames.get(number))
+    hidden = f", {len(shown)} of them drawn" if len(shown) < len(maps) else ""
+    figure.suptitle(
+        f"layer {row.layer.index} ({row.layer.module}): {len(maps)} maps{hidden}; framed: the most similar pairs"
+    )
+    return figure
+
+
+def pairs_figure(row: Row, maps: torch.Tensor) -> Figure:
+    """Draw for each pair what the 3x3 kernel makes of the one map, beside the other and what is left."""
+    pairs = row.trained.pairs
+    figure = Figure(figsize=(12, 0.6 + 2.4 * max(len(pairs), 1)), layout="constrained")
+    axes = figure.subplots(max(len(pairs), 1), 5, squeeze=False, width_ratios=(1, 0.6, 1, 1, 1))
+    for line, pair, colour in zip(axes, pairs, FRAMES, strict=False):
+        source, wanted = maps[pair.partner], maps[pair.map]
+        made = torch.nn.functional.conv2d(source[None, None].double(), pair.kernel[None, None], padding=GHOST // 2)
+        made = made[0, 0].float() + pair.bias
+        scale = contrast(wanted)
+        half = (scale[1] - scale[0]) / 2
+        picture(line[0], source, f"map {pair.partner}", colour)
+        draw_kernel(line[1], pair.kernel)
+        picture(line[2], made, f"made from it (error {pair.error[GHOST]:.3f})", None, scale)
+        picture(line[3], wanted, f"map {pair.map} (correlation {pair.correlation:+.3f})", colour, scale)
+        picture(line[4], wanted - made, "what is left, same contrast", None, (-half, half))
+    if not pairs:
+        for axis in axes.ravel():
+            axis.remove()
+    figure.suptitle(
+        f"layer {row.layer.index} ({row.layer.module}): the most similar pairs on the first image; errors are held-out"
+    )
+    return figure
+
+
+def contrast(values: torch.Tensor) -> tuple[float, float]:
+    """Return the range that holds 99 % of the values: a single bright pixel would leave the rest black."""
+    low, high = np.quantile(values.numpy(), (0.005, 0.995))
+    return float(low), float(high)
+
+
+def draw_kernel(axis: Axes, kernel: torch.Tensor) -> None:
+    """Draw a kernel's weights, red above and blue below zero."""
+    most = float(kernel.abs().max())
+    axis.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-1.5 * most, vmax=1.5 * most)
+    for (row, column), weight in np.ndenumerate(kernel.numpy()):
+        axis.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=8)
+    axis.set_title("its 3 x 3 kernel", fontsize=9, pad=3)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def picture(
+    axis: Axes, values: torch.Tensor, title: str, frame: str | None, scale: tuple[float, float] | None = None
+) -> None:
+    """Draw one map in grey, within `scale` or within its own contrast."""
+    low, high = scale or contrast(values)
+    axis.imshow(values.numpy(), cmap="gray", vmin=low, vmax=high, aspect="equal")
+    axis.set_title(title, fontsize=9, pad=3, color=frame or "black")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set(color=frame, linewidth=3)
+
+
+def cosines_figure(found: Sequence[Convolution]) -> Figure:
+    """Draw the means by depth, and one histogram a convolution against random Gaussian filters."""
+    lines = ceil(len(found) / COLUMNS)
+    figure = Figure(figsize=(16, 4 + 1.7 * lines), layout="constrained")
+    parts = figure.subfigures(2, 1, height_ratios=(3.5, 1.7 * lines), squeeze=False)[:, 0]
+    top = parts[0].subplots()
+    for values, colour, label in (
+        ([item.cosine.mean() if len(item.cosine) else np.nan for item in found], TRAINED, "this checkpoint"),
+        ([item.random.mean() if len(item.random) else np.nan for item in found], RANDOM, "random Gaussian filters"),
+    ):
+        top.plot(values, "o-", markersize=3, color=colour, label=label)
+    firsts = [i for i, item in enumerate(found) if i == 0 or item.layer != found[i - 1].layer]
+    top.set_xticks(firsts, [str(found[i].layer) for i in firsts])
+    top.set(xlabel="layer (its convolutions in order)", ylabel="mean cosine similarity\nto the most opposite filter")
+    top.margins(x=0.01)
+    top.grid(axis="y", alpha=0.4)
+    top.legend()
+    axes = parts[1].subplots(lines, COLUMNS, squeeze=False, sharex=True).ravel()
+    bins = np.linspace(-1, LAST, 61)
+    for axis, item in zip(axes, found, strict=False):
+        axis.hist(np.clip(item.random, -1, LAST), bins, color=RANDOM, alpha=0.7, histtype="stepfilled")
+        axis.hist(np.clip(item.cosine, -1, LAST), bins, color=TRAINED, alpha=0.7, histtype="stepfilled")
+        axis.set_yticks([])
+        shape = " x ".join(map(str, item.shape))
+        axis.set_title(f"{item.name.removeprefix('model.')}\n{shape}", fontsize=7, pad=2)
+    for axis in axes[max(len(found) - COLUMNS, 0) : len(found)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
+    for axis in axes[len(found) :]:
+        axis.set_visible(False)
+    return figure

@@ -1,0 +1,162 @@
+"""The two studies as reports and as folders of figures and tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghost_yolo.files import whole_folder
+from ghost_yolo.redundancy import plots
+from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.pairs import Convolution
+from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
+from ghost_yolo.report.render import Report, to_csv, write
+
+NETWORKS = ("trained", "shuffled", "untrained")
+GHOSTS = {
+    "layer": "top-level index in the model; layers without weights, which only repeat maps, are left out",
+    "trained_share_d3": "share of the sampled living maps that a 3 x 3 depthwise kernel with a bias makes from their "
+    "partner within the relative error (d1, d5, d7: the other kernel sizes); empty where there are fewer than "
+    "2 (d x d + 1) positions to learn from",
+    "trained_median_d3": "median of the relative errors",
+    "relative error": "mean squared error / variance of the map, on positions that the kernel was not learned from: "
+    "the images take turns, one to learn from and one to test on; a single image is cut into left and right half. 1 is what "
+    "a constant would give, more than 1 is possible",
+    "partner": "the other map of the layer with the largest absolute correlation, on the images to learn from: the best "
+    "for 1 x 1, while a larger kernel might do better from another",
+    "trained_removable": "as the share for 3 x 3, but only of maps whose partner stays: two maps that make each other save one",
+    "trained_dead": "constant maps; trivially redundant, and counted in no share",
+    "shuffled": "the same with every map shuffled in space by itself",
+    "untrained": "the same on an untrained network of the checkpoint's own YAML, its BN statistics set on the images to learn from",
+    "images": "resized to the nearest multiples of the stride and not letterboxed: the edges of grey bars would make maps alike",
+    "sampling": f"at most {MAPS} maps a layer and {POSITIONS} positions an image, drawn with the seed",
+}
+FILTERS = {
+    "mean, median, least": "of the cosine similarities between each filter and the other filter of the same convolution "
+    "most opposite to it; -1 is its negative",
+    "random": "the same of as many Gaussian filters of the same shape, drawn with the seed: small filters are close to "
+    "opposite by chance",
+    "zero": "filters without direction; left out",
+}
+
+
+def ghosts_report(result: Survey, settings: Settings, model: str, images: int) -> Report:
+    """Return the layers as a report; JSON has the pairs too."""
+    header = ["layer", "maps", "dead", *(f"d={d}" for d in SIZES), "removable", "median d=3"]
+    header += [f"{name} d=3" for name in NETWORKS[1:]]
+    asked = {"model": model, "images": images} | asdict(settings)
+    said = (
+        f"{model}, {images} image(s) at {settings.imgsz}: share of each layer's maps that a cheap kernel makes from "
+        f"another map within {settings.within:g} of their variance (seed {settings.seed})."
+    )
+    return Report(
+        rows=[ghosts_row(row) for row in result.rows],
+        tables=[(header, [ghosts_cells(row) for row in result.rows])],
+        conventions=GHOSTS,
+        notes=[said],
+        more={"settings": asked, "pairs": [pair for row in result.rows for pair in pair_rows(row)]},
+    )
+
+
+def ghosts_row(row: Row) -> dict[str, Any]:
+    """Return one layer's raw numbers."""
+    learned, tested = row.trained.positions
+    figures = {name: network_figures(getattr(row, name)) for name in NETWORKS}
+    return asdict(row.layer) | {"positions_fit": learned, "positions_test": tested} | figures
+
+
+def network_figures(shares: Shares) -> dict[str, Any]:
+    """Return what one network's layer gave, flat."""
+    counted = {"dead": shares.dead, "sampled": shares.sampled, "removable": shares.removable}
+    share = {f"share_d{d}": value for d, value in shares.share.items()}
+    return counted | share | {f"median_d{d}": value for d, value in shares.median.items()}
+
+
+def pair_rows(row: Row) -> list[dict[str, Any]]:
+    """Return the table of mean squared errors of one layer's chosen pairs."""
+    return [
+        {"layer": row.layer.index, "map": pair.map, "partner": pair.partner, "correlation": pair.correlation}
+        | {f"mse_d{d}": pair.mse.get(d) for d in SIZES}
+        | {f"relative_error_d{d}": pair.error.get(d) for d in SIZES}
+        for pair in row.trained.pairs
+    ]
+
+
+def ghosts_cells(row: Row) -> list[str]:
+    """Return one layer as people read it."""
+    layer, trained = row.layer, row.trained
+    shares = [percent(trained.share[d]) for d in SIZES]
+    median = "-" if trained.median[3] is None else f"{trained.median[3]:.3f}"
+    baselines = [percent(row.shuffled.share[3]), percent(row.untrained.share[3])]
+    counts = [f"{layer.index} {layer.module}", str(layer.channels), str(trained.dead)]
+    return [*counts, *shares, percent(trained.removable), median, *baselines]
+
+
+def percent(value: float | None) -> str:
+    """Return a share for people, "-" where it cannot be told."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, str], within: float) -> None:
+    """Write the folder: figures, layers.csv, pairs.csv and ghosts.json, all or nothing."""
+    name = f"layer{result.drawn.layer.index:02}"
+    with whole_folder(out) as work:
+        plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
+        plots.save(plots.maps_figure(result.drawn, result.maps), work / f"{name}-maps.png")
+        plots.save(plots.pairs_figure(result.drawn, result.maps), work / f"{name}-pairs.png")
+        (work / "layers.csv").write_text(to_csv(report.rows), encoding="utf-8")
+        if report.more["pairs"]:
+            (work / "pairs.csv").write_text(to_csv(report.more["pairs"]), encoding="utf-8")
+        (work / "ghosts.json").write_text(write(report, versions, "json"), encoding="utf-8")
+
+
+def pairs_report(found: list[Convolution], model: str, seed: int) -> Report:
+    """Return the convolutions as a report."""
+    rows = [pairs_row(item) for item in found]
+    header = ["convolution", "shape", "mean", "least", "random mean", "random least"]
+    lines = [
+        [row["convolution"], row["shape"], *(figure(row[part][key]) for part in ("cosine", "random") for key in SHOWN)]
+        for row in rows
+    ]
+    footer = f"{model}: cosine similarity of each filter to the most opposite one of its convolution (seed {seed})."
+    return Report(rows, [(header, lines)], FILTERS, [footer], {"settings": {"model": model, "seed": seed}})
+
+
+SHOWN = ("mean", "least")
+
+
+def figure(value: float | None) -> str:
+    """Return a cosine for people."""
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def pairs_row(item: Convolution) -> dict[str, Any]:
+    """Return one convolution's raw numbers."""
+    about = {"convolution": item.name, "layer": item.layer, "shape": "x".join(map(str, item.shape))}
+    about |= {"filters": item.shape[0], "zero": item.shape[0] - len(item.filters)}
+    return about | {"cosine": summary(item.cosine), "random": summary(item.random)}
+
+
+def summary(values: np.ndarray[Any, Any]) -> dict[str, float | None]:
+    """Return mean, median and least value; None where there are none."""
+    if not len(values):
+        return dict.fromkeys(("mean", "median", "least"))
+    return {"mean": float(values.mean()), "median": float(np.median(values)), "least": float(values.min())}
+
+
+def write_pairs(out: Path, found: list[Convolution], report: Report, versions: dict[str, str]) -> None:
+    """Write the folder: the figure, convolutions.csv, filters.csv (a line a filter) and pairs.json, all or nothing."""
+    filters = [
+        {"convolution": item.name, "filter": int(number), "opposite": int(other), "cosine": float(cosine)}
+        for item in found
+        for number, other, cosine in zip(item.filters, item.partner, item.cosine, strict=True)
+    ]
+    with whole_folder(out) as work:
+        plots.save(plots.cosines_figure(found), work / "pairs.png")
+        (work / "convolutions.csv").write_text(to_csv(report.rows), encoding="utf-8")
+        if filters:
+            (work / "filters.csv").write_text(to_csv(filters), encoding="utf-8")
+        (work / "pairs.json").write_text(write(report, versions, "json"), encoding="utf-8")
