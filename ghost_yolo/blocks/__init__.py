@@ -7,6 +7,7 @@ from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostC
 from ghost_yolo.blocks.ghostv2 import C2f_GhostBottleneckV2
 from ghost_yolo.blocks.ghostv3 import C2f_GhostBottleneckV3
 from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparable
+from ghost_yolo.blocks.partial import C2f_FasterBlock, C2f_PartialConv, PartialConv
 from ghost_yolo.blocks.published import PublishedC2fGGhost, PublishedC2fGhost, PublishedC2fGhostV2
 from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit
 from ghost_yolo.blocks.xception import C2f_XceptionBlock, XceptionBlock
@@ -29,6 +30,9 @@ BLOCKS = (
     Block("C2f_XceptionBlock", C2f_XceptionBlock, like="C2f", paper="arXiv 1610.02357, section 3"),
     Block("CReLU", CReLU, like="Conv", paper="arXiv 1603.05201, section 2"),
     Block("C2f_CReLU", C2f_CReLU, like="C2f", paper="arXiv 1603.05201, section 2"),
+    Block("PartialConv", PartialConv, like="Conv", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_PartialConv", C2f_PartialConv, like="C2f", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_FasterBlock", C2f_FasterBlock, like="C2f", paper="arXiv 2303.03667, section 3.4"),
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
