@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck, GGhostStage, RegNetBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv, SqueezeExcite
@@ -89,6 +90,15 @@ def test_partial_conv(c1: int, c2: int, k: int, n_div: int) -> None:
     assert parameters(unit) == k**2 * part**2 + c1 * c2 + 2 * c2
     torch.testing.assert_close(unit.spatial(x)[:, part:], x[:, part:], rtol=0, atol=0)
     assert parameters(FasterBlock(c1)) == 9 * max(c1 // 4, 1) ** 2 + 4 * c1**2 + 4 * c1
+
+
+@pytest.mark.parametrize("c1,c2,n,e", [(64, 128, 2, 0.25), (7, 10, 1, 0.5), (3, 2, 1, 0.25)])
+def test_narrow_elan(c1: int, c2: int, n: int, e: float) -> None:
+    """Two 1x1 to c = c2*e, n dense 3x3 of that width, a 1x1 of all parts: each convolution with its BN."""
+    c = max(int(c2 * e), 1)
+    expected = 2 * (c1 * c + 2 * c) + n * (9 * c * c + 2 * c) + (2 + n) * c * c2 + 2 * c2
+
+    assert parameters(NarrowELAN(c1, c2, n, e=e)) == expected
 
 
 def test_partial_conv_says_what_it_cannot_do() -> None:

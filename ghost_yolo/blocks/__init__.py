@@ -1,6 +1,7 @@
 """The blocks table: one row a word."""
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv
@@ -33,6 +34,7 @@ BLOCKS = (
     Block("PartialConv", PartialConv, like="Conv", paper="arXiv 2303.03667, section 3.3"),
     Block("C2f_PartialConv", C2f_PartialConv, like="C2f", paper="arXiv 2303.03667, section 3.3"),
     Block("C2f_FasterBlock", C2f_FasterBlock, like="C2f", paper="arXiv 2303.03667, section 3.4"),
+    Block("NarrowELAN", NarrowELAN, like="C2f", paper="arXiv 2207.02696, section 4.1, narrow"),
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
