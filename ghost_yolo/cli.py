@@ -26,6 +26,15 @@ class Format(str, Enum):
     json = "json"
 
 
+class Where(str, Enum):
+    """The part of a model in which blocks are swapped."""
+
+    backbone = "backbone"
+    neck = "neck"
+    head = "head"
+    all = "all"
+
+
 @app.callback()
 def describe() -> None:
     """Lightweight backbones for stock Ultralytics YOLO. Training, prediction and export are the `yolo` command's."""
@@ -65,6 +74,25 @@ def compare(
     emit(render(result, comparison.versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
+
+
+@app.command()
+def swap(
+    model: Annotated[str, typer.Argument(help="A model YAML of yours, or Ultralytics' by name: yolov8s-seg.yaml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced only once complete.")],
+    block: Annotated[str | None, typer.Option(help="The word for the C2f and C3k2 rows: C2f_GhostBottleneck.")] = None,
+    where: Annotated[
+        Where, typer.Option(help="C2f and C3k2 rows of backbone or neck, class branch of the head, or all.")
+    ] = Where.backbone,
+) -> None:
+    """Put a light block into a stock or own YAML (YOLOv8, YOLO11, YOLO26; any task) and keep all else."""
+    check_target(out)
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo import swapfile
+
+        done = swapfile.swap(model, where.value, block)
+    emit(done.text, out)
+    print(f"{done.figures}\n{swapfile.how_to_train(out, done.scale)}")
 
 
 @app.command()

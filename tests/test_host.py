@@ -10,13 +10,13 @@ import pytest
 import torch
 import ultralytics
 from conftest import Run, newest_only
-from test_blocks import randomise
+from test_blocks import every_block, randomise
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f
 
 import ghost_yolo
-from ghost_yolo import BLOCKS, host
+from ghost_yolo import host
 from ghost_yolo.models import path_of
 from ghost_yolo.registry import UnknownBlockError, UserError
 
@@ -27,7 +27,7 @@ def yaml_of(word: str, *args: Any) -> dict[str, Any]:
     return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.word)
+@every_block
 def test_a_row_is_scaled_like_the_hosts(block: ghost_yolo.registry.Block) -> None:  # type: ignore[name-defined]
     """A row of ours gets input channels, scaled width and repeats exactly as the host's row of the same kind."""
     config = yaml_of(block.qualified, *([32, True] if block.like == "C2f" else [32])) | {
@@ -163,3 +163,13 @@ def test_whole_models_fuse(name: str) -> None:
 
     assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     torch.testing.assert_close(model(x)[0], before, rtol=1e-3, atol=1e-2)
+
+
+def test_an_activation_stays_in_its_model() -> None:
+    """A YAML's `activation:` does not reach the models that our commands build after it, as it does on older hosts."""
+    acts = []
+    for name in ("yolov8n-ghostfast", "yolov8n-ghost"):
+        config = host.read_yaml(path_of(name)) | {"scale": "n"}
+        acts.append(type(host.build(config).model[0].act))
+
+    assert acts == [nn.ReLU, nn.SiLU]

@@ -1,6 +1,7 @@
 """The blocks table: one row a word."""
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.detect import HEADS, NarrowDetect
 from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
@@ -38,4 +39,6 @@ BLOCKS = (
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
+    Block("NarrowDetect", NarrowDetect, like="Detect", paper="none: one dense 3x3 a branch"),
+    *(Block(head.__name__, head, like="Detect", paper="none: YOLO11's class branch") for head in HEADS),
 )

@@ -1,0 +1,121 @@
+"""The host's heads with the depthwise class branch of YOLO11 (two depthwise 3x3 and 1x1 pairs), whatever else the YAML has.
+
+The host chooses that branch only beside a C3k2, A2C2f or C2fCIB row. These words name it, so that a YOLOv8 can have it, and so
+that a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, export and fusing know subclasses.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+from ultralytics.nn.modules.conv import Conv
+from ultralytics.nn.modules.head import OBB, Detect, Pose, Segment
+from ultralytics.utils.ops import make_divisible
+
+try:  # YOLO26's came with 8.4
+    from ultralytics.nn.modules.head import OBB26, Pose26, Segment26
+except ImportError:
+    Segment26 = None
+
+
+class LightBranch:
+    """Mixed into a head: the class branch is the depthwise one and stays it."""
+
+    legacy = False  # the parser sets this on its own heads; here it is fixed
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another head's full class branch.
+
+        When weights for another number of classes are loaded, the host puts the trained model's whole branch in place of
+        a new one of other width, and a light head would silently grow heavy.
+        """
+        branch = name in {"cv3", "one2one_cv3"} and isinstance(value, nn.ModuleList)
+        if not (branch and self.is_full(value[0][0])):
+            super().__setattr__(name, value)
+
+    @staticmethod
+    def is_full(first: nn.Module) -> bool:
+        """Return whether a class branch that starts with this layer is the older, full one."""
+        return isinstance(first, Conv)
+
+
+class LightMasks(LightBranch):
+    """Mixed into a head with prototypes, whose width the parser scales for its own heads only."""
+
+    def __init__(
+        self, nc: int, nm: int, npr: int, width: float = 1.0, max_channels: float = float("inf"), *rest: Any
+    ) -> None:
+        """Build the head.
+
+        Args:
+            nc: Number of classes.
+            nm: Number of masks.
+            npr: Channels of the prototypes before scaling.
+            width: The scale's width; a YAML row writes `width`, and the parser puts its value there, as with `nc`.
+            max_channels: The scale's largest width, likewise `max_channels`.
+            rest: What the parser appends: input channels, on newer hosts after reg_max and end2end.
+        """
+        super().__init__(nc, nm, make_divisible(min(npr, max_channels) * width, 8), *rest)  # type: ignore[call-arg]
+
+
+class LightDetect(LightBranch, Detect):
+    """Detect with the depthwise class branch."""
+
+
+class LightSegment(LightMasks, Segment):
+    """Segment with the depthwise class branch."""
+
+
+class LightPose(LightBranch, Pose):
+    """Pose with the depthwise class branch."""
+
+
+class LightOBB(LightBranch, OBB):
+    """OBB with the depthwise class branch."""
+
+
+class NarrowDetect(LightBranch, Detect):
+    """Detect with one dense 3x3 in each branch, behind a 1x1 that narrows: dense, since depthwise is slow in INT8.
+
+    The box branch is of the host's width; the class branch of half the width of P3 or the number of classes, whichever is
+    more, as a multiple of 16.
+    """
+
+    def __init__(self, nc: int = 80, *rest: Any) -> None:
+        """Build the head; the arguments are the host's Detect's, which differ by release and come from the parser."""
+        super().__init__(nc, *rest)
+        widths = [sequence[0].conv.in_channels for sequence in self.cv2]
+        box = self.cv2[0][0].conv.out_channels
+        classes = make_divisible(max(widths[0] // 2, min(nc, 100)), 16)
+        self.cv2 = nn.ModuleList(_narrow(c1, box, 4 * self.reg_max) for c1 in widths)
+        self.cv3 = nn.ModuleList(_narrow(c1, classes, nc) for c1 in widths)
+        if getattr(self, "one2one_cv2", None) is not None:
+            self.one2one_cv2, self.one2one_cv3 = copy.deepcopy(self.cv2), copy.deepcopy(self.cv3)
+
+    @staticmethod
+    def is_full(first: nn.Module) -> bool:
+        """Return whether a class branch that starts with this layer is the host's full one."""
+        return isinstance(first, Conv) and first.conv.kernel_size != (1, 1)
+
+
+def _narrow(c1: int, c: int, c2: int) -> nn.Sequential:
+    """Return a branch: 1x1 to width c, 3x3, and the 1x1 that predicts."""
+    return nn.Sequential(Conv(c1, c), Conv(c, c, 3), nn.Conv2d(c, c2, 1))
+
+
+HEADS: tuple[type[nn.Module], ...] = (LightDetect, LightSegment, LightPose, LightOBB)
+
+if Segment26 is not None:
+
+    class LightSegment26(LightMasks, Segment26):
+        """Segment26 with the depthwise class branch."""
+
+    class LightPose26(LightBranch, Pose26):
+        """Pose26 with the depthwise class branch."""
+
+    class LightOBB26(LightBranch, OBB26):
+        """OBB26 with the depthwise class branch."""
+
+    HEADS += (LightSegment26, LightPose26, LightOBB26)

@@ -1,0 +1,384 @@
+"""Light blocks into any host's YAML: which rows, which arguments, that all else stays, and the file that is written."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import NEWEST, ROOT, Run, newest_only
+from test_yolo import SMALL, into, shapes
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.utils import ROOT as HOST
+
+from ghost_yolo import BLOCKS, host, swap, swapfile
+from ghost_yolo.blocks.detect import LightDetect
+from ghost_yolo.models import ModelNameError
+from ghost_yolo.registry import UnknownBlockError, UserError
+
+MODELS = HOST / "cfg/models"
+TASKS = ("", "-seg", "-pose", "-obb", "-cls")
+FAMILIES = {"v8/yolov8": "C2f", "11/yolo11": "C3k2", "26/yolo26": "C3k2"}
+STOCK = [name for family in FAMILIES for task in TASKS if (MODELS / f"{(name := family + task)}.yaml").is_file()]
+WORD = "ghost_yolo.C2f_GhostBottleneck"
+C2F_LIKE = [block for block in BLOCKS if block.like == "C2f"]
+
+
+def stock(name: str) -> dict[str, Any]:
+    """Return the content of a stock YAML at scale n with three classes."""
+    return yaml.safe_load((MODELS / f"{name}.yaml").read_text(encoding="utf-8")) | {"nc": 3, "scale": "n"}
+
+
+def light(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """Swap C2f_GhostBottleneck into a part of a model."""
+    return swap.swapped(config, swap.plan(config, where, None if where == "head" else "C2f_GhostBottleneck"))
+
+
+def small(*rows: list[Any]) -> dict[str, Any]:
+    """Return a little detector whose backbone is one Conv and these rows."""
+    return {
+        "nc": 2,
+        "scale": "n",
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], *rows],
+        "head": [[[0, 0, 0], 1, "Detect", ["nc"]]],
+    }
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_rows_of_every_family(name: str) -> None:
+    """In each stock YAML the backbone's and the neck's C2f or C3k2 rows are found, and nothing else is touched."""
+    config = stock(name)
+    kept, rows = copy.deepcopy(config), swap.rows_of(config)
+    neck = [12, 15, 18, 21] if name.startswith("v8") else [13, 16, 19, 22]
+    if name.endswith("-cls"):
+        neck = []
+
+    for where, expected in {"backbone": [2, 4, 6, 8], "neck": neck}.items():
+        assert [slot.index for slot in swap.slots(config, where)] == expected
+        if not expected:
+            continue
+        new = light(config, where)
+        changed = [i for i, (a, b) in enumerate(zip(rows, swap.rows_of(new), strict=True)) if a != b]
+        assert changed == expected
+        assert {swap.rows_of(new)[i][2] for i in changed} == {WORD}
+        assert {k: v for k, v in new.items() if k not in ("backbone", "head")} == {
+            k: v for k, v in config.items() if k not in ("backbone", "head")
+        }
+    assert config == kept
+
+
+@pytest.mark.parametrize("name", [name for name in STOCK if NEWEST or name.endswith(("8", "11", "-seg", "-cls"))])
+def test_all_rows_of_every_family(name: str) -> None:
+    """With every C2f and C3k2 gone the model runs, keeps its task and output, and the rest has the same parameters."""
+    config = stock(name)
+    new = light(config, "all")
+    before, after = host.build(config), host.build(new)
+    x = torch.zeros(1, 3, 64, 64)
+    newer = swap.is_newer(swap.rows_of(config))
+    words = [row[2] for row in swap.rows_of(new)]
+
+    assert not {"C2f", "C3k2"} & set(words)
+    assert sum(word == WORD for word in words) >= 4
+    assert host.task_of(after) == host.task_of(before)
+    assert [t.shape for t in outputs(after(x))] == [t.shape for t in outputs(before(x))]
+    for a, b, word in zip(before.model, after.model, words, strict=True):
+        if word != WORD and (newer or not word.startswith("ghost_yolo.Light")):
+            assert (word, b.np) == (word, a.np)
+    assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
+
+
+def outputs(y: Any) -> list[torch.Tensor]:
+    """Return the tensors that a model gives, its predictions first."""
+    if isinstance(y, torch.Tensor):
+        return [y]
+    return [tensor for part in (y.values() if isinstance(y, dict) else y) for tensor in outputs(part)]
+
+
+def test_without_the_head_word_the_host_builds_the_older_branch() -> None:
+    """The trap is real: YOLO11 without a C3k2 gets another Detect from the host, and LightDetect is the newer one."""
+    config = stock("11/yolo11")
+    new = light(config, "all")
+    trapped = copy.deepcopy(new)
+    trapped["head"][-1][2] = "Detect"
+    newer, older, ours = (host.build(c).model[-1].np for c in (config, trapped, new))
+
+    assert new["head"][-1] == [[16, 19, 22], 1, "ghost_yolo.LightDetect", ["nc"]]
+    assert (newer < older, ours) == (True, newer)
+
+
+@pytest.mark.parametrize("task", ["", "-seg", *(["-pose", "-obb"] if NEWEST else [])])
+def test_head_of_yolov8_is_that_of_yolo11(task: str) -> None:
+    """`head` gives a YOLOv8 of any scale the class branch, and the prototypes, that the host builds beside a C3k2."""
+    config = stock(f"v8/yolov8{task}") | {"scale": "m"}
+    new, other = light(config, "head"), copy.deepcopy(config)
+    other["head"][-2][2:] = "C3k2", [1024, False]  # the host's own way to the depthwise branch
+
+    assert [a != b for a, b in zip(swap.rows_of(config), swap.rows_of(new), strict=True)] == [False] * 22 + [True]
+    ours, theirs = (host.build(c).model[-1] for c in (new, other))
+    assert [(n, p.shape) for n, p in ours.named_parameters()] == [(n, p.shape) for n, p in theirs.named_parameters()]
+
+
+@pytest.mark.parametrize(
+    "host_word,row,block,expected",
+    [
+        ("C2f", [64], "C2f_GhostBottleneck", [64]),
+        ("C2f", [64, True], "C2f_ShuffleUnit", [64, True]),
+        ("C2f", [64, True, 2, 0.25], "C2f_GhostBottleneck", [64, True, 2, 0.25]),
+        ("C2f", [64, True, 1], "C2f_ShuffleUnit", [64, True, 1]),
+        ("C3k2", [64], "C2f_GhostBottleneck", [64, True]),
+        ("C3k2", [64, False, 0.25], "C2f_GhostBottleneck", [64, True, 1, 0.25]),
+        ("C3k2", [64, True, 0.25], "C2f_ShuffleUnit", [64, True, None, 0.25]),
+    ],
+)
+def test_arguments_move_by_name(host_word: str, row: list[Any], block: str, expected: list[Any]) -> None:
+    """c2, shortcut, g and e keep their meaning; C3k2's second argument is c3k, its third e, and its shortcut is on."""
+    config = small([-1, 2, host_word, row])
+    new = swap.swapped(config, {1: block})
+
+    assert new["backbone"][1] == [-1, 2, f"ghost_yolo.{block}", expected]
+    built = host.build(new).model[1]
+    assert built.c == host.build(config).model[1].c  # the hidden width, c2 * e
+
+
+@newest_only
+def test_attention_of_yolo26_is_an_inner_form() -> None:
+    """YOLO26's last C3k2 has (c3k, e, attn): only e is the new block's."""
+    config = small([-1, 1, "C3k2", [128, True, 0.25, True]], [-1, 1, "C3k2", [64, True, 0.5, True, 1, False]])
+
+    new = swap.swapped(config, {1: "C2f_GhostBottleneck", 2: "C2f_GhostBottleneckV2"})
+
+    assert [row[2:] for row in new["backbone"][1:]] == [
+        [WORD, [128, True, 1, 0.25]],
+        ["ghost_yolo.C2f_GhostBottleneckV2", [64]],
+    ]
+
+
+@pytest.mark.parametrize("block", C2F_LIKE, ids=lambda block: block.word)
+def test_every_c2f_like_block_fits(block: Any) -> None:
+    """Each C2f-like block has the arguments that are moved, and builds in a YOLOv8 and a YOLO11 row."""
+    assert list(inspect.signature(block.cls).parameters)[:6] == ["c1", "c2", "n", "shortcut", "g", "e"]
+
+    config = small([-1, 2, "C2f", [32, True]], [-1, 2, "C3k2", [32, False, 0.25]])
+    new = swap.swapped(config, swap.plan(config, "backbone", block.word))
+    model = host.build(new).model
+
+    assert [type(layer) for layer in model[1:3]] == [block.cls] * 2
+
+
+@pytest.mark.parametrize(
+    "config,where,block,says",
+    [
+        (small([-1, 1, "C2f"]), "all", "C2f_Fire", r"Row 1 is \[-1, 1, 'C2f'\]; right is \[from, repeats, module"),
+        (small([-1, "2", "C2f", [8]]), "all", "C2f_Fire", r"Row 1 is .*'2'.*\[-1, 3, C2f, \[128\]\]"),
+        (small([-1, 1, "C2f", []]), "all", "C2f_Fire", r"Row 1, C2f with \[\]: right is c2, shortcut, g, e"),
+        (small([-1, 1, "C2f", [8, 1, 1, 1, 9]]), "all", "C2f_Fire", r"Row 1, C2f with .*right is c2, shortcut, g, e"),
+        (small(), "backbone", "C2f_Fire", "No row of the backbone is a C2f or a C3k2; it has Conv, Detect"),
+        (small(), "all", "C2f_Fire", "No row of the model is a C2f or a C3k2; it has Conv, Detect"),
+        (small() | {"head": []}, "all", "C2f_Fire", "`head:` has no row"),
+        (small([-1, 1, "C3k2", [8]]), "head", None, "Row 2, Detect, has the depthwise class branch already"),
+        (small() | {"head": [[-1, 1, "Classify", ["nc"]]]}, "head", None, "Row 1 is Classify.*that of Detect, Segment"),
+        (small([-1, 1, "C2f", [8]]), "all", "GhostConv", "takes the place of a Conv.*These do: C2f_GhostBottleneck"),
+        (small([-1, 1, "C2f", [8]]), "all", "LightDetect", "takes the place of a Detect, not of a C2f"),
+        (small([-1, 1, "C2f", [8]]), "all", "C2f_Fier", "Did you mean 'C2f_Fire'"),
+        (small([-1, 1, "C2f", [8]]), "all", None, "--where all needs --block"),
+        (small([-1, 1, "C2f", [8]]), "head", "C2f_Fire", "leave --block out"),
+        (small([-1, 1, "C2f", [8]]), "everywhere", "C2f_Fire", "give one of backbone, neck, head, all"),
+    ],
+)
+def test_what_cannot_be_swapped(config: dict[str, Any], where: str, block: str | None, says: str) -> None:
+    """A row or a word that does not fit is refused with its index and what would be right."""
+    with pytest.raises(UserError, match=says) as caught:
+        swap.swapped(config, swap.plan(config, where, block))
+
+    assert isinstance(caught.value, (swap.SwapError, UnknownBlockError))
+
+
+def test_a_row_that_is_no_slot() -> None:
+    """Asked for by index, a row that is no C2f or C3k2 is refused with the rows that are."""
+    with pytest.raises(swap.SwapError, match=r"Row 0 takes no C2f_Fire; the rows that can be swapped are 1, 2$"):
+        swap.swapped(small([-1, 1, "C2f", [8]]), {0: "C2f_Fire"})
+
+
+def test_a_head_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a row that was not swapped would come out otherwise, it is named and nothing is written."""
+    monkeypatch.setattr(swap, "LIGHT", {})
+    monkeypatch.setattr(swapfile, "LIGHT", {})
+
+    with pytest.raises(swap.SwapError, match=r"Row 23, Detect, would come out with \d+ instead of \d+ parameters"):
+        swapfile.swap("yolo11n.yaml", "all", "C2f_GhostBottleneck")
+
+
+def test_layout_and_comments_stay() -> None:
+    """But for the header, the figures of the old model and the scale that was asked for, only swapped rows differ."""
+    done = swapfile.swap("yolo11s.yaml", "backbone", "C2f_GhostBottleneck")
+    assert done.scale == "s"
+    before, after = (MODELS / "11/yolo11.yaml").read_text(encoding="utf-8").splitlines(), done.text.splitlines()
+    gone, new = [line for line in before if line not in after], [line for line in after if line not in before]
+
+    assert [line.split("#")[0].strip() for line in new if "ghost_yolo." in line and not line.startswith("#")] == [
+        f"- [-1, 2, {WORD}, [256, True, 1, 0.25]]",
+        f"- [-1, 2, {WORD}, [512, True, 1, 0.25]]",
+        f"- [-1, 2, {WORD}, [512, True]]",
+        f"- [-1, 2, {WORD}, [1024, True]]",
+    ]
+    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {WORD}, arguments by name")
+    assert all("C3k2" in line or "summary" in line for line in gone)
+    assert len(gone) == 4 + 5
+    assert list(yaml.safe_load(done.text)["scales"]) == ["s", "n", "m", "l", "x"]
+    assert [line for line in after if "GFLOPs" in line] == []
+
+
+STRANGE = {
+    "block style and quotes": """\
+    %YAML 1.1
+    ---
+    nc: 2
+    backbone:
+      - [-1, 1, Conv, [16, 3, 2]]
+      - - -1
+        - 2
+        - 'C2f' # the word
+        - - 32
+          - yes
+      - [-1, 1,
+         "C2f", [ 32 ]] # last
+    head: [[[0, 1, 2], 1, Detect, [nc]]]
+    """,
+    "aliases": """\
+    nc: 2
+    row: &row [-1, 2, C2f, [32, True]]
+    backbone: [[-1, 1, Conv, [16, 3, 2]], *row, *row]
+    head: [[[0, 1, 2], 1, Detect, [nc]]]
+    """,
+}
+
+
+@pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("where", ["backbone", "all"])
+def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
+    """A YAML in any layout becomes one with the content that the core decides, and it builds."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(inspect.cleandoc(text), encoding="utf-8")
+    old = yaml.safe_load(file.read_text())
+    done = swapfile.swap(str(file), where, "C2f_GhostBottleneck")
+    new = yaml.safe_load(done.text)
+
+    assert new == light(old, where)
+    assert {swap.rows_of(new)[i][2] for i in (1, 2)} == {WORD}
+    if "# the word" in text:
+        assert "# the word" in done.text and "# last" in done.text
+
+
+@pytest.mark.parametrize(
+    "name,content,says",
+    [
+        ("none.yaml", None, "no model YAML that exists"),
+        ("best.pt", "x", "no model YAML that exists"),
+        ("list.yaml", "- 1\n", "is not a model YAML"),
+        ("broken.yaml", "backbone: [", "is not a model YAML"),
+        ("data.yaml", "train: images\n", "no `backbone:` and `head:` lists"),
+        ("odd.yaml", "backbone: [[-1, 1, Conv]]\nhead: [[0, 1, Detect, [1]]]\n", r"Row 0 is \[-1, 1, 'Conv'\]"),
+    ],
+)
+def test_files_that_are_no_model(name: str, content: str | None, says: str, tmp_path: Path) -> None:
+    """What is not a model YAML is refused with its name or its row."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+
+    with pytest.raises(UserError, match=says):
+        swapfile.swap(str(tmp_path / name), "backbone", "C2f_Fire")
+
+
+def test_an_argument_that_the_block_refuses(tmp_path: Path) -> None:
+    """A row whose arguments the new block cannot take is named before anything is written."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(small([-1, 1, "C2f", [32, True, 2]])))
+
+    with pytest.raises(host.ModelError, match=r"Row 1 .*C2f_Fire with .*g=2"):
+        swapfile.swap(str(file), "backbone", "C2f_Fire")
+
+
+def test_the_command(run: Run, tmp_path: Path) -> None:
+    """The command writes a YAML that the host opens at the scale that was asked for, and prints what it saves."""
+    command = "ghost-yolo swap yolov8s-seg.yaml --block C2f_GhostBottleneckV2 --where backbone -o "
+    done = run(*command.split(), "my.yaml")
+    model = YOLO(str(tmp_path / "my.yaml"), verbose=False).model
+    parameters = sum(p.numel() for p in model.parameters())
+
+    assert model.yaml["backbone"][2] == [-1, 3, "ghost_yolo.C2f_GhostBottleneckV2", [128, True]]
+    assert f"-> {parameters} parameters" in done.stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert command in readme and done.stdout.splitlines()[0] in readme
+    assert "my.yaml has no scale letter, so Ultralytics will take scale s" in done.stdout
+    kept = (tmp_path / "my.yaml").read_bytes()
+    refused = run("ghost-yolo", "swap", "yolov8s-cls.yaml", "--where", "head", "-o", "my.yaml", ok=False)
+    assert refused.stderr.splitlines()[-1].startswith("ghost-yolo: Row 9 is Classify")
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "my.yaml").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    "name,scale,says",
+    [
+        ("yolov8-my.yaml", "", "yolo train model={}/yolov8s-my.yaml "),
+        ("yolov8-my.yaml", "x", "yolo train model={}/yolov8x-my.yaml "),
+        ("yolov8m-my.yaml", "x", "yolo train model={}/yolov8m-my.yaml "),
+        ("my.yaml", "", "will take scale the first in it"),
+    ],
+)
+def test_names_to_train_by(name: str, scale: str, says: str) -> None:
+    """The hint names a file that the host reads at the right scale."""
+    assert says.format("runs") in swapfile.how_to_train(Path("runs") / name, scale)
+    assert "rename" in swapfile.how_to_train(Path("exp3s/yolov8-my.yaml"), "")
+
+
+def test_a_light_head_stays_light() -> None:
+    """Loading weights with another number of classes does not put their full class branch into a light head."""
+    config = light(stock("v8/yolov8"), "head")
+    model, trained = host.build(config), host.build(stock("v8/yolov8") | {"nc": 80})
+    before = [(name, p.shape) for name, p in model.named_parameters()]
+
+    model.load({"model": trained}, verbose=False)
+
+    assert isinstance(model.model[-1], LightDetect)
+    assert [(name, p.shape) for name, p in model.named_parameters()] == before
+    torch.testing.assert_close(model.model[-1].cv2.state_dict(), trained.model[-1].cv2.state_dict())
+
+
+def test_a_light_model_fuses() -> None:
+    """The host's fuse() leaves no BN in a wholly swapped model and keeps its output."""
+    torch.manual_seed(0)
+    model, x = host.build(light(stock("11/yolo11"), "all")), torch.rand(1, 3, 64, 64)
+    before = model(x)[0]
+    model.fuse(verbose=False)
+
+    assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] == []
+    torch.testing.assert_close(model(x)[0], before, rtol=1e-3, atol=1e-3)
+
+
+def test_a_name_that_does_not_exist() -> None:
+    """A stock name that is mistyped is refused."""
+    with pytest.raises(ModelNameError, match=r"yolov8s-sge\.yaml"):
+        swapfile.swap("yolov8s-sge.yaml", "all", "C2f_Fire")
+
+
+@pytest.mark.slow
+def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
+    """A wholly swapped YAML trains under the stock command; its checkpoint loads safely and trains on with every tensor."""
+    mine = "yolo11n-seg-my.yaml"
+    run("ghost-yolo", "swap", "yolo11n-seg.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
+    source = shapes(tmp_path / "shapes", "segment")
+    words = (f"data={source}", "epochs=1", *SMALL)
+    run("yolo", "train", f"model={mine}", *words, *into(tmp_path, "a"))
+    last = tmp_path / "runs/a/weights/last.pt"
+    done = run("yolo", "train", f"model={last}", *words, *into(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
+    moved = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
+
+    assert "ghost_yolo.blocks.detect.LightSegment" in done.stdout
+    assert moved[0] == moved[1]
+    run("yolo", "export", f"model={last}", "format=onnx", "imgsz=64")
