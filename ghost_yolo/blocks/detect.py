@@ -86,8 +86,9 @@ class NarrowDetect(LightBranch, Detect):
     def __init__(self, nc: int = 80, *rest: Any) -> None:
         """Build the head; the arguments are the host's Detect's, which differ by release and come from the parser."""
         super().__init__(nc, *rest)
-        widths = [sequence[0].conv.in_channels for sequence in self.cv2]
-        box = self.cv2[0][0].conv.out_channels
+        branches: Any = self.cv2
+        widths = [branch[0].conv.in_channels for branch in branches]
+        box = branches[0][0].conv.out_channels
         classes = make_divisible(max(widths[0] // 2, min(nc, 100)), 16)
         self.cv2 = nn.ModuleList(_narrow(c1, box, 4 * self.reg_max) for c1 in widths)
         self.cv3 = nn.ModuleList(_narrow(c1, classes, nc) for c1 in widths)

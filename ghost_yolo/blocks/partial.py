@@ -36,13 +36,12 @@ class SpatialMixing(nn.Module):
                 f"{type(self).__name__}: n_div={n_div}; one of n_div channels is convolved: give 1 or more"
             )
         part = max(c // n_div, 1)
-        self.sizes = (part, c - part)
-        self.conv = nn.Conv2d(self.sizes[0], self.sizes[0], k, padding=k // 2, bias=False)
+        self.part = part
+        self.conv = nn.Conv2d(part, part, k, padding=k // 2, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the map with its first channels convolved."""
-        mixed, untouched = x.split(self.sizes, 1)
-        return torch.cat((self.conv(mixed), untouched), 1)
+        return torch.cat((self.conv(x[:, : self.part]), x[:, self.part :]), 1)
 
 
 class PartialConv(nn.Module):
