@@ -86,7 +86,7 @@ class NarrowDetect(LightBranch, Detect):
     def __init__(self, nc: int = 80, *rest: Any) -> None:
         """Build the head; the arguments are the host's Detect's, which differ by release and come from the parser."""
         super().__init__(nc, *rest)
-        branches: Any = self.cv2
+        branches: Any = self.get_submodule("cv2")
         widths = [branch[0].conv.in_channels for branch in branches]
         box = branches[0][0].conv.out_channels
         classes = make_divisible(max(widths[0] // 2, min(nc, 100)), 16)
