@@ -22,6 +22,7 @@ import torch
 import ultralytics
 from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.checks import check_version
 
 from ghost_yolo import blocks
@@ -196,12 +197,15 @@ def build(config: dict[str, Any]) -> Any:
     task = tasks.guess_model_task(config)
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
+    activation = Conv.default_act
     try:
         return getattr(tasks, MODELS[task])(config, verbose=False).eval()
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
         raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics: {error!r}") from error
+    finally:
+        Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
 
 
 def untrained(model: Any, seed: int) -> Any:

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck, GGhostStage, RegNetBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv, SqueezeExcite
 from ghost_yolo.blocks.ghostv2 import GhostConvV2
 from ghost_yolo.blocks.ghostv3 import GhostConvV3
 from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparable
+from ghost_yolo.blocks.partial import FasterBlock, PartialConv
 from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit, channel_shuffle
 from ghost_yolo.blocks.xception import C2f_XceptionBlock, SeparableConv, XceptionBlock
 
@@ -76,6 +78,35 @@ def test_depthwise_separable(c1: int, c2: int, k: int) -> None:
     """MobileNetV1's unit has c1*k^2 + 2*c1 + c1*c2 + 2*c2 parameters, and adds none to add its input."""
     assert parameters(DepthwiseSeparable(c1, c2, k)) == c1 * k**2 + 2 * c1 + c1 * c2 + 2 * c2
     assert parameters(DepthwiseSeparable(c1, c1, k, shortcut=True)) == parameters(DepthwiseSeparable(c1, c1, k))
+
+
+@pytest.mark.parametrize("c1,c2,k,n_div", [(32, 64, 3, 4), (7, 5, 3, 2), (3, 9, 5, 4)])
+def test_partial_conv(c1: int, c2: int, k: int, n_div: int) -> None:
+    """A partial convolution and its 1x1 have k^2 (c1/n_div)^2 + c1*c2 + 2*c2 parameters; at least one channel is convolved."""
+    part = max(c1 // n_div, 1)
+    unit = PartialConv(c1, c2, k, n_div=n_div)
+    x = torch.randn(1, c1, 5, 6)
+
+    assert parameters(unit) == k**2 * part**2 + c1 * c2 + 2 * c2
+    torch.testing.assert_close(unit.spatial(x)[:, part:], x[:, part:], rtol=0, atol=0)
+    assert parameters(FasterBlock(c1)) == 9 * max(c1 // 4, 1) ** 2 + 4 * c1**2 + 4 * c1
+
+
+@pytest.mark.parametrize("c1,c2,n,e", [(64, 128, 2, 0.25), (7, 10, 1, 0.5), (3, 2, 1, 0.25)])
+def test_narrow_elan(c1: int, c2: int, n: int, e: float) -> None:
+    """Two 1x1 to c = c2*e, n dense 3x3 of that width, a 1x1 of all parts: each convolution with its BN."""
+    c = max(int(c2 * e), 1)
+    expected = 2 * (c1 * c + 2 * c) + n * (9 * c * c + 2 * c) + (2 + n) * c * c2 + 2 * c2
+
+    assert parameters(NarrowELAN(c1, c2, n, e=e)) == expected
+
+
+def test_partial_conv_says_what_it_cannot_do() -> None:
+    """A stride or a share of none is refused, and the message says what would be right."""
+    with pytest.raises(ValueError, match="s must be 1"):
+        PartialConv(8, 8, 3, 2)
+    with pytest.raises(ValueError, match="give 1 or more"):
+        PartialConv(8, 8, n_div=0)
 
 
 @pytest.mark.parametrize("g", [1, 2, 3, 4, 8])

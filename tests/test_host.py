@@ -164,3 +164,13 @@ def test_whole_models_fuse(name: str) -> None:
 
     assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     torch.testing.assert_close(model(x)[0], before, rtol=1e-3, atol=1e-2)
+
+
+def test_an_activation_stays_in_its_model() -> None:
+    """A YAML's `activation:` does not reach the models that our commands build after it, as it does on older hosts."""
+    acts = []
+    for name in ("yolov8n-ghostfast", "yolov8n-ghost"):
+        config = host.read_yaml(path_of(name)) | {"scale": "n"}
+        acts.append(type(host.build(config).model[0].act))
+
+    assert acts == [nn.ReLU, nn.SiLU]

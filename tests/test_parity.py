@@ -12,6 +12,7 @@ from ghost_yolo.blocks.ghost import GhostBottleneck, GhostConv
 from ghost_yolo.blocks.ghostv2 import GhostBottleneckV2, GhostConvV2
 from ghost_yolo.blocks.ghostv3 import GatedGhostConvV3, GhostBottleneckV3, GhostConvV3, UngatedGhostBottleneckV3
 from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
+from ghost_yolo.blocks.partial import FasterBlock
 from ghost_yolo.blocks.xception import XceptionBlock
 
 timm = pytest.importorskip("timm.models.ghostnet")
@@ -124,3 +125,14 @@ def test_xception_block(c1: int, c2: int, reps: int, s: int, relu: bool, late: b
     theirs = Block(c1, c2, reps, s, start_with_relu=relu, grow_first=not late)
 
     hold_against(theirs, XceptionBlock(c1, c2, s, reps, relu=relu, late=late), c1, 17, 14)
+
+
+@pytest.mark.parametrize("c,n_div", [(40, 4), (16, 2), (15, 4)])
+def test_faster_block(c: int, n_div: int) -> None:
+    """FasterNet's block equals timm's, which registers the partial convolution last and has no layer scale."""
+    fasternet = pytest.importorskip("timm.models.fasternet")
+    torch.manual_seed(0)
+    theirs = fasternet.MLPBlock(c, n_div, 2.0, 0.0, 0.0)
+    theirs.mlp = theirs._modules.pop("mlp")
+
+    hold_against(theirs, FasterBlock(c, n_div), c, 9, 7)

@@ -2,13 +2,15 @@
 
 from ghost_yolo.blocks.backbone import Backbone
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
-from ghost_yolo.blocks.detect import HEADS
+from ghost_yolo.blocks.detect import HEADS, NarrowDetect
+from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.fire import C2f_Fire, Fire
 from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv
 from ghost_yolo.blocks.ghostv2 import C2f_GhostBottleneckV2
 from ghost_yolo.blocks.ghostv3 import C2f_GhostBottleneckV3
 from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparable
+from ghost_yolo.blocks.partial import C2f_FasterBlock, C2f_PartialConv, PartialConv
 from ghost_yolo.blocks.published import PublishedC2fGGhost, PublishedC2fGhost, PublishedC2fGhostV2
 from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit
 from ghost_yolo.blocks.xception import C2f_XceptionBlock, XceptionBlock
@@ -32,8 +34,13 @@ BLOCKS = (
     Block("CReLU", CReLU, like="Conv", paper="arXiv 1603.05201, section 2"),
     Block("C2f_CReLU", C2f_CReLU, like="C2f", paper="arXiv 1603.05201, section 2"),
     Block("Backbone", Backbone, like="Conv", paper="those of the networks, ghost_yolo.nets.table"),
+    Block("PartialConv", PartialConv, like="Conv", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_PartialConv", C2f_PartialConv, like="C2f", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_FasterBlock", C2f_FasterBlock, like="C2f", paper="arXiv 2303.03667, section 3.4"),
+    Block("NarrowELAN", NarrowELAN, like="C2f", paper="arXiv 2207.02696, section 4.1, narrow"),
     Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
     Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
+    Block("NarrowDetect", NarrowDetect, like="Detect", paper="none: one dense 3x3 a branch"),
     *(Block(head.__name__, head, like="Detect", paper="none: YOLO11's class branch") for head in HEADS),
 )

@@ -6,6 +6,7 @@ that a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host'
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import nn
@@ -31,8 +32,13 @@ class LightBranch:
         a new one of other width, and a light head would silently grow heavy.
         """
         branch = name in {"cv3", "one2one_cv3"} and isinstance(value, nn.ModuleList)
-        if not (branch and isinstance(value[0][0], Conv)):
+        if not (branch and self.is_full(value[0][0])):
             super().__setattr__(name, value)
+
+    @staticmethod
+    def is_full(first: nn.Module) -> bool:
+        """Return whether a class branch that starts with this layer is the older, full one."""
+        return isinstance(first, Conv)
 
 
 class LightMasks(LightBranch):
@@ -68,6 +74,36 @@ class LightPose(LightBranch, Pose):
 
 class LightOBB(LightBranch, OBB):
     """OBB with the depthwise class branch."""
+
+
+class NarrowDetect(LightBranch, Detect):
+    """Detect with one dense 3x3 in each branch, behind a 1x1 that narrows: dense, since depthwise is slow in INT8.
+
+    The box branch is of the host's width; the class branch of half the width of P3 or the number of classes, whichever is
+    more, as a multiple of 16.
+    """
+
+    def __init__(self, nc: int = 80, *rest: Any) -> None:
+        """Build the head; the arguments are the host's Detect's, which differ by release and come from the parser."""
+        super().__init__(nc, *rest)
+        branches: Any = self.get_submodule("cv2")
+        widths = [branch[0].conv.in_channels for branch in branches]
+        box = branches[0][0].conv.out_channels
+        classes = make_divisible(max(widths[0] // 2, min(nc, 100)), 16)
+        self.cv2 = nn.ModuleList(_narrow(c1, box, 4 * self.reg_max) for c1 in widths)
+        self.cv3 = nn.ModuleList(_narrow(c1, classes, nc) for c1 in widths)
+        if getattr(self, "one2one_cv2", None) is not None:
+            self.one2one_cv2, self.one2one_cv3 = copy.deepcopy(self.cv2), copy.deepcopy(self.cv3)
+
+    @staticmethod
+    def is_full(first: nn.Module) -> bool:
+        """Return whether a class branch that starts with this layer is the host's full one."""
+        return isinstance(first, Conv) and first.conv.kernel_size != (1, 1)
+
+
+def _narrow(c1: int, c: int, c2: int) -> nn.Sequential:
+    """Return a branch: 1x1 to width c, 3x3, and the 1x1 that predicts."""
+    return nn.Sequential(Conv(c1, c), Conv(c, c, 3), nn.Conv2d(c, c2, 1))
 
 
 HEADS: tuple[type[nn.Module], ...] = (LightDetect, LightSegment, LightPose, LightOBB)
