@@ -144,8 +144,8 @@ class C2f_FasterBlock(C2fShell):
     It computes y = x + Q(P([F(x1), x2])), F a dense 3x3 on the quarter x1 of the channels, P widening twice and Q
     coming back. With p = c // 4, an inner block of width c has `9*p*p + 4*c*c + 4*c` parameters.
 
-    Use it where the paper does, as a whole stage of its network; in a C2f its wide 1x1 pair costs half of what the dense
-    3x3 pair of a stock block does.
+    Use it where the paper does, as a whole stage of its network; in a C2f its wide 1x1 pair still costs a quarter of the dense
+    3x3 pair of a stock block.
     """
 
     def __init__(
