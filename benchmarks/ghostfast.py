@@ -1,0 +1,101 @@
+"""What was tried on the way to `cfg/yolov8-ghostfast.yaml`: one change after the other, timed against stock YOLOv8s.
+
+    python benchmarks/ghostfast.py [-o FILE.json] [words of `ghost-yolo bench`, as --rounds 10 --runtimes onnx]
+
+Writes the candidates as YAMLs into a temporary folder and hands them to `ghost-yolo bench`. Not a test: times depend on the
+machine. Needs the extras `export` and `openvino`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from ultralytics.utils import ROOT
+
+from ghost_yolo.cli import main
+from ghost_yolo.models import path_of
+from ghost_yolo.swap import Config, plan, swapped
+
+RELU, HARDSWISH, SILU = "torch.nn.ReLU()", "torch.nn.Hardswish()", None
+
+
+def load(file: Path) -> Config:
+    """Return the content of a model YAML."""
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+STOCK = load(ROOT / "cfg" / "models" / "v8" / "yolov8.yaml")
+FAST = load(path_of("yolov8s-ghostfast").with_name("yolov8-ghostfast.yaml"))
+
+
+def stock(activation: str | None = SILU, width: float = 0.5) -> Config:
+    """Return stock YOLOv8s, with another activation or width."""
+    return STOCK | {"activation": activation, "scales": {"s": [0.33, width, 1024]}}
+
+
+def light(block: str, where: str = "all", head: str | None = None, activation: str | None = SILU) -> Config:
+    """Return YOLOv8s with a block in all C2f of a part, and a head."""
+    config = swapped(stock(activation), plan(STOCK, where, block))
+    last = config["head"][-1]
+    return config | {"head": [*config["head"][:-1], [*last[:2], head or last[2], last[3]]]}
+
+
+def fast(activation: str | None = RELU, head: str = "ghost_yolo.NarrowDetect", e: float = 0.25) -> Config:
+    """Return ghostfast with another activation, head or width of its parts."""
+
+    def row(old: list) -> list:
+        if old[2] != "ghost_yolo.NarrowELAN":
+            return old
+        c2, shortcut = [*old[3], False][:2]
+        return [*old[:3], [c2, shortcut, 1, e]]
+
+    body = [row(old) for old in FAST["head"][:-1]]
+    last = [*FAST["head"][-1][:2], head, FAST["head"][-1][3]]
+    return FAST | {
+        "activation": activation,
+        "scales": {"s": FAST["scales"]["s"]},
+        "backbone": [row(old) for old in FAST["backbone"]],
+        "head": [*body, last],
+    }
+
+
+NARROW = "ghost_yolo.NarrowDetect"
+CANDIDATES: dict[str, Callable[[], Config]] = {
+    "stock": stock,
+    "stock-relu": lambda: stock(RELU),
+    "stock-hardswish": lambda: stock(HARDSWISH),
+    "ghost-backbone": lambda: light("C2f_GhostBottleneck", "backbone"),
+    "ghost-all": lambda: light("C2f_GhostBottleneck"),
+    "ghost-all-relu": lambda: light("C2f_GhostBottleneck", activation=RELU),
+    "partial-all": lambda: light("C2f_PartialConv"),
+    "partial-all-narrowhead-relu": lambda: light("C2f_PartialConv", head=NARROW, activation=RELU),
+    "elan-stockhead-relu": lambda: fast(head="Detect"),
+    "elan-dwhead-relu": lambda: fast(head="ghost_yolo.LightDetect"),
+    "elan-narrowhead-silu": lambda: fast(SILU),
+    "elan-wide-narrowhead-relu": lambda: fast(e=0.375),
+    "ghostfast": fast,
+    "narrow28-relu": lambda: stock(RELU, 0.28125),
+    "narrow31-relu": lambda: stock(RELU, 0.3125),
+    "narrow31-silu": lambda: stock(SILU, 0.3125),
+    "narrow34-relu": lambda: stock(RELU, 0.34375),
+}
+
+
+def run(words: list[str]) -> None:
+    """Write the candidates and time them beside the host's own ghost model."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for name, make in CANDIDATES.items():
+            files.append(Path(folder) / f"yolov8s-{name}.yaml")
+            config = {key: value for key, value in make().items() if value is not None}
+            files[-1].write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        sys.argv = ["ghost-yolo", "bench", *map(str, files), "yolov8s-ghost.yaml", *words]
+        main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
