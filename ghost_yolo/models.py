@@ -118,13 +118,20 @@ def resolve(name: str) -> tuple[Path, str]:
     Raises:
         ModelNameError: If there is no such file, or it has several scales and its name does not say which.
     """
-    file = find_yaml(name)
+    file = find_yaml(name) or _packaged_file(name)
     if file is None:
         raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
     scales = _scales_in(file)
     if len(scales) > 1 and scale_of(name) not in scales:
         require_scale(name)
     return file, scale_of(name) or "".join(scales[:1])
+
+
+def _packaged_file(name: str) -> Path | None:
+    """Return the packaged family of a name such as `cfg/yolov8s-ghost.yaml`, which is no file outside a checkout."""
+    path = Path(name)
+    family = packaged().get(without_scale(path.name.removesuffix(".yaml")))
+    return family.path if family and family.is_model and path.parent in (Path(), Path("cfg")) else None
 
 
 def require_scale(name: str | Path) -> None:

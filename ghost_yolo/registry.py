@@ -47,14 +47,13 @@ class UnknownBlockError(UserError, KeyError):
         return str(self.args[0])
 
 
-def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str]) -> UnknownBlockError:
-    """Say which word is unknown, which known one is nearest, and what exists."""
+def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> UnknownBlockError:
+    """Say which word is unknown, which known one is nearest, and what exists; the host's words only where they count."""
     import difflib
 
-    ours = sorted(ours)
+    ours, hosts = sorted(ours), [*hosts]
     close = difflib.get_close_matches(word, [*ours, *hosts], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UnknownBlockError(
-        f"Unknown block {word!r} in the model YAML.{hint} Words of ghost_yolo: {', '.join(ours)}; "
-        "every other word must be one of the installed Ultralytics'."
-    )
+    rest = "; every other word must be one of the installed Ultralytics'" if hosts else ""
+    where = " in the model YAML" if hosts else ""
+    return UnknownBlockError(f"Unknown block {word!r}{where}.{hint} Words of ghost_yolo: {', '.join(ours)}{rest}.")

@@ -115,8 +115,11 @@ def _nothing(config: Config, where: str) -> str:
     rows = rows_of(config)
     last, word = len(rows) - 1, rows[-1][2]
     if where != "head":
-        part = "model" if where == "all" else where
-        return f"No row of the {part} is a C2f or a C3k2; it has {', '.join(dict.fromkeys(row[2] for row in rows))}"
+        parts = {"backbone": config["backbone"], "neck": config["head"][:-1], "all": rows}
+        held = (
+            ", ".join(dict.fromkeys(row[2] for row in parts[where])) or f"no row before the head (row {last}, {word})"
+        )
+        return f"No row of the {'model' if where == 'all' else where} is a C2f or a C3k2; it has {held}"
     if word in LIGHT or word in LIGHT.values():
         return f"Row {last}, {word}, has the depthwise class branch already; swap the backbone, the neck or all"
     return f"Row {last} is {word}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"
@@ -130,12 +133,12 @@ def block_named(word: str) -> Block:
         SwapError: If its row is not like a C2f's.
     """
     like = [block for block in BLOCKS if block.like == "C2f"]
+    known = [block.word for block in like if not block.word.startswith("Published")]  # those are no blocks to build on
     block = next((block for block in BLOCKS if word in (block.word, block.qualified)), None)
     if block is None:
-        raise unknown_block(word, [block.word for block in like], [])
+        raise unknown_block(word, known)
     if block not in like:
-        known = ", ".join(block.word for block in like)
-        raise SwapError(f"{word} takes the place of a {block.like}, not of a C2f or C3k2. These do: {known}")
+        raise SwapError(f"{word} takes the place of a {block.like}, not of a C2f or C3k2. These do: {', '.join(known)}")
     return block
 
 

@@ -11,7 +11,7 @@ import yaml
 from ultralytics.utils.torch_utils import get_num_params
 
 from ghost_yolo import host
-from ghost_yolo.models import ModelNameError, find_yaml, scale_of, with_scale, without_scale
+from ghost_yolo.models import ModelNameError, resolve, scale_of, with_scale, without_scale
 from ghost_yolo.report.measure import gflops, quiet
 from ghost_yolo.swap import LIGHT, Config, SwapError, is_newer, plan, rows_of, swapped
 
@@ -25,7 +25,7 @@ class Swapped:
 
     Attributes:
         text: Its content as written to a file.
-        scale: The scale that was asked for, "" where the name said none.
+        scale: The scale that was asked for, "" where the YAML has none.
         figures: What it costs beside the old one.
     """
 
@@ -38,27 +38,27 @@ def swap(name: str, where: str, block: str | None = None) -> Swapped:
     """Put a light block into the rows of one part of a model YAML.
 
     Args:
-        name: A file of the user's or ours, or a bare name, which is the host's; with or without a scale letter.
+        name: A file of the user's or ours, or a bare name, which is the host's; with its scale letter where it has scales.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.swap.slots`.
         block: The word for the C2f and C3k2 rows.
 
     Raises:
-        ModelNameError: If there is no such file.
+        ModelNameError: If there is no such file, or it has several scales and its name does not say which.
         ModelError: If the YAML before or after cannot be built.
         SwapError: If there is no row to swap, or swapping it would change another.
         UnknownBlockError: If there is no such block.
     """
-    file = find_yaml(name) if name.endswith((".yaml", ".yml")) else None
-    if file is None:
-        raise ModelNameError(f"{name} is no model YAML that exists; give a file, or Ultralytics' as yolov8s-seg.yaml")
+    if not name.endswith((".yaml", ".yml")):
+        raise ModelNameError(f"{name} is no model YAML; give a file, or Ultralytics' as yolov8s-seg.yaml")
+    file, scale = resolve(name)
     host.read_yaml(file)  # its errors are better than ours
     text = file.read_text(encoding="utf-8-sig")
     old = yaml.safe_load(text)
     new = swapped(old, plan(old, where, block))
-    scale = scale_of(name) or ""
     figures = compared(old, new, Path(name).name, scale)
     first = f"{file.name} after `ghost-yolo swap --where {where}`; all other rows, and every index, are as before."
-    header = "".join(f"# {line}\n" for line in [first, *changes(old, new)])
+    moved = [f"Scale {scale}, the one that was asked for, stands first in `scales`."] if scale else []
+    header = "".join(f"# {line}\n" for line in [first, *changes(old, new), *moved])
     return Swapped(scale_first(header + rewritten(text, old, new), scale), scale, figures)
 
 
@@ -153,13 +153,12 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
         ModelError: If one cannot be built.
         SwapError: If a row that was not swapped, or the task, is not what it was.
     """
-    scale = scale or next(iter(old.get("scales") or {}), "")
     with quiet():
         before, after = (host.build(config | {"scale": scale, "yaml_file": name}) for config in (old, new))
     _hold_the_rest(before, after, rows_of(old), rows_of(new))
     (p, f), (q, g) = [(get_num_params(model), gflops(model, IMGSZ)) for model in (before, after)]
     return (
-        f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}: "
+        f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}, unfused: "
         f"{p} -> {q} parameters ({q / p - 1:+.1%}), {f:.2f} -> {g:.2f} GFLOPs ({g / f - 1:+.1%})"
     )
 
@@ -177,13 +176,15 @@ def _hold_the_rest(before: Any, after: Any, old: list[list[Any]], new: list[list
 
 
 def how_to_train(out: Path, scale: str) -> str:
-    """Say under which name to train a written YAML so that the host takes the scale that is meant."""
-    stem = with_scale(out.stem, scale or "s")
-    if scale_of(out) is not None:
+    """Say under which name to train a written YAML so that the host takes the scale that is meant, "" where it has one."""
+    stem = with_scale(out.stem, scale)
+    if scale_of(out) is not None or not scale:
         return f"train it: yolo train model={out} data=..."
     if stem == out.stem:  # no yolov8 or the like in it
-        taken = f"{scale}, which stands first in it" if scale else "the first in it"
-        return f"{out.name} has no scale letter, so Ultralytics will take scale {taken}; a name such as yolov8-my.yaml takes all"
+        taken = f"scale {scale}, which stands first in it"
+        return (
+            f"{out.name} has no scale letter, so Ultralytics will take {taken}; a name such as yolov8-my.yaml takes all"
+        )
     named = out.with_name(f"{stem}{out.suffix}")
     if without_scale(str(named)) == str(out):
         return f"train it: yolo train model={named} data=... (its letter says the scale)"

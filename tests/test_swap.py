@@ -328,7 +328,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
         ("yolov8-my.yaml", "", "yolo train model={}/yolov8s-my.yaml "),
         ("yolov8-my.yaml", "x", "yolo train model={}/yolov8x-my.yaml "),
         ("yolov8m-my.yaml", "x", "yolo train model={}/yolov8m-my.yaml "),
-        ("my.yaml", "", "will take scale the first in it"),
+        ("my.yaml", "", "train it: yolo train model=my.yaml"),
     ],
 )
 def test_names_to_train_by(name: str, scale: str, says: str) -> None:

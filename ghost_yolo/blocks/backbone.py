@@ -56,6 +56,11 @@ class Backbone(nn.Module):
         place = LEVELS.index(level)
         _check_channels(c1, c2, network, place, width)
         net = entry.make(num_classes=1, width=width)
+        if net.channels[place] > c2:  # its groups round up further than the host does
+            raise ValueError(
+                f"P{level} of {network} has {net.channels[place]} channels at width {width}, more than the {c2} that "
+                "Ultralytics records for this row: give another width, a multiple of 0.25 say"
+            )
         self.network, self.level, self.width = network, level, width
         self.m = net.levels()[place]
         self.taken = net.channels[place - 1] if place else c1

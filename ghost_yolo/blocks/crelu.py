@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.blocks.shell import C2fShell, check_channels, check_ungrouped
+from ghost_yolo.blocks.shell import C2fShell, check_channels, check_kernel, check_ungrouped
 
 
 class CReLU(nn.Module):
@@ -33,10 +33,11 @@ class CReLU(nn.Module):
             shortcut: Add the input where shape and width are kept.
 
         Raises:
-            ValueError: If c2 is below 2.
+            ValueError: If c2 is below 2, k is even or s is below 1.
         """
         super().__init__()
         check_channels(type(self).__name__, c2)
+        check_kernel(type(self).__name__, k, s)
         self.c2 = c2
         self.conv = Conv(c1, (c2 + 1) // 2, k, s, act=False)
         # One dimension each: the host's optimizers take matrices for weights of layers

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.blocks.pooled import PooledConv
-from ghost_yolo.blocks.shell import C2fShell, check_channels
+from ghost_yolo.blocks.shell import C2fShell, check_channels, check_ungrouped
 
 RATIO = 0.5  # share of the stage's channels that is made cheaply
 NARROWED = 0.75  # group width on the remaining channels, as a share of the stage's
@@ -137,6 +137,5 @@ class C2f_GGhostBottleneck(C2fShell):
         Raises:
             ValueError: If g is not 1 or a stage cannot be built.
         """
-        if g != 1:
-            raise ValueError(f"{type(self).__name__}: g={g}; G-Ghost is grouped by width: leave g at 1 and give gw")
+        check_ungrouped(type(self).__name__, g, "G-Ghost is grouped by width, gw")
         super().__init__(c1, c2, n, lambda c: GGhostStage(c, c, blocks, 1, gw, shortcut), e)

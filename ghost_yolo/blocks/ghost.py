@@ -175,7 +175,7 @@ class C2f_GhostBottleneck(C2fShell):
     Each Ghost module computes y = [p, D(p)] with p = P(x), P making half of the maps and D one more from each of them.
     With i = c / 2, an inner block of width c has `2 * (c*i + 2*i) + 2 * (9*i + 2*i)` parameters.
 
-    Use it as the plain first choice: ordinary convolutions, a concatenation, an addition, and nothing else.
+    Use it as the plain first choice: 1x1 and depthwise convolutions, a concatenation, an addition, and nothing else.
     """
 
     bottleneck: type[GhostBottleneck] = GhostBottleneck

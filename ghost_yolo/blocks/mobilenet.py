@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.blocks.shell import C2fShell, check_ungrouped
+from ghost_yolo.blocks.shell import C2fShell, check_kernel, check_ungrouped
 
 
 class DepthwiseSeparable(nn.Module):
@@ -38,8 +38,12 @@ class DepthwiseSeparable(nn.Module):
             s: Its stride.
             shortcut: Add the input where shape and width are kept, which the paper does not.
             act: Type of the activation.
+
+        Raises:
+            ValueError: If k is even or s is below 1.
         """
         super().__init__()
+        check_kernel(type(self).__name__, k, s)
         self.dw = Conv(c1, c1, k, s, g=c1, act=act(inplace=True))
         self.pw = Conv(c1, c2, act=act(inplace=True))
         self.add = shortcut and c1 == c2 and s == 1

@@ -47,6 +47,12 @@ def check_channels(name: str, c2: int) -> None:
         raise ValueError(f"{name}: c2={c2}; it makes part of its channels from the others, so c2 must be at least 2")
 
 
+def check_kernel(name: str, k: int, s: int) -> None:
+    """Raise a ValueError for a kernel that has no middle or a stride that is none."""
+    if k < 1 or k % 2 == 0 or s < 1:
+        raise ValueError(f"{name}: k={k}, s={s}; the kernel must be odd and the stride at least 1")
+
+
 def check_ungrouped(name: str, g: int, why: str) -> None:
     """Raise a ValueError for groups asked of a block that cannot take them, and say why it cannot."""
     if g != 1:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.blocks.shell import C2fShell, check_ungrouped
+from ghost_yolo.blocks.shell import C2fShell, check_kernel, check_ungrouped
 
 
 class SeparableConv(nn.Module):
@@ -59,9 +59,10 @@ class XceptionBlock(nn.Module):
             late: Change the width in the last convolution, as the exit flow does, and not in the first.
 
         Raises:
-            ValueError: If reps is below 1.
+            ValueError: If reps or s is below 1.
         """
         super().__init__()
+        check_kernel(type(self).__name__, 3, s)
         if reps < 1:
             raise ValueError(f"{type(self).__name__}: reps={reps}; a block has separable convolutions: give at least 1")
         widths = [c1] * reps + [c2] if late else [c1] + [c2] * reps
@@ -87,8 +88,8 @@ class C2f_XceptionBlock(C2fShell):
     It computes y = x + P(D(relu(...))), a ReLU and a separable convolution three times. An inner block of width c has
     `3 * (9*c + c*c + 2*c)` parameters.
 
-    Use it where more depth is wanted at a third of the slot's cost; the input itself passes from block to block,
-    rectified nowhere.
+    Use it where more depth is wanted at less cost; with a shortcut the input itself passes from block to block, rectified
+    nowhere.
     """
 
     def __init__(

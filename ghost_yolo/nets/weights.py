@@ -1,7 +1,8 @@
 """Weights of timm's and torchvision's networks in ours, without either library.
 
-Our networks register the same tensors in the same order under names of their own, so the order is the map; shapes and the
-kind of each tensor (weight, bias, running_mean, ...) are checked, so that a wrong order is an error and never a wrong network.
+Our networks register the same tensors in the same order under names of their own, so the order is the map. The shape and the
+kind of each tensor (weight, bias, running_mean, ...) are checked; two equal layers that changed places would not be noticed, so
+give what the library's own `state_dict()` returns.
 """
 
 from __future__ import annotations
