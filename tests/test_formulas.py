@@ -252,7 +252,7 @@ def test_units_leave_their_input_alone(make: Callable[[int, int], nn.Module]) ->
         (lambda: GGhostStage(8, 8, blocks=2), "blocks=2.*at least 3"),
         (lambda: GGhostStage(8, 8, gw=0), "gw=0"),
         (lambda: RegNetBottleneck(8, 21, gw=8), "gw=8 does not divide c2=21 .*gw=7 does"),
-        (lambda: C2f_GGhostBottleneck(8, 8, g=2), "g=2.*give gw"),
+        (lambda: C2f_GGhostBottleneck(8, 8, g=2), "g=2.*by width, gw"),
         (lambda: C2f_GGhostBottleneck(8, 8, blocks=2), "blocks=2"),
         (lambda: C2f_DepthwiseSeparable(8, 8, g=2), "g=2.*leave g at 1"),
         (lambda: ShuffleUnit(24, 32, g=3), "g=3 does not divide the 24 and 32 channels; 1, 2, 4, 8 would do"),

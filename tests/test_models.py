@@ -27,7 +27,7 @@ from ghost_yolo.report.measure import Row, from_yaml, measure
 FAMILIES = [item for item in packaged().values() if item.is_model]
 OURS = [item for item in FAMILIES if item.path.parent.name == "cfg"]
 WHOLE = [item for item in OURS if "ghost_yolo.Backbone" in item.path.read_text(encoding="utf-8")]  # networks
-SHELLS = [item for item in OURS if item not in WHOLE]
+SHELLS = [item for item in OURS if "ghost_yolo.C2f_" in item.path.read_text(encoding="utf-8")]  # stock but for the C2f
 LINE = re.compile(r"^(  (?P<scale>[nsmlx]): \[[^]]*\])(?P<comment>.*)$", re.MULTILINE)
 EXPENSIVE = "mlx"
 

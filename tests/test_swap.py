@@ -177,7 +177,7 @@ def test_every_c2f_like_block_fits(block: Any) -> None:
         (small([-1, "2", "C2f", [8]]), "all", "C2f_Fire", r"Row 1 is .*'2'.*\[-1, 3, C2f, \[128\]\]"),
         (small([-1, 1, "C2f", []]), "all", "C2f_Fire", r"Row 1, C2f with \[\]: right is c2, shortcut, g, e"),
         (small([-1, 1, "C2f", [8, 1, 1, 1, 9]]), "all", "C2f_Fire", r"Row 1, C2f with .*right is c2, shortcut, g, e"),
-        (small(), "backbone", "C2f_Fire", "No row of the backbone is a C2f or a C3k2; it has Conv, Detect"),
+        (small(), "backbone", "C2f_Fire", "No row of the backbone is a C2f or a C3k2; it has Conv$"),
         (small(), "all", "C2f_Fire", "No row of the model is a C2f or a C3k2; it has Conv, Detect"),
         (small() | {"head": []}, "all", "C2f_Fire", "`head:` has no row"),
         (small([-1, 1, "C3k2", [8]]), "head", None, "Row 2, Detect, has the depthwise class branch already"),
@@ -277,8 +277,8 @@ def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name,content,says",
     [
-        ("none.yaml", None, "no model YAML that exists"),
-        ("best.pt", "x", "no model YAML that exists"),
+        ("none.yaml", None, "does not exist"),
+        ("best.pt", "x", "is no model YAML"),
         ("list.yaml", "- 1\n", "is not a model YAML"),
         ("broken.yaml", "backbone: [", "is not a model YAML"),
         ("data.yaml", "train: images\n", "no `backbone:` and `head:` lists"),
@@ -325,16 +325,16 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name,scale,says",
     [
-        ("yolov8-my.yaml", "", "yolo train model={}/yolov8s-my.yaml "),
+        ("yolov8-my.yaml", "", "yolo train model={}/yolov8-my.yaml "),
         ("yolov8-my.yaml", "x", "yolo train model={}/yolov8x-my.yaml "),
         ("yolov8m-my.yaml", "x", "yolo train model={}/yolov8m-my.yaml "),
-        ("my.yaml", "", "train it: yolo train model=my.yaml"),
+        ("my.yaml", "", "train it: yolo train model={}/my.yaml "),
     ],
 )
 def test_names_to_train_by(name: str, scale: str, says: str) -> None:
     """The hint names a file that the host reads at the right scale."""
     assert says.format("runs") in swapfile.how_to_train(Path("runs") / name, scale)
-    assert "rename" in swapfile.how_to_train(Path("exp3s/yolov8-my.yaml"), "")
+    assert "rename" in swapfile.how_to_train(Path("exp3s/yolov8-my.yaml"), "s")
 
 
 def test_a_light_head_stays_light() -> None:
