@@ -152,7 +152,7 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
 
 def deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[Entry]:
     """Count, at one scale, the stock model, the host's own Ghost model and all of ours, fused; nothing is weighed."""
-    makers = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
+    makers: list[Callable[[], Subject]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
     base, *rows = (count(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))
     return [_against(row, base) for row in (base, *rows)]
 

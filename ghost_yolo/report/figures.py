@@ -6,9 +6,11 @@ import io
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -77,7 +79,8 @@ def scales_figure(changes: dict[str, dict[str, float]], what: str) -> Figure:
         for place, letter in enumerate(scales):
             shift = (place - (len(scales) - 1) / 2) * 0.15
             points = [(row[letter], line + shift) for line, row in enumerate(changes.values()) if letter in row]
-            axes.scatter(*zip(*points, strict=True), s=18, color=SCALES[letter], label=letter)
+            parts, lines = zip(*points, strict=True)
+            axes.scatter(parts, lines, s=18, color=SCALES[letter], label=letter)
         _parts_axis(axes, list(changes), [value for row in changes.values() for value in row.values()])
         axes.set_xlabel(f"{what} / stock's of the same scale")
         _legend_above(figure, len(scales))
@@ -133,7 +136,8 @@ def scatter(
         line = sorted(point[:2] for point in points if point[3])
         if len(line) > 1:
             axes.plot(*zip(*line, strict=True), color=STOCK, linewidth=1.2, alpha=0.7, zorder=1)
-        for (across, up, _, stock), (low, high) in zip(points, whiskers or [(p[1], p[1]) for p in points], strict=True):
+        ends = list(whiskers) or [(up, up) for _, up, *_ in points]
+        for (across, up, _, stock), (low, high) in zip(points, ends, strict=True):
             colour = STOCK if stock else LIGHT
             axes.errorbar(across, up, [[up - low], [high - up]], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
             axes.scatter(across, up, s=32, color=colour, marker="s" if stock else "o", zorder=2)
@@ -143,29 +147,45 @@ def scatter(
         if low_is_zero:
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
-        _label(figure, axes, points)
+        upright = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
+        _label(figure, axes, points, [*pairwise(line), *upright])
     return figure
 
 
-def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
-    """Write each label at the nearest free place around its point, with a thin line to it where that is not beside it."""
+def _label(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[tuple[float, float, str, bool]],
+    pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+) -> None:
+    """Write each label at the nearest free place around its point, with a thin line to it where that is not beside it.
+
+    Args:
+        figure: The figure; its layout is fixed by this.
+        axes: The plot.
+        points: Across, up, label, and whether it is a stock model.
+        pairs: Both ends of each line that no label may cover.
+    """
     figure.draw_without_rendering()  # fixes the layout, and with it the places
     figure.set_layout_engine("none")
-    frame = axes.get_window_extent()
-    spots = [axes.transData.transform(point[:2]) for point in points]
+    frame, to_points = axes.get_window_extent(), 72 / figure.dpi
+    spots = [tuple(axes.transData.transform(point[:2])) for point in points]
+    between = [axes.transData.transform(np.linspace(start, end, 60)) for start, end in pairs]
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
-    for (across, up, text, stock), (x, y) in sorted(
-        zip(points, map(tuple, spots), strict=True), key=lambda pair: -pair[1][1]
-    ):
-        note = axes.annotate(text, (across, up), fontsize=8.5, color=STOCK if stock else LIGHT)
-        size = note.get_window_extent()
-        ring, box = _place(x, y, size.width, size.height, taken, frame)
-        taken.append(box)
-        note.set_visible(False)
-        axes.annotate(
-            text, (across, up), (box.x0, box.y0), textcoords="figure pixels", fontsize=8.5, color=STOCK if stock else LIGHT,
-            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 4} if ring > 1 else None,
+    taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
+    for (across, up, text, stock), (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[1][1]):
+        note = axes.annotate(
+            text, (across, up), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK if stock else LIGHT,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "relpos": (0.5, 0.5), "shrinkB": 4},
         )  # fmt: skip
+        size = axes.text(across, up, text, fontsize=8.5)  # without the line, for its size
+        extent = size.get_window_extent()
+        size.remove()
+        ring, box = _place(x, y, extent.width, extent.height, taken, frame)
+        taken.append(box)
+        note.set_position(((box.x0 - x) * to_points, (box.y0 - y) * to_points))
+        if ring == 1 and note.arrow_patch is not None:
+            note.arrow_patch.set_visible(False)
 
 
 def _place(x: float, y: float, width: float, height: float, taken: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:

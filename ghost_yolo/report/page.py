@@ -220,16 +220,16 @@ def accuracy_section(found: Found) -> Section:
     """Return accuracy against GFLOPs and time, one figure for each task and axis."""
     names = labels([record.model for record in found.trained])
     blocks: list[Picture | Table] = []
-    for number_, (task, records) in enumerate(words.by_task(found.trained).items(), 1):
+    for task_number, (task, records) in enumerate(words.by_task(found.trained).items(), 1):
         for place, (axis, across) in enumerate(words.axes(found, records).items(), 1):
             points, ends = words.accuracy_points(records, across, names)
             drawn = figures.scatter(points, axis, "mAP50-95", ends)
             alt = f"Scatter of mAP50-95 against {axis}, {len(points)} models, {task}. The table has the figures."
             caption = f"{task}. Whiskers: the record's interval, or least and most over seeds. Squares and line: stock."
-            blocks.append(Picture(f"accuracy-{number_}-{place}", drawn, alt, caption))
+            blocks.append(Picture(f"accuracy-{task_number}-{place}", drawn, alt, caption))
         blocks.append(Table(task, ["model", "seed", "mAP50-95", "interval", "mAP50"], [accuracy_cells(r, names) for r in records]))  # fmt: skip
-    conditions = [f"{names[record.model]}, seed {record.seed}: {record.conditions}" for record in found.trained]
-    return Section("accuracy", "Accuracy", ["The records given, as their runs wrote them."], conditions, blocks)
+    terms = {f"{names[record.model]}, {record.task}, seed {record.seed}": record.conditions for record in found.trained}
+    return Section("accuracy", "Accuracy", ["The records given, as their runs wrote them."], [], blocks, terms)
 
 
 def accuracy_cells(record: Trained, names: dict[str, str]) -> list[str]:

@@ -38,7 +38,7 @@ def published(result: Comparison) -> str:
     """Say whether the published figures are reproduced."""
     verdicts = [holds for entry in result.entries for holds in entry.match.values()]
     return (
-        f"{sum(verdicts)} of the {len(verdicts)} figures of the published table are reproduced. Its light models are of "
+        f"{sum(verdicts)} of the {len(verdicts)} figures of the published table are reproduced (kb within 2 %). Its light models are of "
         "scale n, its YOLOv8 of scale s: what it shows is mostly the scale, not the blocks."
     )
 
@@ -49,7 +49,7 @@ def scales(found: dict[str, list[Entry]]) -> str:
     ghost = gflops["ghost"].values()
     means = {name: mean(values.values()) for name, values in gflops.items()}
     lightest, heaviest = min(means, key=lambda name: means[name]), [name for name in means if means[name] > 0]
-    more = f" Heavier than stock: {', '.join(heaviest)}." if heaviest else ""
+    more = f" Heavier than stock on average: {', '.join(heaviest)}." if heaviest else ""
     return (
         f"Like for like, the Ghost shell changes GFLOPs by {max(ghost):+.0f} % to {min(ghost):+.0f} % (scales "
         f"{', '.join(found)}); the lightest model is {lightest} with {means[lightest]:+.0f} % on average.{more}"
@@ -87,9 +87,9 @@ def time(group: Group) -> list[str]:
 def said(row: Timed, first: Timed, names: dict[str, str]) -> str:
     """Return a model with its part of the time and of the GFLOPs."""
     share = row.gflops_part(first)
-    gflops = f" for {share:.0%} of the GFLOPs" if share else ""
+    gflops = f" for {100 * share:.0f} % of the GFLOPs" if share else ""
     gain = f", realised gain {row.realised_gain:.2f}" if row.realised_gain else ""
-    return f"{names[row.model]} ({row.ratio:.0%} of the time{gflops}{gain})"
+    return f"{names[row.model]} ({100 * (row.ratio or 0):.0f} % of the time{gflops}{gain})"
 
 
 def slug(text: str) -> str:
@@ -112,7 +112,7 @@ def axes(found: Found, records: Sequence[Trained]) -> dict[str, dict[str, float]
     for bench in found.benches:
         for group in bench.groups:
             timed = {row.model: row.median_ms for row in group.rows if row.median_ms}
-            choices[f"milliseconds, {group.title}, {group.sizes}"] = timed
+            choices[f"milliseconds, {bench.prefix}{group.title}"] = timed
     models = {record.model for record in records}
     return {title: values for title, values in choices.items() if len(models & set(values)) > 1}
 
