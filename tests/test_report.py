@@ -143,16 +143,20 @@ def test_labels_tell_models_apart() -> None:
     ]
 
 
-def test_no_label_covers_another() -> None:
-    """Twenty-five models of nearly one cost: no label lies on another one or leaves the plot."""
-    points = [(23 + n % 5 * 0.2, 100 + n // 5 * 2.0, f"yolov8s-family{n}", n == 0) for n in range(25)]
+@pytest.mark.parametrize("count", [8, 25])
+def test_no_label_covers_another(count: int) -> None:
+    """Models of nearly one cost: no label lies on another one or leaves the plot, and every name can be read."""
+    points = [(23 + n % 5 * 0.2, 100 + n // 5 * 0.5, f"yolov8s-family{n}", n == 0) for n in range(count)]
     figure = figures.scatter(points, "GFLOPs", "ms")
-    notes = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
     figure.draw_without_rendering()
+    notes = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
     boxes = [Text.get_window_extent(note) for note in notes]  # an annotation's own would hold its line too
     frame = figure.axes[0].get_window_extent()
+    written = " ".join(
+        text.get_text() for text in [*notes, *(text for legend in figure.legends for text in legend.get_texts())]
+    )
 
-    assert len(boxes) == 25
+    assert len(boxes) == count and all(name in written for _, _, name, _ in points)
     assert [pair for pair in combinations(boxes, 2) if pair[0].padded(-1).overlaps(pair[1])] == []
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
@@ -314,3 +318,14 @@ def test_a_real_browser_shows_it(chromium: browser.Browser, found: Found, tmp_pa
 
     pdf = chromium.pdf()
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 15
+
+
+@pytest.mark.slow
+def test_the_quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without files the report times its own models under the names that the comparison uses, with interval and profile."""
+    monkeypatch.setattr(collecting, "installed", lambda: ("pytorch",))
+    (group,) = collecting.quick_bench(64).groups
+
+    assert [row.model for row in group.rows] == list(collecting.QUICK) == list(group.profile) and group.failed == []
+    assert all(row.ratio_low and row.gflops for row in group.rows)
+    assert [row.model for row in group.rows if row.stock] == ["yolov8s.yaml", "yolov8n.yaml", "yolov8m.yaml"]

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -28,6 +29,8 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ghost_yolo",
     "text.parse_math": False,  # a dollar in a file's name is a dollar
 }
+Point = tuple[float, float, str, bool]  # across, up, label, whether it is a stock model
+NAMED = 8  # points beyond which numbers stand beside them, and the names below: names would cover one another
 STOCK, LIGHT, SAVED = "#222222", "#7b3294", "#b8b8b8"
 SCALES = {"n": "#c6a5d8", "s": "#9e6ebd", "m": "#7b3294", "l": "#4d1a66", "x": "#1f0a2b"}
 KINDS = ("#7b3294", "#e08214", "#1b9e77", "#4a90c2", "#d6604d", "#a6761d", "#666666")
@@ -116,7 +119,7 @@ def time_figure(rows: Sequence[Timed], names: dict[str, str]) -> Figure:
 
 
 def scatter(
-    points: Sequence[tuple[float, float, str, bool]],
+    points: Sequence[Point],
     x: str,
     y: str,
     whiskers: Sequence[tuple[float, float]] = (),
@@ -132,7 +135,8 @@ def scatter(
         low_is_zero: Whether the axes begin at zero.
     """
     with style():
-        figure, axes = _canvas(3.9 if len(points) < 10 else 5.6)
+        crowded = len(points) > NAMED
+        figure, axes = _canvas(4.2 + 0.11 * len(points) if crowded else 3.9)
         line = sorted(point[:2] for point in points if point[3])
         if len(line) > 1:
             axes.plot(*zip(*line, strict=True), color=STOCK, linewidth=1.2, alpha=0.7, zorder=1)
@@ -147,15 +151,29 @@ def scatter(
         if low_is_zero:
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
+        if crowded:
+            points = _numbered(figure, points)
         upright = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
         _label(figure, axes, points, [*pairwise(line), *upright])
     return figure
 
 
+def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
+    """Return the points with numbers for labels, counted from left to right, and write what they stand for below the plot."""
+    order = sorted(range(len(points)), key=lambda place: points[place][:2])
+    numbers = {place: str(number) for number, place in enumerate(order, 1)}
+    names = [f"{numbers[place]:>2}  {points[place][2]}" for place in order]
+    blank = [Line2D([], [], linestyle="") for _ in names]
+    figure.legend(
+        blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
+    )
+    return [(across, up, numbers[place], stock) for place, (across, up, _, stock) in enumerate(points)]
+
+
 def _label(
     figure: Figure,
     axes: Axes,
-    points: Sequence[tuple[float, float, str, bool]],
+    points: Sequence[Point],
     pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
 ) -> None:
     """Write each label at the nearest free place around its point, with a thin line to it where that is not beside it.
