@@ -17,6 +17,7 @@ import typer
 from conftest import ROOT, Run, newest_only
 
 from ghost_yolo import cli
+from ghost_yolo.cli.common import Format
 from ghost_yolo.deploy import bench as benching
 from ghost_yolo.deploy.bench import INTERRUPTED, Measured, bench
 from ghost_yolo.deploy.machine import default_threads
@@ -249,7 +250,7 @@ def test_ctrl_c_keeps_the_rounds(
     monkeypatch.setattr(benching, "progress", stop_in_round(3))
     out = tmp_path / "out.json"
     with pytest.raises(typer.Exit) as stopped:
-        cli.bench(["a.yaml", "b.yaml"], runtimes="pytorch", style=cli.Format.json, out=out)
+        cli.bench(["a.yaml", "b.yaml"], runtimes="pytorch", style=Format.json, out=out)
 
     assert stopped.value.exit_code == 130
     assert [(row["rounds"], row["error"]) for row in json.loads(out.read_text())["rows"]] == [(3, None), (3, None)]
@@ -272,7 +273,7 @@ def test_a_report_that_cannot_be_written_is_printed(
 
     monkeypatch.setattr("ghost_yolo.files.write_whole", full)
     with pytest.raises(OSError, match="No space"):
-        cli.bench(["a.yaml"], runtimes="pytorch", rounds=1, style=cli.Format.csv, out=tmp_path / "out.csv")
+        cli.bench(["a.yaml"], runtimes="pytorch", rounds=1, style=Format.csv, out=tmp_path / "out.csv")
 
     assert capsys.readouterr().out.startswith("model,scale")
 

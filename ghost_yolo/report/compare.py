@@ -16,7 +16,7 @@ from ghost_yolo import __version__
 from ghost_yolo.models import SCALES, ModelNameError, families, path_of, with_scale
 from ghost_yolo.progress import progress
 from ghost_yolo.registry import UserError
-from ghost_yolo.report.measure import Row, Subject, from_checkpoint, from_yaml, measure
+from ghost_yolo.report.measure import Row, Subject, count, from_checkpoint, from_yaml, measure
 
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
@@ -148,6 +148,13 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
             entries += [Entry(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
         entries += [_against(row, _in_state(baselines[key], row.fused)) for row in rows]
     return Comparison(entries, FOOTER)
+
+
+def deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[Entry]:
+    """Count, at one scale, the stock model, the host's own Ghost model and all of ours, fused; nothing is weighed."""
+    makers: list[Callable[[], Subject]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
+    base, *rows = (count(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))
+    return [_against(row, base) for row in (base, *rows)]
 
 
 def _stock(task: str, scale: str, nc: int) -> Subject:

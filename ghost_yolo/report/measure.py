@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +108,7 @@ def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, Tru
     if not _norms(subject.model):
         states = (True,)
     kb = checkpoint_kb(subject.model)
-    return [_count(subject, imgsz, kb, fuse) for fuse in states]
+    return [count(subject, imgsz, kb, fuse) for fuse in states]
 
 
 def require_stride(subject: Subject, imgsz: int) -> None:
@@ -122,8 +123,8 @@ def _norms(model: Any) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _count(subject: Subject, imgsz: int, kb: float, fuse: bool) -> Row:
-    """Count the model in one state."""
+def count(subject: Subject, imgsz: int, kb: float = nan, fuse: bool = True) -> Row:
+    """Count the model in one state, without weighing it: building and counting take a tenth of the time."""
     model = copy.deepcopy(subject.model)
     fused: Fused = "none"
     if fuse:

@@ -1,0 +1,31 @@
+"""The `ghost-yolo` command. Thin: each command parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
+from ghost_yolo.cli.redundancy import ghosts, pairs
+from ghost_yolo.cli.speed import bench, report
+from ghost_yolo.registry import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for command in (compare, swap, bench, report, ghosts, pairs, cfg, pretrained, doctor):
+    app.command()(command)
+
+
+@app.callback()
+def describe() -> None:
+    """Lightweight backbones for stock Ultralytics YOLO. Training, prediction and export are the `yolo` command's."""
+
+
+def main() -> None:
+    """Run the command; what the user can put right is shown as one line, without a traceback."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host call pip
+    try:
+        app()
+    except (UserError, OSError) as error:
+        sys.exit(f"ghost-yolo: {error}")

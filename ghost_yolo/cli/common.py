@@ -1,0 +1,51 @@
+"""What the commands share: forms of a report, and what `--out` may name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+
+from ghost_yolo.registry import UserError
+
+
+class Format(str, Enum):
+    """How a report is written."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+def check_target(out: Path | None) -> None:
+    """Raise an error, before any work, for a file that cannot be written."""
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file.")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}.")
+    if out is not None and not os.access(out if out.exists() and not out.is_file() else out.resolve().parent, os.W_OK):
+        raise UserError(f"--out {out}: you may not write there.")
+
+
+def new_folder(out: Path | None, command: str) -> Path:
+    """Return the folder to write, or raise an error, before any work, for one that already holds something."""
+    if out is None:
+        from ultralytics.utils.files import increment_path
+
+        return Path(increment_path(Path("runs") / command))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} already exists; name a new folder.")
+    return out
+
+
+def emit(text: str, out: Path | None) -> None:
+    """Print a report or write it whole."""
+    if out is None:
+        print(text, end="")
+        return
+    from ghost_yolo.files import write_whole
+
+    write_whole(out, text)
+    print(f"wrote {out}", file=sys.stderr)

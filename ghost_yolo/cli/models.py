@@ -1,0 +1,116 @@
+"""Commands about models: what they are, what they cost, where their weights come from."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ghost_yolo.cli.common import Format, check_target, emit
+from ghost_yolo.models import packaged, path_of
+from ghost_yolo.registry import UserError
+
+
+class Where(str, Enum):
+    """The part of a model in which blocks are swapped."""
+
+    backbone = "backbone"
+    neck = "neck"
+    head = "head"
+    all = "all"
+
+
+def compare(
+    published: Annotated[
+        bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")
+    ] = False,
+    models: Annotated[list[str] | None, typer.Option(help="YAML or checkpoint of yours; repeat for more.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Scale of the default models: n, s, m, l or x; s if not given.")
+    ] = None,
+    nc: Annotated[
+        int | None, typer.Option(help="Number of classes, 80 if not given; a checkpoint keeps its own.")
+    ] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Image side in pixels, 640 if not given.")] = None,
+    style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
+    chosen = [*(models or []), *(more or [])]
+    if published and (chosen or scale or nc not in (None, 1) or imgsz not in (None, 640)):
+        raise UserError(
+            "--published rebuilds a fixed table (nc=1, 640): leave out --models, --scale, --nc and --imgsz."
+        )
+    check_target(out)
+    with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
+        from ghost_yolo.report import compare as comparison
+        from ghost_yolo.report.render import render
+
+        asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
+        given = {name: value for name, value in asked.items() if value is not None}
+        result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
+    emit(render(result, comparison.versions(), style.value), out)
+    if not all(all(entry.match.values()) for entry in result.entries):
+        raise typer.Exit(1)
+
+
+def swap(
+    model: Annotated[str, typer.Argument(help="A model YAML of yours, or Ultralytics' by name: yolov8s-seg.yaml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced only once complete.")],
+    block: Annotated[str | None, typer.Option(help="The word for the C2f and C3k2 rows: C2f_GhostBottleneck.")] = None,
+    where: Annotated[
+        Where, typer.Option(help="C2f and C3k2 rows of backbone or neck, class branch of the head, or all.")
+    ] = Where.backbone,
+) -> None:
+    """Put a light block into a stock or own YAML (YOLOv8, YOLO11, YOLO26; any task) and keep all else."""
+    check_target(out)
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo import swapfile
+
+        done = swapfile.swap(model, where.value, block)
+    emit(done.text, out)
+    print(f"{done.figures}\n{swapfile.how_to_train(out, done.scale)}")
+
+
+def cfg(
+    name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None,
+) -> None:
+    """List the packaged YAMLs, or print the path of one: yolo train model=$(ghost-yolo cfg yolov8m-ghost)."""
+    if name is not None:
+        print(path_of(name))
+        return
+    for item in packaged().values():
+        print(f"{item.name:32} {item.summary}")
+    print("\nModels take a scale letter after the 8: ghost-yolo cfg yolov8n-ghost (or s, m, l, x).")
+
+
+def pretrained(
+    model: Annotated[str, typer.Option(help="YAML with a whole network, as cfg/yolov8s-ghostnet.yaml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write: yolo train model=init.pt.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weight file of the classifier; downloaded by timm or torchvision if not given.")
+    ] = None,
+) -> None:
+    """Start a detector from a classifier's weights, and say which tensors moved and which did not."""
+    check_target(out)
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.pretrained import initialise
+
+        report = initialise(model, weights, out)
+    print(report, end="")
+
+
+def doctor() -> None:
+    """Say which versions meet here, whether the blocks load by themselves and which words are whose."""
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.doctor import examine
+
+        report, healthy = examine()
+    print(report)
+    if not healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,276 @@
+"""The report's figures, as matplotlib figures no wider than a phone needs; nothing is measured here."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.transforms import Bbox
+
+from ghost_yolo.report.sources import Timed
+
+WIDTH = 4.8  # inches; at 9.5 points text stays legible when a phone shrinks the figure to its width
+STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "svg.hashsalt": "ghost_yolo",
+    "text.parse_math": False,  # a dollar in a file's name is a dollar
+}
+Point = tuple[float, float, str, bool]  # across, up, label, whether it is a stock model
+NAMED = 8  # points beyond which numbers stand beside them, and the names below: names would cover one another
+STOCK, LIGHT, SAVED = "#222222", "#7b3294", "#b8b8b8"
+SCALES = {"n": "#c6a5d8", "s": "#9e6ebd", "m": "#7b3294", "l": "#4d1a66", "x": "#1f0a2b"}
+KINDS = ("#7b3294", "#e08214", "#1b9e77", "#4a90c2", "#d6604d", "#a6761d", "#666666")
+OTHERS = "all others"
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+FURTHEST = 14  # rings around a point in which a place for its label is looked for
+
+
+def style() -> AbstractContextManager[None]:
+    """Draw as all our figures are drawn, whatever the user's own settings."""
+    return mpl.rc_context(STYLE)  # type: ignore[arg-type, unused-ignore]  # the newest wants its keys by name
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG whose text is drawn, so that it looks the same on every machine."""
+    return _saved(figure, "svg")
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    return _saved(figure, "png")
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    """Return a figure as a file of that kind; a character that the font lacks becomes a box, and the table has it."""
+    out = io.BytesIO()
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(out, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+    return out.getvalue()
+
+
+def _canvas(height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of one plot."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def scales_figure(changes: dict[str, dict[str, float]], what: str) -> Figure:
+    """Draw each model's part of stock, a dot a scale.
+
+    Args:
+        changes: By model and scale letter, the figure divided by stock's.
+        what: Name of the figure, for the axis.
+    """
+    with style():
+        figure, axes = _canvas(1.0 + 0.27 * len(changes))
+        scales = [letter for letter in SCALES if any(letter in row for row in changes.values())]
+        for place, letter in enumerate(scales):
+            shift = (place - (len(scales) - 1) / 2) * 0.15
+            points = [(row[letter], line + shift) for line, row in enumerate(changes.values()) if letter in row]
+            parts, lines = zip(*points, strict=True)
+            axes.scatter(parts, lines, s=18, color=SCALES[letter], label=letter)
+        _parts_axis(axes, list(changes), [value for row in changes.values() for value in row.values()])
+        axes.set_xlabel(f"{what} / stock's of the same scale")
+        _legend_above(figure, len(scales))
+    return figure
+
+
+def _parts_axis(axes: Axes, names: list[str], values: list[float]) -> None:
+    """Set out models from top to bottom and parts of stock, in a logarithmic scale, from left to right."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xscale("log")
+    low, high = min([*values, 0.9]) * 0.95, max([*values, 1.1]) * 1.05
+    axes.set_xlim(low, high)
+    wanted = (0.25, 0.35, 0.5, 0.7, 1, 1.5, 2, 3) if high / low < 8 else (0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+    axes.set_xticks([tick for tick in wanted if low <= tick <= high])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(1, color=STOCK, linewidth=1)
+    axes.grid(axis="x", alpha=0.35, linewidth=0.6)
+
+
+def _legend_above(figure: Figure, columns: int) -> None:
+    """Put the legend above the plot, where no datum is."""
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.2, handletextpad=0.4)
+
+
+def time_figure(rows: Sequence[Timed], names: dict[str, str]) -> Figure:
+    """Draw GFLOPs against measured time, the stock models joined by a line."""
+    points = [(row.gflops, row.median_ms, names[row.model], row.stock) for row in rows if row.gflops and row.median_ms]
+    return scatter(points, "GFLOPs", "milliseconds a forward pass", low_is_zero=True)
+
+
+def scatter(
+    points: Sequence[Point],
+    x: str,
+    y: str,
+    whiskers: Sequence[tuple[float, float]] = (),
+    low_is_zero: bool = False,
+) -> Figure:
+    """Draw labelled points, the stock ones joined by a line.
+
+    Args:
+        points: Across, up, label, and whether it is a stock model.
+        x: What is across.
+        y: What is up.
+        whiskers: Lower and upper end for each point, if there are any.
+        low_is_zero: Whether the axes begin at zero.
+    """
+    with style():
+        crowded = len(points) > NAMED
+        figure, axes = _canvas(4.2 + 0.11 * len(points) if crowded else 3.9)
+        line = sorted(point[:2] for point in points if point[3])
+        if len(line) > 1:
+            axes.plot(*zip(*line, strict=True), color=STOCK, linewidth=1.2, alpha=0.7, zorder=1)
+        ends = list(whiskers) or [(up, up) for _, up, *_ in points]
+        for (across, up, _, stock), (low, high) in zip(points, ends, strict=True):
+            colour = STOCK if stock else LIGHT
+            axes.errorbar(across, up, [[up - low], [high - up]], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
+            axes.scatter(across, up, s=32, color=colour, marker="s" if stock else "o", zorder=2)
+        axes.margins(0.18)
+        axes.grid(alpha=0.35, linewidth=0.6)
+        axes.set(xlabel=x, ylabel=y)
+        if low_is_zero:
+            axes.set_xlim(left=0)
+            axes.set_ylim(bottom=0)
+        if crowded:
+            points = _numbered(figure, points)
+        upright = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
+        _label(figure, axes, points, [*pairwise(line), *upright])
+    return figure
+
+
+def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
+    """Return the points with numbers for labels, counted from left to right, and write what they stand for below the plot."""
+    order = sorted(range(len(points)), key=lambda place: points[place][:2])
+    numbers = {place: str(number) for number, place in enumerate(order, 1)}
+    names = [f"{numbers[place]:>2}  {points[place][2]}" for place in order]
+    blank = [Line2D([], [], linestyle="") for _ in names]
+    figure.legend(
+        blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
+    )
+    return [(across, up, numbers[place], stock) for place, (across, up, _, stock) in enumerate(points)]
+
+
+def _label(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[Point],
+    pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+) -> None:
+    """Write each label at the nearest free place around its point, with a thin line to it where that is not beside it.
+
+    Args:
+        figure: The figure; its layout is fixed by this.
+        axes: The plot.
+        points: Across, up, label, and whether it is a stock model.
+        pairs: Both ends of each line that no label may cover.
+    """
+    figure.draw_without_rendering()  # fixes the layout, and with it the places
+    figure.set_layout_engine("none")
+    frame, to_points = axes.get_window_extent(), 72 / figure.dpi
+    spots = [tuple(axes.transData.transform(point[:2])) for point in points]
+    between = [axes.transData.transform(np.linspace(start, end, 60)) for start, end in pairs]
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
+    taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
+    for (across, up, text, stock), (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[1][1]):
+        note = axes.annotate(
+            text, (across, up), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK if stock else LIGHT,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "relpos": (0.5, 0.5), "shrinkB": 4},
+        )  # fmt: skip
+        size = axes.text(across, up, text, fontsize=8.5)  # without the line, for its size
+        extent = size.get_window_extent()
+        size.remove()
+        ring, box = _place(x, y, extent.width, extent.height, taken, frame)
+        taken.append(box)
+        note.set_position(((box.x0 - x) * to_points, (box.y0 - y) * to_points))
+        if ring == 1 and note.arrow_patch is not None:
+            note.arrow_patch.set_visible(False)
+
+
+def _place(x: float, y: float, width: float, height: float, taken: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
+    """Return the ring and the box, in pixels, of the first free place around a point; the last one tried where none is."""
+    box = Bbox.from_bounds(x, y, width, height)
+    for ring in range(1, FURTHEST):
+        gap = 9 + (ring - 1) * height * 0.8
+        for right, up in DIRECTIONS:
+            left = x + (gap if right > 0 else -gap - width if right < 0 else -width / 2)
+            bottom = y + (gap if up > 0 else -gap - height if up < 0 else -height / 2)
+            box = Bbox.from_bounds(left, bottom, width, height)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                return ring, box
+    return FURTHEST, box
+
+
+def ratios_figure(rows: Sequence[Timed], names: dict[str, str], first: Timed) -> Figure:
+    """Draw for each model its GFLOPs and its time as parts of the first model's, the time with its interval."""
+    with style():
+        figure, axes = _canvas(1.2 + 0.55 * len(rows))
+        for line, row in enumerate(rows):
+            assert row.ratio  # the caller chose those that have one
+            ends = (row.ratio_low or row.ratio, row.ratio_high or row.ratio)
+            error = [[max(row.ratio - ends[0], 0)], [max(ends[1] - row.ratio, 0)]]
+            axes.barh(line - 0.19, row.gflops_part(first) or 0, 0.36, color=SAVED, label="GFLOPs" if not line else None)
+            bar: dict[str, Any] = {"xerr": error, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
+            axes.barh(line + 0.19, row.ratio, 0.36, color=LIGHT, label="time, with 95 %" if not line else None, **bar)
+        axes.set_yticks(range(len(rows)), [names[row.model] for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.axvline(1, color=STOCK, linewidth=1)
+        axes.grid(axis="x", alpha=0.35, linewidth=0.6)
+        axes.set_xlabel(f"part of {names[first.model]}'s; beyond the line costs more")
+        _legend_above(figure, 2)
+    return figure
+
+
+def profile_figure(profile: dict[str, dict[str, float]], names: dict[str, str]) -> Figure:
+    """Draw where the time goes: a bar a model, a colour an operator kind."""
+    kinds = shown_kinds(profile)
+    with style():
+        figure, axes = _canvas(1.5 + 0.4 * len(profile) + 0.2 * ((len(kinds) + 1) // 2))
+        left = [0.0] * len(profile)
+        for kind, colour in zip([*kinds, OTHERS], [*KINDS[: len(kinds)], "#dddddd"], strict=True):
+            widths = [times(row, kinds)[kind] for row in profile.values()]
+            axes.barh(range(len(profile)), widths, 0.65, left=left, color=colour, label=kind)
+            left = [before + width for before, width in zip(left, widths, strict=True)]
+        axes.set_yticks(range(len(profile)), [names[model] for model in profile])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.35, linewidth=0.6)
+        axes.set_xlabel("milliseconds a forward pass, while profiled")
+        _legend_above(figure, 2)
+    return figure
+
+
+def shown_kinds(profile: dict[str, dict[str, float]]) -> list[str]:
+    """Return the operator kinds that take most time over all models, as many as there are colours."""
+    sums: dict[str, float] = {}
+    for row in profile.values():
+        for kind, ms in row.items():
+            sums[kind] = sums.get(kind, 0.0) + ms
+    return sorted(sums, key=lambda kind: -sums[kind])[: len(KINDS)]
+
+
+def times(row: dict[str, float], kinds: Sequence[str]) -> dict[str, float]:
+    """Return a model's milliseconds by shown kind, and those of all others."""
+    rest = sum(ms for kind, ms in row.items() if kind not in kinds)
+    return {kind: row.get(kind, 0.0) for kind in kinds} | {OTHERS: rest}
