@@ -8,6 +8,7 @@ machine. Needs the extras `export` and `openvino`.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -86,15 +87,28 @@ CANDIDATES: dict[str, Callable[[], Config]] = {
 
 
 def run(words: list[str]) -> None:
-    """Write the candidates and time them beside the host's own ghost model."""
+    """Write the candidates and time them beside the host's own ghost model; a relative -o is in the folder one stands in."""
+    here = Path.cwd()
+    words = [
+        str(here / word) if before in {"-o", "--out"} else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        files = []
+        os.chdir(folder)  # the report names the files as they are given
         for name, make in CANDIDATES.items():
-            files.append(Path(folder) / f"yolov8s-{name}.yaml")
             config = {key: value for key, value in make().items() if value is not None}
-            files[-1].write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        sys.argv = ["ghost-yolo", "bench", *map(str, files), "yolov8s-ghost.yaml", *words]
-        main()
+            Path(f"yolov8s-{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        sys.argv = [
+            "ghost-yolo",
+            "bench",
+            *(f"yolov8s-{name}.yaml" for name in CANDIDATES),
+            "yolov8s-ghost.yaml",
+            *words,
+        ]
+        try:
+            main()
+        finally:
+            os.chdir(here)
 
 
 if __name__ == "__main__":

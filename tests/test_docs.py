@@ -20,7 +20,7 @@ from ghost_yolo.report.render import cells, to_markdown
 README = ROOT / "README.md"
 # The rows for the first screen; docs/blocks.md and the command have all
 FIRST_SCREEN = {"yolov8s.yaml", "yolov8s-ghost.yaml"} | {
-    f"cfg/yolov8s-{name}.yaml" for name in ("ghost", "ghostv2", "gghost", "ghostnet", "ghostfast")
+    f"cfg/yolov8s-{name}.yaml" for name in ("ghost", "ghostv2", "gghost", "ghostnet", "ghostfast", "narrow")
 }
 DOCS = ROOT / "docs"
 

@@ -16,7 +16,15 @@ from ghost_yolo.report.compare import Comparison, Entry, compare_published, depl
 from ghost_yolo.report.latency import render
 from ghost_yolo.report.sources import Bench, Trained, bench_of, read_accuracy, read_bench
 
-QUICK = ("yolov8s.yaml", "yolov8s-ghost.yaml", "cfg/yolov8s-ghost.yaml", "yolov8n.yaml", "yolov8m.yaml")
+QUICK = (
+    "yolov8s.yaml",
+    "yolov8s-ghost.yaml",
+    "cfg/yolov8s-ghost.yaml",
+    "cfg/yolov8s-ghostfast.yaml",
+    "cfg/yolov8s-narrow.yaml",
+    "yolov8n.yaml",
+    "yolov8m.yaml",
+)
 ROUNDS, PASSES = 5, 1  # the fewest from which there is an interval
 
 
