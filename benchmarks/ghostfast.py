@@ -1,6 +1,7 @@
 """What was tried on the way to `cfg/yolov8-ghostfast.yaml`: one change after the other, timed against stock YOLOv8s.
 
-    python benchmarks/ghostfast.py [-o FILE.json] [words of `ghost-yolo bench`, as --rounds 10 --runtimes onnx]
+    python benchmarks/ghostfast.py [words of `ghost-yolo bench`, as --runtimes onnx --format json -o FILE.json]
+    python benchmarks/ghostfast.py --show FILE.json FILE.json   # the kept files as one Markdown table
 
 Writes the candidates as YAMLs into a temporary folder and hands them to `ghost-yolo bench`. Not a test: times depend on the
 machine. Needs the extras `export` and `openvino`.
@@ -8,6 +9,7 @@ machine. Needs the extras `export` and `openvino`.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import yaml
 from ultralytics.utils import ROOT
 
 from ghost_yolo.cli import main
+from ghost_yolo.deploy.runtimes import RUNTIMES
 from ghost_yolo.models import path_of
 from ghost_yolo.swap import Config, plan, swapped
 
@@ -64,6 +67,8 @@ def fast(activation: str | None = RELU, head: str = "ghost_yolo.NarrowDetect", e
     }
 
 
+TITLES = {name: runtime.title for name, runtime in RUNTIMES.items()}
+HOSTS = "yolov8s-ghost.yaml"  # a bare name is the host's own
 NARROW = "ghost_yolo.NarrowDetect"
 CANDIDATES: dict[str, Callable[[], Config]] = {
     "stock": stock,
@@ -111,5 +116,24 @@ def run(words: list[str]) -> None:
             os.chdir(here)
 
 
+def show(files: list[str]) -> str:
+    """Return time as a share of stock's with its 95 % interval, a column a runtime and precision, as Markdown."""
+    rows = [row for file in files for row in json.loads(Path(file).read_text(encoding="utf-8"))["rows"]]
+    columns = list(dict.fromkeys((row["runtime"], row["precision"]) for row in rows))
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    for row in rows:
+        bare = row["model"].removesuffix(".yaml").removeprefix("yolov8s-")
+        whose = "Ultralytics' yolov8s-ghost" if row["model"] == HOSTS else bare
+        name = f"{whose} | {row['gflops']:.2f}"
+        said = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
+        cells.setdefault(name, {})[row["runtime"], row["precision"]] = said
+    header = "| model | GFLOPs | " + " | ".join(f"{TITLES[runtime]} {precision}" for runtime, precision in columns)
+    lines = [f"| {name} | " + " | ".join(found[column] for column in columns) for name, found in cells.items()]
+    return " |\n".join([header, "| ---" + " | ---:" * (1 + len(columns)), *lines]) + " |\n"
+
+
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    if sys.argv[1:2] == ["--show"]:
+        print(show(sys.argv[2:]), end="")
+    else:
+        run(sys.argv[1:])

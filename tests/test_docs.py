@@ -133,3 +133,14 @@ def test_the_example_block_works() -> None:
 
     assert block(torch.randn(2, 16, 7, 5)).shape == (2, 24, 7, 5)
     assert f'Block("{type(block).__name__}"' in text
+
+
+def test_the_trail_is_the_kept_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table in results/ghostfast.md is what the script prints of the JSON files beside it."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    kept = [str(ROOT / "results" / f"ghostfast-{precision}.json") for precision in ("fp32", "int8")]
+    text = (ROOT / "results" / "ghostfast.md").read_text(encoding="utf-8")
+
+    assert (
+        importlib.import_module("ghostfast").show(kept) == text.split("<!-- trail -->\n")[1].split("<!-- /trail -->")[0]
+    )
