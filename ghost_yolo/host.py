@@ -173,6 +173,14 @@ def _failing_row(error: BaseException, parse_model: Any) -> int | None:
     return next((frame.f_locals.get("i") for frame in frames), None)
 
 
+def _failing_layer(error: BaseException) -> str:
+    """Name the row that failed in the trial pass by which the host finds the strides, "" where it was not there."""
+    frames = [
+        f.f_locals.get("m") for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name == "_predict_once"
+    ]
+    return f" in row {frames[0].i}, {frames[0].type}" if frames and hasattr(frames[0], "i") else ""
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the content of a model YAML.
 
@@ -203,7 +211,8 @@ def build(config: dict[str, Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
-        raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics: {error!r}") from error
+        where = _failing_layer(error)
+        raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics{where}: {error!r}") from error
     finally:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
 

@@ -174,3 +174,12 @@ def test_an_activation_stays_in_its_model() -> None:
         acts.append(type(host.build(config).model[0].act))
 
     assert acts == [nn.ReLU, nn.SiLU]
+
+
+def test_a_row_that_fails_when_it_runs_is_named() -> None:
+    """Maps that do not fit each other show only in the host's trial pass; the message says in which row."""
+    head = [[[0, 1], 1, "Concat", [1]], [[2, 2, 2], 1, "Detect", ["nc"]]]  # strides 2 and 4
+    backbone = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
+
+    with pytest.raises(host.ModelError, match=r"in row 2, .*Concat: RuntimeError"):
+        host.build({"nc": 2, "backbone": backbone, "head": head, "yaml_file": "mine.yaml"})
