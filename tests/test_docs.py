@@ -16,6 +16,7 @@ from ghost_yolo import BLOCKS
 from ghost_yolo.models import families
 from ghost_yolo.report import compare as comparison
 from ghost_yolo.report.render import cells, to_markdown
+from ghost_yolo.report.sources import read_accuracy, read_bench
 
 README = ROOT / "README.md"
 # The rows for the first screen; docs/blocks.md and the command have all
@@ -116,12 +117,13 @@ def test_a_drawing_tells_what_runs(blocks: Any) -> None:
 
 
 def test_kept_results_say_their_conditions() -> None:
-    """Every kept accuracy record has the agreed keys."""
-    keys = {"model", "data", "split", "imgsz", "epochs", "seed", "map50_95", "map50", "conditions"}
-    files = list((ROOT / "results").glob("*.json"))
+    """Every kept bench and every kept accuracy record is one that `ghost-yolo report` reads, with its conditions."""
+    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "results").glob("*.json")}
+    timed = [file for file, content in files.items() if "rows" in content]
+    trained = [file for file in files if file not in timed]
 
-    assert files
-    assert [file.name for file in files if not keys <= set(json.loads(file.read_text()))] == []
+    assert timed and all(read_bench(file).conditions["cpu"] for file in timed)
+    assert trained and all(record.conditions for file in trained for record in read_accuracy(file))
 
 
 def test_the_example_block_works() -> None:
