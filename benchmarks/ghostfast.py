@@ -33,7 +33,15 @@ def load(file: Path) -> Config:
 
 
 STOCK = load(ROOT / "cfg" / "models" / "v8" / "yolov8.yaml")
-FAST = load(path_of("yolov8s-ghostfast").with_name("yolov8-ghostfast.yaml"))
+
+
+def packaged(family: str) -> Config:
+    """Return a packaged family at scale s."""
+    config = load(path_of(f"yolov8s-{family}").with_name(f"yolov8-{family}.yaml"))
+    return config | {"scales": {"s": config["scales"]["s"]}}
+
+
+FAST = packaged("ghostfast")
 
 
 def stock(activation: str | None = SILU, width: float = 0.5) -> Config:
@@ -61,17 +69,15 @@ def fast(activation: str | None = RELU, head: str = "ghost_yolo.NarrowDetect", e
     last = [*FAST["head"][-1][:2], head, FAST["head"][-1][3]]
     return FAST | {
         "activation": activation,
-        "scales": {"s": FAST["scales"]["s"]},
         "backbone": [row(old) for old in FAST["backbone"]],
         "head": [*body, last],
     }
 
 
 TITLES = {name: runtime.title for name, runtime in RUNTIMES.items()}
-HOSTS = "yolov8s-ghost.yaml"  # a bare name is the host's own
+HOSTS = ("yolov8s.yaml", "yolov8n.yaml", "yolov8m.yaml", "yolov8s-ghost.yaml")  # a bare name is the host's own
 NARROW = "ghost_yolo.NarrowDetect"
 CANDIDATES: dict[str, Callable[[], Config]] = {
-    "stock": stock,
     "stock-relu": lambda: stock(RELU),
     "stock-hardswish": lambda: stock(HARDSWISH),
     "ghost-backbone": lambda: light("C2f_GhostBottleneck", "backbone"),
@@ -84,15 +90,16 @@ CANDIDATES: dict[str, Callable[[], Config]] = {
     "elan-narrowhead-silu": lambda: fast(SILU),
     "elan-wide-narrowhead-relu": lambda: fast(e=0.375),
     "ghostfast": fast,
-    "narrow28-relu": lambda: stock(RELU, 0.28125),
-    "narrow31-relu": lambda: stock(RELU, 0.3125),
-    "narrow31-silu": lambda: stock(SILU, 0.3125),
-    "narrow34-relu": lambda: stock(RELU, 0.34375),
+    "narrow": lambda: packaged("narrow"),
+    "width25-relu": lambda: stock(RELU, 0.25),
+    "width28-relu": lambda: stock(RELU, 0.28125),
+    "width31-relu": lambda: stock(RELU, 0.3125),
+    "width31-silu": lambda: stock(SILU, 0.3125),
 }
 
 
 def run(words: list[str]) -> None:
-    """Write the candidates and time them beside the host's own ghost model; a relative -o is in the folder one stands in."""
+    """Write the candidates and time them between the host's models; a relative -o is in the folder one stands in."""
     here = Path.cwd()
     words = [
         str(here / word) if before in {"-o", "--out"} else word
@@ -122,9 +129,8 @@ def show(files: list[str]) -> str:
     columns = list(dict.fromkeys((row["runtime"], row["precision"]) for row in rows))
     cells: dict[str, dict[tuple[str, str], str]] = {}
     for row in rows:
-        bare = row["model"].removesuffix(".yaml").removeprefix("yolov8s-")
-        whose = "Ultralytics' yolov8s-ghost" if row["model"] == HOSTS else bare
-        name = f"{whose} | {row['gflops']:.2f}"
+        bare = row["model"].removesuffix(".yaml")
+        name = f"{bare if row['model'] in HOSTS else bare.removeprefix('yolov8s-')} | {row['gflops']:.2f}"
         said = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
         cells.setdefault(name, {})[row["runtime"], row["precision"]] = said
     header = "| model | GFLOPs | " + " | ".join(f"{TITLES[runtime]} {precision}" for runtime, precision in columns)

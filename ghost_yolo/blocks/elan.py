@@ -29,7 +29,7 @@ class NarrowELAN(nn.Module):
             c1: Input channels.
             c2: Output channels.
             n: Number of 3x3 convolutions in the chain.
-            shortcut: Add its input to each of them, as C2f does.
+            shortcut: Add its input to each of them; C2f adds around pairs.
             g: Must be 1.
             e: Width of each part as a share of c2; at least one channel.
 

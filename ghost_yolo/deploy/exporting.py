@@ -48,7 +48,7 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
         raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
     measure.require_stride(subject, imgsz)
     folder.mkdir()
-    file = folder / f"{Path(model).stem}.pt"
+    file = folder / "model.pt"  # of no name that the host knows: it takes yolov5n.pt for its own and downloads that
     torch.save({"model": subject.model, "train_args": {}}, file)
     kb = measure.checkpoint_kb(subject.model)
     subject.model.fuse(verbose=False)

@@ -82,9 +82,12 @@ class Runtime:
 
     def require(self, precision: str, *, exporting: bool = True) -> None:
         """Raise an error that says what to install."""
-        missing = " and ".join(self.missing(precision, exporting=exporting))
+        missing = self.missing(precision, exporting=exporting)
         if missing:
-            raise UserError(f"{missing} is not installed; install it with pip install 'ghost-yolo[{self.extra}]'")
+            lacking = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
+            raise UserError(
+                f"{lacking} not installed; pip install 'ghost-yolo[{self.extra}]' brings all that is needed"
+            )
 
 
 def only_cpu(title: str, setup: Setup) -> None:

@@ -77,7 +77,7 @@ def collect(
 
 
 def quick_bench(imgsz: int) -> Bench:
-    """Time the stock models around scale s and two Ghost models of scale s in every runtime that is installed.
+    """Time the stock models around scale s and some light ones of scale s in every runtime that is installed.
 
     Raises:
         KeyboardInterrupt: If Ctrl-C ended it: a report of half a bench is none.

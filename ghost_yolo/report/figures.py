@@ -237,7 +237,7 @@ def ratios_figure(rows: Sequence[Timed], names: dict[str, str], first: Timed) ->
         axes.tick_params(axis="y", length=0)
         axes.axvline(1, color=STOCK, linewidth=1)
         axes.grid(axis="x", alpha=0.35, linewidth=0.6)
-        axes.set_xlabel(f"part of {names[first.model]}'s; beyond the line costs more")
+        axes.set_xlabel(f"part of {names[first.model]}'s")
         _legend_above(figure, 2)
     return figure
 

@@ -168,9 +168,22 @@ def notes(measured: Measured) -> list[str]:
         *(f"Not profiled: {row.title}: {row.unprofiled}." for row in unprofiled),
         *(["Interrupted: these are the rounds until then."] if measured.interrupted else []),
         *([f"There is no {plan.left_out}."] if plan.left_out else []),
+        *hints(measured),
         f"{plan.rounds} rounds of {plan.passes} passes, batch {plan.batch}, {plan.imgsz} x {plan.imgsz}, "
         + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
         + ".",
+    ]
+
+
+def hints(measured: Measured) -> list[str]:
+    """Return what makes ratios missing or unfair."""
+    rows = [row for row in rows_of(measured) if row.rounds]
+    classes = {row.nc: row.model for row in rows if row.nc is not None}
+    unlike = " and ".join(f"{model} has {nc}" for nc, model in classes.items())
+    without = dict.fromkeys(f"{RUNTIMES[row.runtime].title} {row.precision}" for row in rows if row.ratio is None)
+    return [
+        *([f"Not the same number of classes: {unlike}. --nc sets that of YAMLs."] if len(classes) > 1 else []),
+        *([f"No ratios in {', '.join(without)}: the first model was not measured there."] if without else []),
     ]
 
 

@@ -20,7 +20,7 @@ from ghost_yolo.report.latency import CONVENTIONS as TIMED
 from ghost_yolo.report.latency import number
 from ghost_yolo.report.measure import CONVENTIONS as COUNTED
 from ghost_yolo.report.render import cells, percent
-from ghost_yolo.report.sources import Bench, Group, Timed, Trained, labels
+from ghost_yolo.report.sources import Bench, Group, Timed, Trained, is_stock, labels
 
 KINDS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNGs begin
 
@@ -165,7 +165,8 @@ def time_blocks(bench: Bench, group: Group) -> list[Picture | Table]:
     title = f"{group.title}, {group.sizes} ({bench.source})"
     if sum(bool(row.gflops) for row in group.rows) > 1:
         alt = f"Scatter of GFLOPs against milliseconds, {len(group.rows)} models, {title}. The table has the figures."
-        caption = f"{title}. Squares and line: stock models."
+        stock = any(is_stock(row.model) for row in group.rows)
+        caption = f"{title}." + (" Squares and line: stock models." if stock else "")
         made.append(Picture(f"time-{tag}", figures.time_figure(group.rows, names), alt, caption))
     rivals = words.rivals(group)
     if rivals:

@@ -76,12 +76,19 @@ def time(group: Group) -> list[str]:
     unclear = [row for row in others if row not in faster and row not in slower]
     parts = [
         f"{group.title}, against {names[first.model]}: ",
-        "faster " + ", ".join(said(row, first, names) for row in faster) if faster else "none of its scale is faster",
-        "; slower " + ", ".join(said(row, first, names) for row in slower) if slower else "",
-        "; no clear difference " + ", ".join(said(row, first, names) for row in unclear) if unclear else "",
+        "faster " + some(faster, first, names) if faster else "none of its scale is faster",
+        "; slower " + some(slower, first, names) if slower else "",
+        "; no clear difference " + some(unclear, first, names) if unclear else "",
         ".",
     ]
     return ["".join(parts)]
+
+
+def some(rows: list[Timed], first: Timed, names: dict[str, str], most: int = 4) -> str:
+    """Return the fastest models in words, and how many more there are."""
+    chosen = sorted(rows, key=lambda row: row.ratio or 0)[:most]
+    rest = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return ", ".join(said(row, first, names) for row in chosen) + rest
 
 
 def said(row: Timed, first: Timed, names: dict[str, str]) -> str:
