@@ -175,10 +175,9 @@ def _failing_row(error: BaseException, parse_model: Any) -> int | None:
 
 def _failing_layer(error: BaseException) -> str:
     """Name the row that failed in the trial pass by which the host finds the strides, "" where it was not there."""
-    frames = [
-        f.f_locals.get("m") for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name == "_predict_once"
-    ]
-    return f" in row {frames[0].i}, {frames[0].type}" if frames and hasattr(frames[0], "i") else ""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "_predict_once")
+    layer = next((frame.f_locals.get("m") for frame in frames), None)
+    return "" if layer is None else f" in row {layer.i}, {layer.type}"
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
