@@ -11,10 +11,12 @@ from typing import Annotated
 
 import typer
 
+from ghost_yolo.ghostify.command import ghostify
 from ghost_yolo.models import packaged, path_of
 from ghost_yolo.registry import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(ghostify)
 
 
 class Format(str, Enum):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from ghost_yolo.ghostify.features import Features
+from ghost_yolo.ghostify.features import BATCH, Features
+from ghost_yolo.progress import progress
 
-BATCH = 8
 RATE = 5e-3
-EPSILON = 1e-4  # beside a channel's variance: a dead channel is no reason to divide by nothing
+TINY = 1e-8  # for maps that do not vary at all
+FAINT = 0.01  # of the mean variance, added to each: a channel that hardly varies is no reason to divide by nothing
 
 
 def relative_error(y: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -21,45 +20,42 @@ def relative_error(y: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     A block that gives each channel's mean scores 1; without the division a few loud channels would be all that is learned.
     """
     dims = (0, 2, 3)
-    return ((y - target).square().mean(dims) / (target.var(dims) + EPSILON)).mean()
+    variance = target.var(dims, correction=0)
+    return ((y - target).square().mean(dims) / (variance + FAINT * variance.mean() + TINY)).mean()
 
 
-def fit(block: nn.Module, features: Features, steps: int, tick: Callable[[], object]) -> None:
+def fit(block: nn.Module, features: Features, steps: int, text: str) -> None:
     """Train a block by Adam under a one-cycle schedule, then estimate its BN statistics anew.
 
     Args:
         block: The new block; it is in eval mode and without gradients afterwards.
         features: What it should do.
         steps: Batches to learn from.
-        tick: Is called after each step.
+        text: What the progress bar says.
     """
     block.train().requires_grad_()
     optimizer = torch.optim.Adam(block.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(steps, 2), pct_start=0.1)
-    for _ in range(steps):
+    schedule = one_cycle(optimizer, RATE, steps)
+    for _ in progress(range(steps), text):
         x, target = features.batch(torch.randint(len(features), (BATCH,)).tolist())
         loss = relative_error(block(x), target)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-        tick()
-    update_bn(batches(features), block)
+    with torch.no_grad():
+        update_bn((x for x, _ in features.batches()), block)
     block.eval().requires_grad_(requires_grad=False)
 
 
-def batches(features: Features) -> Iterable[torch.Tensor]:
-    """Yield all inputs once."""
-    for start in range(0, len(features), BATCH):
-        yield features.batch([*range(start, min(start + BATCH, len(features)))])[0]
+def one_cycle(optimizer: torch.optim.Optimizer, rate: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the schedule: up over the first tenth of the steps, then down to nothing."""
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
 
 
 @torch.no_grad()
 def error_of(block: nn.Module, features: Features, most: int = 64) -> float:
     """Return the relative error over the first photographs, in eval mode."""
     block.eval()
-    losses = []
-    for start in range(0, min(len(features), most), BATCH):
-        x, target = features.batch([*range(start, min(start + BATCH, len(features), most))])
-        losses.append(relative_error(block(x), target).item())
-    return sum(losses) / len(losses)
+    errors = [relative_error(block(x), target).item() for x, target in features.batches(most)]
+    return sum(errors) / len(errors)

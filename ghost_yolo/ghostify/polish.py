@@ -1,56 +1,104 @@
-"""A last pass over the whole model: the new blocks together, so that the head gets what the teacher's head got."""
+"""A last pass over the whole model, without labels: the student's maps and raw predictions against the teacher's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from ghost_yolo.ghostify.fit import BATCH, relative_error
+from ghost_yolo.ghostify.features import BATCH
+from ghost_yolo.ghostify.fit import one_cycle, relative_error
 from ghost_yolo.ghostify.pictures import Pictures
-from ghost_yolo.ghostify.student import walk
+from ghost_yolo.ghostify.student import Maps, walk
+from ghost_yolo.progress import progress
 
 RATE = 1e-3
+LONGEST = 10.0  # a gradient is cut to this length
+Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w), both raw
 
 
-def polish(
-    teacher: Any, student: Any, rows: Collection[int], pictures: Pictures, steps: int, tick: Callable[[], object]
-) -> None:
-    """Train the swapped rows together against the teacher, BN statistics held, on varied photographs.
+def polish(teacher: Any, student: Any, rows: Collection[int], pictures: Pictures, steps: int) -> None:
+    """Train the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
 
     Args:
         teacher: The trained model.
         student: The model whose blocks have been fitted.
-        rows: The swapped rows; a head among them learns its outputs.
+        rows: The swapped rows, whose maps are compared beside those that the head takes in.
         pictures: Photographs without labels.
         steps: Batches to learn from.
-        tick: Is called after each step.
     """
-    head = len(student.model) - 1
-    sources = student.model[head].f
-    wanted = {*rows, *(sources if isinstance(sources, list) else [head - 1])} - {head}
-    learning = [p for row in rows for p in student.model[row].parameters()]
+    learning = [p for layer in student.model for p in layer.parameters() if p.is_floating_point()]
     for parameter in learning:
         parameter.requires_grad_()
     optimizer = torch.optim.Adam(learning, RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(steps, 2), pct_start=0.1)
-    for _ in range(steps):
-        images = pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist())
-        loss = distance(teacher, student, images, head, wanted)
+    schedule = one_cycle(optimizer, RATE, steps)
+    for _ in progress(range(steps), "Polishing the whole"):
+        loss = distance(teacher, student, pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist()), rows)
         optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learning, 10.0)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(learning, LONGEST)
         optimizer.step()
         schedule.step()
-        tick()
     student.eval().requires_grad_(requires_grad=False)
 
 
-def distance(teacher: Any, student: Any, images: torch.Tensor, head: int, wanted: Collection[int]) -> torch.Tensor:
-    """Return the mean relative error of the maps that are compared."""
+def distance(teacher: Any, student: Any, images: torch.Tensor, rows: Collection[int]) -> torch.Tensor:
+    """Return how far the student is from the teacher on a batch: relative error of maps, plus that of predictions."""
+    head = len(student.model) - 1
+    inner = set(rows) - {head}
     with torch.no_grad():
-        _, targets = walk(teacher, images, head, wanted)
-    _, maps = walk(student, images, head, wanted)
-    return torch.stack([relative_error(maps[i], targets[i]) for i in wanted]).mean()
+        taken, maps = walk(teacher, images, head, inner)
+        wanted = predictions(teacher.model[head], taken)
+    given, ours = walk(student, images, head, inner)
+    pairs = [*zip(_each(given), _each(taken), strict=True), *((ours[i], maps[i]) for i in inner)]
+    loss = torch.stack([relative_error(y, target) for y, target in pairs]).mean()
+    levels = zip(predictions(student.model[head], given), wanted, strict=True)
+    return sum((disagreement(ours, theirs, student.model[head].reg_max) for ours, theirs in levels), loss)
+
+
+def _each(maps: Maps) -> list[torch.Tensor]:
+    """Return what a layer takes in as a list."""
+    return [maps] if isinstance(maps, torch.Tensor) else maps
+
+
+def predictions(head: Any, maps: Maps) -> Levels:
+    """Return what the box and class branches of a head say at each level; nothing for a head that has none."""
+    names = ("one2one_cv2", "one2one_cv3") if getattr(head, "one2one_cv3", None) is not None else ("cv2", "cv3")
+    boxes, classes = (getattr(head, name, None) for name in names)
+    if boxes is None or classes is None:
+        return []
+    return [(boxes[k](x), classes[k](x)) for k, x in enumerate(_each(maps))]
+
+
+def disagreement(
+    ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, torch.Tensor], bins: int
+) -> torch.Tensor:
+    """Return how much a level's predictions disagree, 0 where they are the same.
+
+    Classes: binary cross entropy to the teacher's probabilities, less its own entropy. Boxes: Kullback-Leibler divergence of
+    the distributions over the distance bins, or the absolute difference where there is one bin. Both in units of the teacher's
+    confidence, by which the boxes are also weighted: a place that shows nothing has no box.
+    """
+    (boxes, classes), (their_boxes, their_classes) = ours, theirs
+    probability = their_classes.sigmoid()
+    sure = probability.amax(1, keepdim=True)
+    unlike = _bce(classes, probability) - _bce(their_classes, probability)
+    if bins > 1:
+        target = _bins(their_boxes, bins)
+        off = F.kl_div(_bins(boxes, bins), target, reduction="none", log_target=True).sum(2)
+    else:
+        off = (boxes - their_boxes).abs()
+    return (unlike.sum() + (off.mean(1, keepdim=True) * sure).sum()) / sure.sum()
+
+
+def _bins(boxes: torch.Tensor, bins: int) -> torch.Tensor:
+    """Return the log probabilities (b, 4, bins, h, w) of the distances."""
+    return boxes.view(len(boxes), 4, bins, *boxes.shape[2:]).log_softmax(2)
+
+
+def _bce(logits: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
+    """Return the binary cross entropy, value by value."""
+    return F.binary_cross_entropy_with_logits(logits, probability, reduction="none")

@@ -1,18 +1,43 @@
-"""The light model that is to be fitted, and one walk through either model up to a layer."""
+"""The light model that is to be fitted, the places in it, and one walk through either model up to a layer."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
+from ghost_yolo.ghostify.features import Pair
+from ghost_yolo.ghostify.pictures import Pictures
 from ghost_yolo.swap import SwapError, swapped
 
 Maps = torch.Tensor | list[torch.Tensor]
+BRANCHES = ("cv3", "one2one_cv3")  # the class branches of a head
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module that is fitted as one: a swapped row, or one level of a swapped head's class branch.
+
+    Attributes:
+        name: Its name in both models, as `model.4` or `model.22.cv3.0`.
+        row: The row that it is, or is part of.
+        word: What the row became.
+        level: Which of a head's inputs it takes; None for a row.
+    """
+
+    name: str
+    row: int
+    word: str
+    level: int | None = None
+
+    def taken(self, maps: Maps) -> torch.Tensor:
+        """Return what the module takes of what its row takes."""
+        return maps if isinstance(maps, torch.Tensor) else maps[self.level or 0]
 
 
 def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
@@ -23,25 +48,50 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
         words: Row to word, as `ghost_yolo.swap.plan` gives them.
 
     Returns:
-        A model in eval mode whose `yaml` is the swapped one, so that the host rebuilds it as it is.
+        A model in eval mode, without gradients, whose `yaml` is the swapped one, so that the host rebuilds it as it is.
 
     Raises:
-        SwapError: If the teacher is not the model of its own `yaml`, as after pruning.
+        SwapError: If the teacher is not the model of its own `yaml`, as after pruning or fusing.
+        ModelError: If the host cannot build it.
     """
     student = host.build(swapped(copy.deepcopy(teacher.yaml), words))
-    known = intersect_dicts(teacher.state_dict(), student.state_dict())
-    lost = {int(name.split(".")[1]) for name in teacher.state_dict().keys() - known.keys()} - set(words)
-    if lost:
-        row = min(lost)
+    if type(student) is not type(teacher):
         raise SwapError(
-            f"Row {row} of the checkpoint, {teacher.model[row].type}, is not what its own model.yaml builds (pruned, or "
-            "changed by hand?); ghostify needs a model as Ultralytics trained it"
+            f"The checkpoint holds a {type(teacher).__name__}, and a {type(student).__name__} comes of its rows; ghostify "
+            f"takes {', '.join(host.MODELS.values())}"
+        )
+    theirs, ours = teacher.state_dict(), student.state_dict()
+    known = intersect_dicts(theirs, ours)
+    changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - known.keys()} - set(words)
+    if changed:
+        row = min(changed)
+        raise SwapError(
+            f"Row {row} of the checkpoint, {teacher.model[row].type}, is not what its own model.yaml builds (pruned, fused, "
+            "or changed by hand?); ghostify needs a model as Ultralytics trained it"
         )
     student.load_state_dict(known, strict=False)
     for name in ("names", "args", "task", "kpt_names"):
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
-    return student.requires_grad_(requires_grad=False)
+    return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
+
+
+def row_of(name: str) -> int:
+    """Return the row to which a tensor such as `model.4.cv1.conv.weight` belongs."""
+    return int(name.split(".")[1])
+
+
+def places_of(student: Any, words: Mapping[int, str]) -> list[Place]:
+    """Return what has to be fitted, in the order in which a model runs it."""
+    last, places = len(student.model) - 1, []
+    for row, word in sorted(words.items()):
+        if row != last:
+            places.append(Place(f"model.{row}", row, word))
+            continue
+        for branch in BRANCHES:
+            levels = getattr(student.model[row], branch, None)
+            places += [Place(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
+    return places
 
 
 def walk(model: Any, x: torch.Tensor, stop: int, keep: Collection[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
@@ -71,3 +121,20 @@ def walk(model: Any, x: torch.Tensor, stop: int, keep: Collection[int] = ()) -> 
         if layer.i in keep:
             kept[layer.i] = x
     return taken, kept
+
+
+def pair_of(teacher: Any, student: Any, place: Place, pictures: Pictures) -> Pair:
+    """Return what gives a place's input in the student, and the teacher's output there, on varied photographs.
+
+    The student's own input, since its earlier blocks are not perfect and a later one can make up for that.
+    """
+    module = teacher.get_submodule(place.name)
+
+    @torch.no_grad()
+    def pair(indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = pictures.batch(indices)
+        taken = walk(teacher, images, place.row)[0]
+        given = taken if student is teacher else walk(student, images, place.row)[0]
+        return place.taken(given), module(place.taken(taken))
+
+    return pair
