@@ -45,12 +45,21 @@ class Choice:
 
 @dataclass(frozen=True)
 class Trade:
-    """What can be had for which cost: all options, the sets that no other beats, the one that was chosen, and the budget."""
+    """What can be had for which cost.
+
+    Attributes:
+        options: Each word in each row by itself.
+        front: The sets that no other beats.
+        chosen: The best of them within the budget.
+        budget: Share of the GFLOPs that may stay.
+        total: GFLOPs of the untouched model.
+    """
 
     options: Sequence[Option]
     front: Sequence[Choice]
     chosen: Choice
     budget: float
+    total: float
 
 
 def front_of(options: Iterable[Option], total: float) -> list[Choice]:
@@ -82,13 +91,13 @@ def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
     return kept[::-1]
 
 
-def best_of(front: Sequence[Choice], budget: float) -> Choice:
+def best_of(front: Sequence[Choice], budget: float, total: float) -> Choice:
     """Return the least harmful set within a share of the model's GFLOPs.
 
     Raises:
         UserError: If no set is that cheap.
     """
-    total, least = front[0].gflops, front[-1].gflops
+    least = front[-1].gflops
     within = [choice for choice in front if choice.gflops <= budget * total]
     if not within:
         raise UserError(
@@ -148,7 +157,7 @@ def harm_of(teacher: Any, hybrid: Any, pictures: Pictures, seed: int) -> float:
 
 def drawn(trade: Trade) -> bytes:
     """Return the trade-off curve as PNG, with each option by itself, the chosen set and the budget."""
-    total, chosen = trade.front[0].gflops, trade.chosen
+    total, chosen = trade.total, trade.chosen
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for word in dict.fromkeys(option.word for option in trade.options):

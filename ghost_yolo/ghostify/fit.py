@@ -48,7 +48,9 @@ def fit(block: nn.Module, features: Features, steps: int, text: str) -> None:
     block.eval().requires_grad_(requires_grad=False)
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, rate: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+def one_cycle(
+    optimizer: torch.optim.Optimizer, rate: float | list[float], steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
     """Return the schedule: up over the first tenth of the steps, then down to nothing."""
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
 

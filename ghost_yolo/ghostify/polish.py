@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,34 +12,37 @@ from torch.nn import functional as F
 from ghost_yolo.ghostify.features import BATCH
 from ghost_yolo.ghostify.fit import one_cycle, relative_error
 from ghost_yolo.ghostify.pictures import Pictures
-from ghost_yolo.ghostify.student import Maps, walk
+from ghost_yolo.ghostify.student import Maps, Place, walk
 from ghost_yolo.progress import progress
 
-RATE = 1e-3
+RATE = 1e-3  # of the new blocks
+TRAINED = 1e-4  # of all that was trained before: more makes it forget first
 LONGEST = 10.0  # a gradient is cut to this length
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w), both raw
 
 
-def polish(teacher: Any, student: Any, rows: Collection[int], pictures: Pictures, steps: int) -> None:
+def polish(teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, steps: int) -> None:
     """Train the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
 
     Args:
         teacher: The trained model.
         student: The model whose blocks have been fitted.
-        rows: The swapped rows, whose maps are compared beside those that the head takes in.
+        places: What was fitted; the maps of their rows are compared beside those that the head takes in.
         pictures: Photographs without labels.
         steps: Batches to learn from.
     """
-    learning = [p for layer in student.model for p in layer.parameters() if p.is_floating_point()]
-    for parameter in learning:
-        parameter.requires_grad_()
-    optimizer = torch.optim.Adam(learning, RATE)
-    schedule = one_cycle(optimizer, RATE, steps)
+    student.requires_grad_()
+    fitted = [p for place in places for p in student.get_submodule(place.name).parameters()]
+    known = {id(p) for p in fitted}
+    rest = [p for p in student.parameters() if id(p) not in known]
+    optimizer = torch.optim.Adam([{"params": fitted}, {"params": rest}])
+    schedule = one_cycle(optimizer, [RATE, TRAINED], steps)
+    rows = {place.row for place in places}
     for _ in progress(range(steps), "Polishing the whole"):
         loss = distance(teacher, student, pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist()), rows)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(learning, LONGEST)
+        nn.utils.clip_grad_norm_(student.parameters(), LONGEST)
         optimizer.step()
         schedule.step()
     student.eval().requires_grad_(requires_grad=False)
@@ -78,14 +81,15 @@ def disagreement(
 ) -> torch.Tensor:
     """Return how much a level's predictions disagree, 0 where they are the same.
 
-    Classes: binary cross entropy to the teacher's probabilities, less its own entropy. Boxes: Kullback-Leibler divergence of
-    the distributions over the distance bins, or the absolute difference where there is one bin. Both in units of the teacher's
+    Classes: Kullback-Leibler divergence of each class's probability. Boxes: that of the distributions over the distance bins,
+    or the absolute difference where there is one bin. Both in units of the teacher's
     confidence, by which the boxes are also weighted: a place that shows nothing has no box.
     """
     (boxes, classes), (their_boxes, their_classes) = ours, theirs
     probability = their_classes.sigmoid()
     sure = probability.amax(1, keepdim=True)
-    unlike = _bce(classes, probability) - _bce(their_classes, probability)
+    unlike = probability * (F.logsigmoid(their_classes) - F.logsigmoid(classes))
+    unlike = unlike + (1 - probability) * (F.logsigmoid(-their_classes) - F.logsigmoid(-classes))
     if bins > 1:
         target = _bins(their_boxes, bins)
         off = F.kl_div(_bins(boxes, bins), target, reduction="none", log_target=True).sum(2)
@@ -97,8 +101,3 @@ def disagreement(
 def _bins(boxes: torch.Tensor, bins: int) -> torch.Tensor:
     """Return the log probabilities (b, 4, bins, h, w) of the distances."""
     return boxes.view(len(boxes), 4, bins, *boxes.shape[2:]).log_softmax(2)
-
-
-def _bce(logits: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
-    """Return the binary cross entropy, value by value."""
-    return F.binary_cross_entropy_with_logits(logits, probability, reduction="none")

@@ -91,7 +91,7 @@ def row_of(layer: str, word: str, before: Any, after: Any, error: float | None, 
 
 def curve_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
     """Return the trade-off: about ten of the best sets from the untouched model to the lightest, and the chosen one."""
-    total, front = trade.front[0].gflops, trade.front
+    total, front = trade.total, trade.front
     shown = {*range(0, len(front), max(len(front) // POINTS, 1)), len(front) - 1, front.index(trade.chosen)}
     lines = []
     for choice in (front[i] for i in sorted(shown)):

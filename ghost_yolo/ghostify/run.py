@@ -150,8 +150,9 @@ def trade_of(
     if "options" not in part.done:
         part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, part.settings)])
     options = [Option(**option) for option in part.done["options"]]
-    front = front_of(options, cost_of_model(teacher, part.settings["imgsz"]).gflops)
-    return Trade(options, front, best_of(front, part.settings["budget"]), part.settings["budget"])
+    total, budget = cost_of_model(teacher, part.settings["imgsz"]).gflops, part.settings["budget"]
+    front = front_of(options, total)
+    return Trade(options, front, best_of(front, budget, total), budget, total)
 
 
 def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: Part) -> list[Fitted]:
@@ -175,7 +176,7 @@ def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pict
             part.add(place.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
         module.load_state_dict(part.done[place.name]["state"])
     torch.manual_seed(asked["seed"] + len(places))
-    polish(teacher, student, words, pictures, asked["polish"])
+    polish(teacher, student, places, pictures, asked["polish"])
     done = [part.done[place.name] for place in places]
     return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
 
