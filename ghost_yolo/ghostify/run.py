@@ -112,7 +112,7 @@ def ghostify(
         fitted = fit_all(teacher, student, words, pictures, part)
         seconds = time.perf_counter() - start
         report = report_of(teacher, student, fitted, seconds, pictures, asked | {"model": str(model)}, trade)
-        deliver(student, report, out, teacher.args, trade)
+        deliver(teacher, student, report, out, trade)
         part.remove()
     return report
 
@@ -181,10 +181,10 @@ def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pict
     return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
 
 
-def deliver(student: Any, report: Report, out: Path, arguments: Any, trade: Trade | None) -> None:
+def deliver(teacher: Any, student: Any, report: Report, out: Path, trade: Trade | None) -> None:
     """Write curve, report and checkpoint, each whole, the checkpoint last: where it is, all is."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if trade is not None:
         write_whole(out.with_suffix(".png"), drawn(trade))
     write_whole(out.with_suffix(".json"), write(report, versions(), "json"))
-    host.save(student, out, dict(arguments) if isinstance(arguments, dict) else vars(arguments))
+    host.save(student, out, dict(teacher.args) | {"task": host.task_of(student)})
