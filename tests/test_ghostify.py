@@ -22,11 +22,11 @@ from ghost_yolo import host, swap
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
 from ghost_yolo.ghostify import Settings, budget, ghostify, run
-from ghost_yolo.ghostify.features import recorded, require_room
+from ghost_yolo.ghostify.features import bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit, relative_error
 from ghost_yolo.ghostify.pictures import Pictures
 from ghost_yolo.ghostify.polish import distance, polish
-from ghost_yolo.ghostify.student import pair_of, places_of, student_of, walk
+from ghost_yolo.ghostify.student import places_of, student_of, walk
 from ghost_yolo.redundancy.maps import Photos, calibrate
 from ghost_yolo.registry import PREFIX, UserError
 from ghost_yolo.report.measure import Subject, measure
@@ -143,35 +143,55 @@ def test_relative_error() -> None:
 
 def test_fitting_makes_the_error_smaller(teacher: Any, pictures: Pictures) -> None:
     """More steps, less error, also on views that it was not fitted on; the block comes back in eval mode."""
+    words = plan(teacher.yaml, "backbone", WORD)
     errors = {}
     for steps in (1, 60):
-        student = student_of(teacher, plan(teacher.yaml, "backbone", WORD))
-        place = places_of(student, plan(teacher.yaml, "backbone", WORD))[1]
+        student = student_of(teacher, words)
+        place = places_of(student, words)[1]
         block = student.get_submodule(place.name)
         torch.manual_seed(0)
-        with recorded(pair_of(teacher, student, place, pictures), 32, 2**30, "") as features:
-            fit(block, features, steps, "")
+        with recorder(teacher, student, pictures, 32) as recorded:
+            features = recorded.at(place)
+            fit(block, features, steps, "Fitting")
             errors[steps] = error_of(block, features)
-        with recorded(pair_of(teacher, student, place, pictures), 32, 2**30, "") as features:
-            assert error_of(block, features) < 1.3 * errors[steps]
+        with recorder(teacher, student, pictures, 32) as others:
+            assert error_of(block, others.at(place)) < 1.3 * errors[steps]
         assert not any(m.training for m in block.modules()) and not any(p.requires_grad for p in block.parameters())
     assert errors[60] < errors[1] / 2
 
 
-def test_recording_keeps_within_its_limit(teacher: Any, pictures: Pictures) -> None:
+@pytest.mark.parametrize("name", ["v8/yolov8", "11/yolo11-seg"])
+def test_streamed_maps_are_the_walks(name: str, photos: Path, pictures: Pictures) -> None:
+    """Place after place, what lies on disk is what a walk from the image gives: the student's input, the teacher's output."""
+    model = settled(stock(name), photos)
+    words = plan(model.yaml, "all", WORD)
+    student = student_of(model, words)
+    for module in student.modules():  # else so deep a network of drawn weights is beyond half precision
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.clamp_(min=0.1)
+    with recorder(model, student, pictures, 10) as recorded:
+        images = torch.from_numpy(recorded.teacher.taken([1, 8, 9]).numpy())
+        for place in places_of(student, words):
+            x, y = recorded.at(place).batch([1, 8, 9])
+            with torch.inference_mode():
+                given, taken = (place.taken(walk(m, images, place.row)[0]) for m in (student, model))
+                expected = model.get_submodule(place.name)(taken)
+            for ours, right in ((x, given), (y, expected)):
+                assert (ours - right).abs().max() < 0.02 * right.abs().max()
+            folder = recorded.folder
+            used = sum(file.stat().st_size for file in folder.rglob("*.npy")) / 10
+            assert used <= 1.01 * bytes_each(model, [*places_of(student, words)], 64) + 100
+        assert not {f"{j}.npy" for j in (0, 1, 2)} & {file.name for file in folder.rglob("*.npy")}
+    assert not folder.exists()
+
+
+def test_recording_keeps_within_its_limit() -> None:
     """A small cache holds fewer views; one that holds no batch, or a full disk, is an error before any work."""
-    place = places_of(teacher, {2: "C2f"})[0]
-    pair = pair_of(teacher, teacher, place, pictures)
-    each = 2 * 2 * 32 * 16 * 16
-    with recorded(pair, 100, 12.5 * each, "") as features:
-        assert len(features) == 12
-        x, y = features.batch([3, 11])
-        assert x.shape == y.shape == (2, 32, 16, 16) and x.dtype == torch.float32
-        torch.testing.assert_close(teacher.model[2](x), y, rtol=0.02, atol=0.02)
+    assert views_within(1000, 100, 12500) == 12 and views_within(1000, 5, 12500) == 5
     with pytest.raises(UserError, match="--cache"):
-        require_room(each, 100, 7 * each)
+        views_within(1000, 100, 7000)
     with pytest.raises(UserError, match="TMPDIR"):
-        require_room(2**60, 100, 2**70)
+        views_within(2**60, 100, 2**70)
 
 
 @pytest.mark.parametrize("name", ["v8/yolov8", *TASKS])
@@ -400,7 +420,9 @@ def test_fine_tuned_with_the_host_alone(best: Path, photos: Path, tmp_path: Path
     """`yolo train` takes every tensor of what was written, and val and export take it too."""
     light = tmp_path / "light.pt"
     done = run(
-        "ghost-yolo",
+        "python",
+        "-m",
+        "ghost_yolo",
         "ghostify",
         best,
         "--images",
@@ -425,10 +447,10 @@ def test_fine_tuned_with_the_host_alone(best: Path, photos: Path, tmp_path: Path
 
 @newest_only
 @pytest.mark.slow
-def test_train_py_hands_the_teacher_on(best: Path, teacher: Any, tmp_path: Path, run: Run, labelled: Path) -> None:
+def test_train_py_hands_the_teacher_on(best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path) -> None:
     """`train.py` distils from the trained model by Ultralytics' own argument."""
     light = tmp_path / "light.pt"
-    host.save(student_of(teacher, plan(teacher.yaml, "backbone", WORD)), light, {"imgsz": 64})
+    host.save(student_of(little, plan(little.yaml, "backbone", WORD)), light, {"imgsz": 64})
     words = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL]
     done = run("python", ROOT / "train.py", *words)
     assert "dis_loss" in done.stdout

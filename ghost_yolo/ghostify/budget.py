@@ -12,11 +12,11 @@ import torch
 from matplotlib.figure import Figure
 
 from ghost_yolo.ghostify.cost import cost_of_places
-from ghost_yolo.ghostify.features import BATCH, GIB, recorded
+from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import fit
-from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import distance
-from ghost_yolo.ghostify.student import pair_of, places_of
+from ghost_yolo.ghostify.student import places_of
 from ghost_yolo.registry import PREFIX, UserError
 
 CANDIDATES = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
@@ -123,28 +123,25 @@ def survey(
         pictures: Photographs without labels.
         asked: Settings: seed, cache, imgsz.
     """
-    tried: dict[tuple[int, str], Option] = {}
-    for row in plans[0]:
-        for planned, model in zip(plans, models, strict=True):
-            key = (row, planned[row])
-            if key not in tried:  # the head has one word only
-                tried[key] = trial(teacher, model, *key, pictures, asked)
-    return [*tried.values()]
-
-
-def trial(teacher: Any, model: Any, row: int, word: str, pictures: Pictures, asked: Mapping[str, Any]) -> Option:
-    """Return what one word does in one row, fitted briefly on the trained model's own inputs."""
-    hybrid, limit = copy.deepcopy(teacher), asked["cache"] * GIB
-    hybrid.model[row] = copy.deepcopy(model.model[row])
-    places = places_of(hybrid, {row: word})
-    for number, place in enumerate(places):
-        torch.manual_seed(asked["seed"] + number)
-        pair = pair_of(teacher, teacher, place, pictures)
-        with recorded(pair, VIEWS, limit, f"Recording {place.name}") as features:
-            fit(hybrid.get_submodule(place.name), features, STEPS, f"Trying {word.removeprefix(PREFIX)}")
-    before, after = (cost_of_places(m, places, asked["imgsz"]) for m in (teacher, hybrid))
-    saving = sum(cost.gflops for cost in before) - sum(cost.gflops for cost in after)
-    return Option(row, word, saving, harm_of(teacher, hybrid, pictures, asked["seed"]))
+    options, places = [], places_of(models[0], plans[0])
+    count = views_within(bytes_each(teacher, places, asked["imgsz"]), VIEWS, asked["cache"] * GIB)
+    torch.manual_seed(asked["seed"])
+    with recorder(teacher, teacher, pictures, count) as recorded:
+        for row in plans[0]:
+            features = [recorded.at(place) for place in places if place.row == row]
+            words = {planned[row]: model for planned, model in zip(plans, models, strict=True)}  # a head has one only
+            for word, model in words.items():
+                hybrid = copy.deepcopy(teacher)
+                hybrid.model[row] = copy.deepcopy(model.model[row])
+                torch.manual_seed(asked["seed"])
+                for known in features:
+                    text = f"Trying {word.removeprefix(PREFIX)} in {known.place.name}"
+                    fit(hybrid.get_submodule(known.place.name), known, STEPS, text)
+                here = [known.place for known in features]
+                before, after = (cost_of_places(m, here, asked["imgsz"]) for m in (teacher, hybrid))
+                saving = sum(cost.gflops for cost in before) - sum(cost.gflops for cost in after)
+                options.append(Option(row, word, saving, harm_of(teacher, hybrid, pictures, asked["seed"])))
+    return options
 
 
 @torch.no_grad()

@@ -14,13 +14,13 @@ from ghost_yolo import host
 from ghost_yolo.files import write_whole
 from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, survey
 from ghost_yolo.ghostify.cost import cost_of_model
-from ghost_yolo.ghostify.features import BATCH, GIB, bytes_each, recorded, require_room
+from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part, fingerprint
-from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import polish
 from ghost_yolo.ghostify.report import Fitted, report_of
-from ghost_yolo.ghostify.student import pair_of, places_of, student_of
+from ghost_yolo.ghostify.student import places_of, student_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
 from ghost_yolo.redundancy.survey import require_channels
@@ -161,20 +161,20 @@ def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pict
     What the part file holds is not done again, and every stage seeds anew, so that the result is the same.
     """
     places, asked = places_of(student, words), part.settings
-    pairs = [pair_of(teacher, student, place, pictures) for place in places]
-    count, limit = min(max(len(pictures), LEAST), asked["steps"] * BATCH), asked["cache"] * GIB
-    require_room(max(bytes_each(pair) for pair in pairs), count, limit)
-    for number, (place, pair) in enumerate(zip(places, pairs, strict=True)):
-        module = student.get_submodule(place.name)
-        if place.name not in part.done:
-            torch.manual_seed(asked["seed"] + number)
-            start = time.perf_counter()
-            with recorded(pair, count, limit, f"Recording {place.name}") as features:
+    wanted = min(max(len(pictures), LEAST), asked["steps"] * BATCH)
+    count = views_within(bytes_each(teacher, places, asked["imgsz"]), wanted, asked["cache"] * GIB)
+    torch.manual_seed(asked["seed"])
+    with recorder(teacher, student, pictures, count) as recorded:
+        for number, place in enumerate(places):
+            module, start = student.get_submodule(place.name), time.perf_counter()
+            if place.name not in part.done:
+                features = recorded.at(place)
+                torch.manual_seed(asked["seed"] + number)
                 fit(module, features, asked["steps"], f"Fitting {place.name}")
+                seconds = time.perf_counter() - start
                 error = error_of(module, features)
-            seconds = time.perf_counter() - start
-            part.add(place.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
-        module.load_state_dict(part.done[place.name]["state"])
+                part.add(place.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
+            module.load_state_dict(part.done[place.name]["state"])
     torch.manual_seed(asked["seed"] + len(places))
     polish(teacher, student, places, pictures, asked["polish"])
     done = [part.done[place.name] for place in places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,6 @@ import torch
 from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
-from ghost_yolo.ghostify.features import Pair
-from ghost_yolo.ghostify.pictures import Pictures
 from ghost_yolo.swap import SwapError, swapped
 
 Maps = torch.Tensor | list[torch.Tensor]
@@ -94,7 +92,19 @@ def places_of(student: Any, words: Mapping[int, str]) -> list[Place]:
     return places
 
 
-def walk(model: Any, x: torch.Tensor, stop: int, keep: Collection[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
+def sources(layer: Any) -> list[int]:
+    """Return the layers whose outputs a layer takes, -1 for the image."""
+    given = layer.f if isinstance(layer.f, list) else [layer.f]
+    return [layer.i + f if f < 0 else f for f in given]
+
+
+def take(layer: Any, outputs: Mapping[int, torch.Tensor]) -> Maps:
+    """Return what a layer takes, of the outputs by layer."""
+    given = [outputs[j] for j in sources(layer)]
+    return given if isinstance(layer.f, list) else given[0]
+
+
+def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
     """Run the layers before `stop`.
 
     Args:
@@ -104,37 +114,9 @@ def walk(model: Any, x: torch.Tensor, stop: int, keep: Collection[int] = ()) -> 
         keep: Layers before it whose outputs are wanted.
 
     Returns:
-        What layer `stop` takes in, and the outputs that were wanted.
+        What layer `stop` takes, and the outputs that were wanted.
     """
-    outputs: list[Any] = []
-    kept: dict[int, torch.Tensor] = {}
-    taken: Maps = x
-    for layer in model.model[: stop + 1]:
-        if isinstance(layer.f, list):
-            taken = [x if j == -1 else outputs[j] for j in layer.f]
-        else:
-            taken = x if layer.f == -1 else outputs[layer.f]
-        if layer.i == stop:
-            break
-        x = layer(taken)
-        outputs.append(x if layer.i in model.save else None)
-        if layer.i in keep:
-            kept[layer.i] = x
-    return taken, kept
-
-
-def pair_of(teacher: Any, student: Any, place: Place, pictures: Pictures) -> Pair:
-    """Return what gives a place's input in the student, and the teacher's output there, on varied photographs.
-
-    The student's own input, since its earlier blocks are not perfect and a later one can make up for that.
-    """
-    module = teacher.get_submodule(place.name)
-
-    @torch.no_grad()
-    def pair(indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        images = pictures.batch(indices)
-        taken = walk(teacher, images, place.row)[0]
-        given = taken if student is teacher else walk(student, images, place.row)[0]
-        return place.taken(given), module(place.taken(taken))
-
-    return pair
+    outputs = {-1: x}
+    for layer in model.model[:stop]:
+        outputs[layer.i] = layer(take(layer, outputs))
+    return take(model.model[stop], outputs), {i: outputs[i] for i in keep}
