@@ -22,6 +22,7 @@ from ghost_yolo import host, swap
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
 from ghost_yolo.ghostify import Settings, budget, ghostify, run
+from ghost_yolo.ghostify import polish as polishing
 from ghost_yolo.ghostify.features import bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit, relative_error
 from ghost_yolo.ghostify.pictures import Pictures
@@ -215,7 +216,7 @@ def test_polishing_brings_the_predictions_nearer(little: Any, pictures: Pictures
     x = pictures.batch(range(8), varied=False)
     before = distance(little, student, x, ()).item()
     torch.manual_seed(0)
-    polish(little, student, places_of(student, words), pictures, 60)
+    polish(little, student, places_of(student, words), pictures, 60, lambda state: None, None)
     assert distance(little, student, x, ()).item() < 0.9 * before
     assert not student.training and not any(p.requires_grad for p in student.parameters())
 
@@ -262,29 +263,32 @@ def test_every_task(name: str, photos: Path, tmp_path: Path) -> None:
     assert len(light.predict(next(photos.iterdir()), imgsz=64, verbose=False)) == 1
 
 
+@pytest.mark.parametrize("stage,calls", [("fit", 2), ("distance", 4)])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, calls: int, best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C leaves what was fitted; the same command goes on from there and gives the same weights, bit for bit."""
-    words = {"blocks": [WORD], "settings": QUICK}
+    """Ctrl-C leaves what was done; the same command goes on from there and gives the same weights, bit for bit."""
+    monkeypatch.setattr(polishing, "EVERY", 2)
+    words = {"blocks": [WORD], "settings": Settings(steps=2, polish=5)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
-    real, fitted = run.fit, []
+    home = run if stage == "fit" else polishing
+    real, seen = getattr(home, stage), []
 
-    def interrupted(*args: Any) -> None:
-        fitted.append(args[-1])
-        if len(fitted) == 2:
+    def interrupted(*args: Any) -> Any:
+        seen.append(args)
+        if len(seen) == calls:
             raise KeyboardInterrupt
-        real(*args)
+        return real(*args)
 
-    monkeypatch.setattr(run, "fit", interrupted)
+    monkeypatch.setattr(home, stage, interrupted)
     with pytest.raises(KeyboardInterrupt):
         ghostify(best, [photos], tmp_path / "light.pt", **words)
     assert (tmp_path / "light.pt.part").exists() and not (tmp_path / "light.pt").exists()
     with pytest.raises(UserError, match=r"steps 2 and not 3.*light.pt.part"):
-        ghostify(best, [photos], tmp_path / "light.pt", blocks=[WORD], settings=Settings(steps=3, polish=2))
+        ghostify(best, [photos], tmp_path / "light.pt", blocks=[WORD], settings=Settings(steps=3, polish=5))
     ghostify(best, [photos], tmp_path / "light.pt", **words)
 
-    assert [text.split(".")[-1] for text in fitted] == ["1", "3", "3"]
+    assert len(seen) == {"fit": 3, "distance": 7}[stage]  # 2 blocks, one of them twice; 5 steps, two of them twice
     a, b = (host.load(tmp_path / f"{name}.pt").state_dict() for name in ("whole", "light"))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not (tmp_path / "light.pt.part").exists()
@@ -362,6 +366,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wrong size": ({"settings": Settings(imgsz=100)}, "multiple of its stride"),
     "no cache": ({"settings": Settings(steps=2, cache=1e-6)}, "--cache"),
     "not a checkpoint's name": ({"out": "light.onnx"}, "ends in .pt"),
+    "no such folder": ({"out": "nowhere/light.pt"}, "there is no folder"),
     "no such model": ({"model": "missing.pt"}, "does not exist"),
     "foreign file": ({"model": "foreign.pt"}, "is not a checkpoint"),
     "no image": ({"images": "bad"}, "None of the 1 images can be read"),

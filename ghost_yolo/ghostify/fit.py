@@ -49,10 +49,12 @@ def fit(block: nn.Module, features: Features, steps: int, text: str) -> None:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, rate: float | list[float], steps: int
+    optimizer: torch.optim.Optimizer, rates: float | list[float], steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the schedule: up over the first tenth of the steps, then down to nothing."""
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
+    """Return the schedule, after the steps that are done: up over the first tenth, then down to nothing."""
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
+    )
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,15 @@ from ghost_yolo.progress import progress
 RATE = 1e-3  # of the new blocks
 TRAINED = 1e-4  # of all that was trained before: more makes it forget first
 LONGEST = 10.0  # a gradient is cut to this length
+EVERY = 100  # steps between two states that are kept
+State = dict[str, Any]
+Keep = Callable[[State], object]
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w), both raw
 
 
-def polish(teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, steps: int) -> None:
+def polish(
+    teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, steps: int, keep: Keep, state: State | None
+) -> None:
     """Train the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
 
     Args:
@@ -30,22 +35,41 @@ def polish(teacher: Any, student: Any, places: Sequence[Place], pictures: Pictur
         places: What was fitted; the maps of their rows are compared beside those that the head takes in.
         pictures: Photographs without labels.
         steps: Batches to learn from.
+        keep: Is handed the state now and then.
+        state: Where to go on, as it was handed over; None to begin.
     """
     student.requires_grad_()
-    fitted = [p for place in places for p in student.get_submodule(place.name).parameters()]
-    known = {id(p) for p in fitted}
-    rest = [p for p in student.parameters() if id(p) not in known]
-    optimizer = torch.optim.Adam([{"params": fitted}, {"params": rest}])
-    schedule = one_cycle(optimizer, [RATE, TRAINED], steps)
+    optimizer = optimizer_of(student, places)
+    done = restore(student, optimizer, state) if state else 0
+    schedule = one_cycle(optimizer, [RATE, TRAINED], steps, done)
     rows = {place.row for place in places}
-    for _ in progress(range(steps), "Polishing the whole"):
+    for step in progress(range(done, steps), "Polishing the whole"):
         loss = distance(teacher, student, pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist()), rows)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), LONGEST)
         optimizer.step()
         schedule.step()
+        if (step + 1) % EVERY == 0:
+            random = torch.get_rng_state()
+            keep({"done": step + 1, "model": student.state_dict(), "adam": optimizer.state_dict(), "random": random})
     student.eval().requires_grad_(requires_grad=False)
+
+
+def optimizer_of(student: Any, places: Sequence[Place]) -> torch.optim.Adam:
+    """Return Adam over the fitted modules, then over all else."""
+    fitted = [p for place in places for p in student.get_submodule(place.name).parameters()]
+    known = {id(p) for p in fitted}
+    rest = [p for p in student.parameters() if id(p) not in known]
+    return torch.optim.Adam([{"params": fitted}, {"params": rest}])
+
+
+def restore(student: Any, optimizer: torch.optim.Adam, state: State) -> int:
+    """Put everything where it was, and return the steps that were done."""
+    student.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["adam"])
+    torch.set_rng_state(state["random"])
+    return int(state["done"])
 
 
 def distance(teacher: Any, student: Any, images: torch.Tensor, rows: Collection[int]) -> torch.Tensor:

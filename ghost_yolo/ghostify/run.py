@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ghost_yolo.ghostify.part import Part, fingerprint
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import polish
 from ghost_yolo.ghostify.report import Fitted, report_of
-from ghost_yolo.ghostify.student import places_of, student_of
+from ghost_yolo.ghostify.student import Place, places_of, student_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
 from ghost_yolo.redundancy.survey import require_channels
@@ -96,7 +97,7 @@ def ghostify(
     settings.check()
     require_new(out)
     start = time.perf_counter()
-    with quiet(), torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng(devices=[]):
         teacher = open_checkpoint(Path(model), settings.device)
         require_channels(teacher)
         imgsz = settings.imgsz or trained_at(teacher)
@@ -121,6 +122,8 @@ def require_new(out: Path) -> None:
     """Raise an error for an output that exists: a trained model is not replaced by one that may be worse."""
     if out.suffix != ".pt":
         raise UserError(f"--out {out}: a checkpoint's name ends in .pt")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}.")
     for file in (out, out.with_suffix(".json"), out.with_suffix(".png")):
         if file.exists():
             raise UserError(f"--out {out}: {file} already exists; name a new file, or remove it.")
@@ -161,29 +164,38 @@ def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pict
     What the part file holds is not done again, and every stage seeds anew, so that the result is the same.
     """
     places, asked = places_of(student, words), part.settings
+    if any(place.name not in part.done for place in places):
+        fit_places(teacher, student, places, pictures, part)
+    for place in places:
+        student.get_submodule(place.name).load_state_dict(part.done[place.name]["state"])
+    torch.manual_seed(asked["seed"] + len(places))
+    keep = partial(part.add, "polish")
+    polish(teacher, student, places, pictures, asked["polish"], keep, part.done.get("polish"))
+    done = [part.done[place.name] for place in places]
+    return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
+
+
+def fit_places(teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, part: Part) -> None:
+    """Fit the places that the part file does not hold, and walk over the others."""
+    asked = part.settings
     wanted = min(max(len(pictures), LEAST), asked["steps"] * BATCH)
     count = views_within(bytes_each(teacher, places, asked["imgsz"]), wanted, asked["cache"] * GIB)
     torch.manual_seed(asked["seed"])
     with recorder(teacher, student, pictures, count) as recorded:
         for number, place in enumerate(places):
             module, start = student.get_submodule(place.name), time.perf_counter()
+            features = recorded.at(place)
             if place.name not in part.done:
-                features = recorded.at(place)
                 torch.manual_seed(asked["seed"] + number)
                 fit(module, features, asked["steps"], f"Fitting {place.name}")
-                seconds = time.perf_counter() - start
                 error = error_of(module, features)
+                seconds = time.perf_counter() - start
                 part.add(place.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
             module.load_state_dict(part.done[place.name]["state"])
-    torch.manual_seed(asked["seed"] + len(places))
-    polish(teacher, student, places, pictures, asked["polish"])
-    done = [part.done[place.name] for place in places]
-    return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
 
 
 def deliver(teacher: Any, student: Any, report: Report, out: Path, trade: Trade | None) -> None:
     """Write curve, report and checkpoint, each whole, the checkpoint last: where it is, all is."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     if trade is not None:
         write_whole(out.with_suffix(".png"), drawn(trade))
     write_whole(out.with_suffix(".json"), write(report, versions(), "json"))
