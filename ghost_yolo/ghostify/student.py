@@ -68,7 +68,7 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
             "or changed by hand?); ghostify needs a model as Ultralytics trained it"
         )
     student.load_state_dict(known, strict=False)
-    for name in ("names", "args", "task", "kpt_names"):
+    for name in ("names", "args", "task", "kpt_names", "transforms"):
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
     return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
