@@ -297,6 +297,22 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not (tmp_path / "light.pt.part").exists()
 
 
+def test_the_command_says_how_to_go_on(
+    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the command with status 130 and names the part file; what is wrong is one line."""
+
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "polish", interrupted)
+    words = ["ghostify", str(best), "--images", str(photos), "--block", WORD, "--steps", "1", "-o"]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "light.pt")])
+    assert done.exit_code == 130 and f"goes on from {tmp_path / 'light.pt.part'}" in done.output.replace("\n", "")
+    refused = CliRunner().invoke(app, [*words, str(tmp_path / "light.onnx")])
+    assert isinstance(refused.exception, UserError)
+
+
 def test_front_is_exact() -> None:
     """Against all sets there are: every set of the front is the least harmful at its cost, and none is missing."""
     rng = np.random.default_rng(0)

@@ -62,7 +62,9 @@ def ghostify(
             words = tuple(block.split(",")) if block else ()
             report = make_light(model, images, out, words, where.value, budget, settings)
         except KeyboardInterrupt:
-            print(f"\nstopped; the same command goes on from {out}.part", file=sys.stderr)
+            kept = Path(f"{out}.part")
+            goes_on = f"the same command goes on from {kept}" if kept.exists() else "before the first block was fitted"
+            print(f"\nstopped: {goes_on}", file=sys.stderr)
             raise typer.Exit(130) from None
     print(write(report, versions(), style.value), end="")
     print(f"wrote {out}, and {out.with_suffix('.json')} with all figures", file=sys.stderr)
