@@ -160,13 +160,15 @@ def needed(model: Any, stop: int) -> set[int]:
 
 
 def bytes_each(model: Any, places: Sequence[Place], imgsz: int) -> int:
-    """Return the most that one view takes on disk at any of the places: both models' maps, the targets and the image."""
+    """Return the most that one view takes on disk: the image, targets, and both models' maps at a place and the one before."""
     image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
     last = len(model.model) - 1
     with torch.no_grad():
-        sizes = {j: y.numel() for j, y in walk(model, image, last, range(last))[1].items()} | {-1: image.numel()}
-    most = max(2 * sum(sizes[j] for j in needed(model, row)) + sizes.get(row, 0) for row in {p.row for p in places})
-    return 2 * (most + sizes[-1])
+        sizes = {j: y.numel() for j, y in walk(model, image, last, range(last))[1].items()}
+    rows = sorted({place.row for place in places})
+    live = [needed(model, before) | needed(model, row) for before, row in zip([0, *rows], rows, strict=False)]
+    most = max(2 * sum(sizes.get(j, 0) for j in maps) + sizes.get(row, 0) for maps, row in zip(live, rows, strict=True))
+    return 2 * (most + image.numel())
 
 
 def views_within(each: int, count: int, limit: float) -> int:
