@@ -42,8 +42,8 @@ def ghostify(
     budget: Annotated[
         float | None, typer.Option(help="Share of the GFLOPs that may stay: choose by itself what to swap by what.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Batches of 8 from which each block learns.")] = 150,
-    polish: Annotated[int, typer.Option(help="Batches of 8 of the last pass over the whole model.")] = 200,
+    steps: Annotated[int, typer.Option(help="Batches of 8 from which each block learns.")] = 100,
+    polish: Annotated[int, typer.Option(help="Batches of 8 of the last pass over the whole model.")] = 250,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     imgsz: Annotated[int, typer.Option(help="Image side in pixels; 0 for the one it was trained at.")] = 0,
     cache: Annotated[float, typer.Option(help="Most that recorded maps may take on disk, in GiB.")] = 4.0,

@@ -49,11 +49,11 @@ def fit(block: nn.Module, features: Features, steps: int, text: str) -> None:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, rates: float | list[float], steps: int, done: int = 0
+    optimizer: torch.optim.Optimizer, rate: float, steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
     """Return the schedule, after the steps that are done: up over the first tenth, then down to nothing."""
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
+        optimizer, rate, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
     )
 
 

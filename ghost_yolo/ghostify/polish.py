@@ -15,8 +15,7 @@ from ghost_yolo.ghostify.pictures import Pictures
 from ghost_yolo.ghostify.student import Maps, Place, walk
 from ghost_yolo.progress import progress
 
-RATE = 1e-3  # of the new blocks
-TRAINED = 1e-4  # of all that was trained before: more makes it forget first
+RATE = 1e-3  # of new and trained blocks alike: results/ghostify.md
 LONGEST = 10.0  # a gradient is cut to this length
 EVERY = 100  # steps between two states that are kept
 State = dict[str, Any]
@@ -27,7 +26,7 @@ Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w)
 def polish(
     teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, steps: int, keep: Keep, state: State | None
 ) -> None:
-    """Train the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
+    """Train all of the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
 
     Args:
         teacher: The trained model.
@@ -39,9 +38,9 @@ def polish(
         state: Where to go on, as it was handed over; None to begin.
     """
     student.requires_grad_()
-    optimizer = optimizer_of(student, places)
+    optimizer = torch.optim.Adam(student.parameters(), RATE)
     done = restore(student, optimizer, state) if state else 0
-    schedule = one_cycle(optimizer, [RATE, TRAINED], steps, done)
+    schedule = one_cycle(optimizer, RATE, steps, done)
     rows = {place.row for place in places}
     for step in progress(range(done, steps), "Polishing the whole"):
         loss = distance(teacher, student, pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist()), rows)
@@ -54,14 +53,6 @@ def polish(
             random = torch.get_rng_state()
             keep({"done": step + 1, "model": student.state_dict(), "adam": optimizer.state_dict(), "random": random})
     student.eval().requires_grad_(requires_grad=False)
-
-
-def optimizer_of(student: Any, places: Sequence[Place]) -> torch.optim.Adam:
-    """Return Adam over the fitted modules, then over all else."""
-    fitted = [p for place in places for p in student.get_submodule(place.name).parameters()]
-    known = {id(p) for p in fitted}
-    rest = [p for p in student.parameters() if id(p) not in known]
-    return torch.optim.Adam([{"params": fitted}, {"params": rest}])
 
 
 def restore(student: Any, optimizer: torch.optim.Adam, state: State) -> int:
@@ -79,8 +70,10 @@ def distance(teacher: Any, student: Any, images: torch.Tensor, rows: Collection[
     with torch.no_grad():
         taken, maps = walk(teacher, images, head, inner)
         wanted = predictions(teacher.model[head], taken)
+        others = branch(teacher.model[head], "cv4", taken)
     given, ours = walk(student, images, head, inner)
     pairs = [*zip(_each(given), _each(taken), strict=True), *((ours[i], maps[i]) for i in inner)]
+    pairs += zip(branch(student.model[head], "cv4", given), others, strict=True)  # masks, key points or angles
     loss = torch.stack([relative_error(y, target) for y, target in pairs]).mean()
     levels = zip(predictions(student.model[head], given), wanted, strict=True)
     return sum((disagreement(ours, theirs, student.model[head].reg_max) for ours, theirs in levels), loss)
@@ -93,11 +86,14 @@ def _each(maps: Maps) -> list[torch.Tensor]:
 
 def predictions(head: Any, maps: Maps) -> Levels:
     """Return what the box and class branches of a head say at each level; nothing for a head that has none."""
-    names = ("one2one_cv2", "one2one_cv3") if getattr(head, "one2one_cv3", None) is not None else ("cv2", "cv3")
-    boxes, classes = (getattr(head, name, None) for name in names)
-    if boxes is None or classes is None:
-        return []
-    return [(boxes[k](x), classes[k](x)) for k, x in enumerate(_each(maps))]
+    return [*zip(branch(head, "cv2", maps), branch(head, "cv3", maps), strict=True)]
+
+
+def branch(head: Any, name: str, maps: Maps) -> list[torch.Tensor]:
+    """Return what a branch of a head says at each level, the one that is deployed where there are two."""
+    levels = getattr(head, f"one2one_{name}", None)
+    levels = getattr(head, name, None) if levels is None else levels
+    return [] if levels is None else [level(x) for level, x in zip(levels, _each(maps), strict=True)]
 
 
 def disagreement(

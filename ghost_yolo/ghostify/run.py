@@ -47,8 +47,8 @@ class Settings:
         device: Where the models run, as in `yolo`.
     """
 
-    steps: int = 150
-    polish: int = 200
+    steps: int = 100
+    polish: int = 250
     seed: int = 0
     imgsz: int = 0
     cache: float = 4.0
