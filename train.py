@@ -3,6 +3,7 @@
     python train.py model=cfg/yolov8s-ghost.yaml data=datasets/smear.yaml epochs=25 imgsz=192
     python train.py model=cfg/yolov8n-ghostv2.yaml data=datasets/bccd.yaml epochs=60 imgsz=320
     python train.py model=runs/detect/train/weights/last.pt resume=True
+    python train.py model=light.pt distill_model=best.pt data=datasets/bccd.yaml epochs=10 imgsz=320
 
 Everything after `train.py` goes to Ultralytics unchanged (`pretrained=`, `distill_model=`, `device=` ...).
 """

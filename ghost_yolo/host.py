@@ -13,7 +13,7 @@ import functools
 import io
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -253,11 +253,17 @@ def load(path: Path) -> Any:
     return model.float().eval()
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write a model as an ordinary checkpoint in fp16, as the host's own `YOLO.save()` does; the file appears whole."""
+def save(model: nn.Module, path: Path, train_args: Mapping[str, Any] | None = None) -> None:
+    """Write a model as an ordinary checkpoint in fp16, as the host's own `YOLO.save()` does; the file appears whole.
+
+    Args:
+        model: The model.
+        path: The file.
+        train_args: With what it was trained; the host takes imgsz and data from them when it loads the file.
+    """
     content = {
         "model": copy.deepcopy(model).half(),
-        "train_args": {},
+        "train_args": dict(train_args or {}),
         "date": datetime.now(timezone.utc).isoformat(),
         "version": ultralytics.__version__,
     }

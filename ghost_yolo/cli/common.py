@@ -19,6 +19,15 @@ class Format(str, Enum):
     json = "json"
 
 
+class Where(str, Enum):
+    """The part of a model in which blocks are swapped."""
+
+    backbone = "backbone"
+    neck = "neck"
+    head = "head"
+    all = "all"
+
+
 def check_target(out: Path | None) -> None:
     """Raise an error, before any work, for a file that cannot be written."""
     if out is not None and out.is_dir():

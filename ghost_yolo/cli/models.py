@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, check_target, emit
+from ghost_yolo.cli.common import Format, Where, check_target, emit
 from ghost_yolo.models import packaged, path_of
 from ghost_yolo.registry import UserError
-
-
-class Where(str, Enum):
-    """The part of a model in which blocks are swapped."""
-
-    backbone = "backbone"
-    neck = "neck"
-    head = "head"
-    all = "all"
 
 
 def compare(

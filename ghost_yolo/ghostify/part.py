@@ -1,0 +1,69 @@
+"""The part file: what has been fitted so far, so that an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ghost_yolo.files import write_whole
+from ghost_yolo.registry import UserError
+
+
+class Part:
+    """Results by name, each written as soon as it is there.
+
+    Attributes:
+        file: Beside the output, `light.pt.part`.
+        done: Results of this run and of those before it.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        """Read the part file where there is one.
+
+        Args:
+            out: The checkpoint that is wanted.
+            settings: All that the results depend on; plain values.
+
+        Raises:
+            UserError: If the file was begun with other settings, or cannot be read.
+        """
+        self.file, self.settings, self.done = out.with_name(f"{out.name}.part"), settings, {}
+        if not self.file.exists():
+            return
+        remove = f"Give the same again, another --out, or remove {self.file}"
+        try:
+            content = torch.load(self.file, map_location="cpu", weights_only=True)
+            before, self.done = content["settings"], content["done"]
+        except Exception as error:  # a damaged or foreign file fails in many ways
+            raise UserError(
+                f"{self.file} is not what an interrupted run left ({type(error).__name__}). {remove}."
+            ) from error
+        other = [
+            f"{key} {before.get(key)} and not {value}" for key, value in settings.items() if before.get(key) != value
+        ]
+        if other:
+            raise UserError(f"{self.file} was begun with {', '.join(other)}. {remove}.")
+
+    def add(self, name: str, result: Any) -> None:
+        """Keep a result."""
+        self.done[name] = result
+        buffer = io.BytesIO()
+        torch.save({"settings": self.settings, "done": self.done}, buffer)
+        write_whole(self.file, buffer.getvalue())
+
+    def remove(self) -> None:
+        """Remove the file: the output is there."""
+        self.file.unlink(missing_ok=True)
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """Return a short hash of files' contents, so that a changed photograph or checkpoint is another setting."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,114 @@
+"""What ghostifying did, as a report: a row a place, and the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ghost_yolo.ghostify.budget import Trade
+from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
+from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo.ghostify.student import Place
+from ghost_yolo.registry import PREFIX
+from ghost_yolo.report.render import Report
+
+POINTS = 10  # of the trade-off curve, in the table
+
+CONVENTIONS = {
+    "layer": "name in the model: a row, or one level of the head's class branch",
+    "parameters, gflops": "of the module as deployed, every BN merged; 2 x MACs of one image at imgsz",
+    "error": "mean squared error of the module's maps to the trained one's, each channel in units of its variance, over 64 "
+    "recorded views right after it was fitted; 1 is what constants would give",
+    "harm": "disagreement of the predictions plus relative error of the maps that the head takes in, when this block alone, fitted "
+    "briefly, stands in the trained model; those of a set are added",
+    "seconds": "wall clock, recording included; the whole has the last pass in it",
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A place, its reconstruction error and the seconds that it took."""
+
+    place: Place
+    error: float
+    seconds: float
+
+
+def report_of(
+    teacher: Any,
+    student: Any,
+    fitted: Sequence[Fitted],
+    seconds: float,
+    pictures: Pictures,
+    asked: dict[str, Any],
+    trade: Trade | None,
+) -> Report:
+    """Return the report of a fitted student.
+
+    Args:
+        teacher: The trained model.
+        student: The light one.
+        fitted: What was fitted.
+        seconds: What the whole took.
+        pictures: What it was fitted on.
+        asked: The settings.
+        trade: What the budget had to choose from.
+    """
+    imgsz = asked["imgsz"]
+    places = [item.place for item in fitted]
+    before, after = (cost_of_places(model, places, imgsz) for model in (teacher, student))
+    rows = [
+        row_of(item.place.name.removeprefix("model."), item.place.word, a, b, item.error, item.seconds)
+        for item, a, b in zip(fitted, before, after, strict=True)
+    ]
+    whole = row_of("whole", "", cost_of_model(teacher, imgsz), cost_of_model(student, imgsz), None, seconds)
+    lines = [cells(row) for row in [*rows, whole]]
+    header = ["layer", "word", "parameters", "after", "GFLOPs", "after", "error", "seconds"]
+    skipped = f", {len(pictures.skipped)} files skipped that cannot be read" if pictures.skipped else ""
+    note = (
+        f"{asked['model']}: {len(pictures)} photographs at {imgsz}{skipped}; {asked['steps']} steps a block, {asked['polish']} "
+        f"over the whole, seed {asked['seed']}. Parameters {percent(whole, 'parameters')}, GFLOPs {percent(whole, 'gflops')}."
+    )
+    used = {"photographs": len(pictures), "skipped": [str(path) for path in pictures.skipped]}
+    tables, more = [(header, lines)], {"settings": asked, **used, "whole": whole}
+    if trade is not None:
+        tables.append(curve_table(trade))
+        more |= {"options": [asdict(option) for option in trade.options]}
+        more |= {"curve": [asdict(choice) for choice in trade.front], "chosen": asdict(trade.chosen)}
+    return Report(rows, tables, CONVENTIONS, [note], more)
+
+
+def row_of(layer: str, word: str, before: Any, after: Any, error: float | None, seconds: float) -> dict[str, Any]:
+    """Return the raw numbers of a row."""
+    counted = {
+        f"{figure}_{when}": getattr(cost, figure)
+        for figure in ("parameters", "gflops")
+        for when, cost in (("before", before), ("after", after))
+    }
+    return {"layer": layer, "word": word, **counted, "error": error, "seconds": seconds}
+
+
+def curve_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
+    """Return the trade-off: about ten of the best sets from the untouched model to the lightest, and the chosen one."""
+    total, front = trade.total, trade.front
+    shown = {*range(0, len(front), max(len(front) // POINTS, 1)), len(front) - 1, front.index(trade.chosen)}
+    lines = []
+    for choice in (front[i] for i in sorted(shown)):
+        words = ", ".join(f"{row} {word.removeprefix(PREFIX)}" for row, word in sorted(choice.words.items()))
+        mark = "chosen" if choice == trade.chosen else ""
+        lines.append([mark, f"{choice.gflops:.3f}", f"{choice.gflops / total:.3f}", f"{choice.harm:.4f}", words])
+    return ["best sets", "GFLOPs", "share", "harm", "rows and words"], lines
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the table for people."""
+    figures = [str(row[f"parameters_{when}"]) for when in ("before", "after")]
+    figures += [f"{row[f'gflops_{when}']:.3f}" for when in ("before", "after")]
+    error = "" if row["error"] is None else f"{row['error']:.4f}"
+    return [row["layer"], row["word"].removeprefix(PREFIX), *figures, error, f"{row['seconds']:.1f}"]
+
+
+def percent(row: dict[str, Any], figure: str) -> str:
+    """Return the change of a figure."""
+    return f"{(row[f'{figure}_after'] / row[f'{figure}_before'] - 1) * 100:+.1f} %"

@@ -1,0 +1,122 @@
+"""The light model that is to be fitted, the places in it, and one walk through either model up to a layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ultralytics.utils.torch_utils import intersect_dicts
+
+from ghost_yolo import host
+from ghost_yolo.swap import SwapError, swapped
+
+Maps = torch.Tensor | list[torch.Tensor]
+BRANCHES = ("cv3", "one2one_cv3")  # the class branches of a head
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module that is fitted as one: a swapped row, or one level of a swapped head's class branch.
+
+    Attributes:
+        name: Its name in both models, as `model.4` or `model.22.cv3.0`.
+        row: The row that it is, or is part of.
+        word: What the row became.
+        level: Which of a head's inputs it takes; None for a row.
+    """
+
+    name: str
+    row: int
+    word: str
+    level: int | None = None
+
+    def taken(self, maps: Maps) -> torch.Tensor:
+        """Return what the module takes of what its row takes."""
+        return maps if isinstance(maps, torch.Tensor) else maps[self.level or 0]
+
+
+def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
+    """Build the teacher with other modules in some rows, every tensor of the same name and shape copied.
+
+    Args:
+        teacher: The host's model, in eval mode; it is left as it is.
+        words: Row to word, as `ghost_yolo.swap.plan` gives them.
+
+    Returns:
+        A model in eval mode, without gradients, whose `yaml` is the swapped one, so that the host rebuilds it as it is.
+
+    Raises:
+        SwapError: If the teacher is not the model of its own `yaml`, as after pruning or fusing.
+        ModelError: If the host cannot build it.
+    """
+    student = host.build(swapped(copy.deepcopy(teacher.yaml), words))
+    if type(student) is not type(teacher):
+        raise SwapError(
+            f"The checkpoint holds a {type(teacher).__name__}, and a {type(student).__name__} comes of its rows; ghostify "
+            f"takes {', '.join(host.MODELS.values())}"
+        )
+    theirs, ours = teacher.state_dict(), student.state_dict()
+    known = intersect_dicts(theirs, ours)
+    changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - known.keys()} - set(words)
+    if changed:
+        row = min(changed)
+        raise SwapError(
+            f"Row {row} of the checkpoint, {teacher.model[row].type}, is not what its own model.yaml builds (pruned, fused, "
+            "or changed by hand?); ghostify needs a model as Ultralytics trained it"
+        )
+    student.load_state_dict(known, strict=False)
+    for name in ("names", "args", "task", "kpt_names", "transforms"):
+        if hasattr(teacher, name):
+            setattr(student, name, copy.deepcopy(getattr(teacher, name)))
+    return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
+
+
+def row_of(name: str) -> int:
+    """Return the row to which a tensor such as `model.4.cv1.conv.weight` belongs."""
+    return int(name.split(".")[1])
+
+
+def places_of(student: Any, words: Mapping[int, str]) -> list[Place]:
+    """Return what has to be fitted, in the order in which a model runs it."""
+    last, places = len(student.model) - 1, []
+    for row, word in sorted(words.items()):
+        if row != last:
+            places.append(Place(f"model.{row}", row, word))
+            continue
+        for branch in BRANCHES:
+            levels = getattr(student.model[row], branch, None)
+            places += [Place(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
+    return places
+
+
+def sources(layer: Any) -> list[int]:
+    """Return the layers whose outputs a layer takes, -1 for the image."""
+    given = layer.f if isinstance(layer.f, list) else [layer.f]
+    return [layer.i + f if f < 0 else f for f in given]
+
+
+def take(layer: Any, outputs: Mapping[int, torch.Tensor]) -> Maps:
+    """Return what a layer takes, of the outputs by layer."""
+    given = [outputs[j] for j in sources(layer)]
+    return given if isinstance(layer.f, list) else given[0]
+
+
+def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
+    """Run the layers before `stop`.
+
+    Args:
+        model: The host's model.
+        x: Images (b, 3, h, w) in 0..1.
+        stop: Index of the first layer that is not run.
+        keep: Layers before it whose outputs are wanted.
+
+    Returns:
+        What layer `stop` takes, and the outputs that were wanted.
+    """
+    outputs = {-1: x}
+    for layer in model.model[:stop]:
+        outputs[layer.i] = layer(take(layer, outputs))
+    return take(model.model[stop], outputs), {i: outputs[i] for i in keep}
