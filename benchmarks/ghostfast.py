@@ -75,7 +75,7 @@ def fast(activation: str | None = RELU, head: str = "ghost_yolo.NarrowDetect", e
 
 
 TITLES = {name: runtime.title for name, runtime in RUNTIMES.items()}
-HOSTS = ("yolov8s.yaml", "yolov8n.yaml", "yolov8m.yaml", "yolov8s-ghost.yaml")  # a bare name is the host's own
+HOSTS = ("yolov8s.yaml", "yolov8n.yaml", "yolov8s-ghost.yaml")  # a bare name is the host's own
 NARROW = "ghost_yolo.NarrowDetect"
 CANDIDATES: dict[str, Callable[[], Config]] = {
     "stock-relu": lambda: stock(RELU),
@@ -113,8 +113,9 @@ def run(words: list[str]) -> None:
         sys.argv = [
             "ghost-yolo",
             "bench",
+            HOSTS[0],
             *(f"yolov8s-{name}.yaml" for name in CANDIDATES),
-            "yolov8s-ghost.yaml",
+            *HOSTS[1:],
             *words,
         ]
         try:
