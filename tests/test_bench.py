@@ -227,7 +227,7 @@ def test_a_missing_runtime_says_what_to_install(fake: type[Fake], monkeypatch: p
 
     assert [bool(row.times) for row in result.candidates] == [True, False]
     assert result.failed == [
-        "a.yaml, OpenVINO fp32: openvino is not installed; install it with pip install 'ghost-yolo[openvino]'"
+        "a.yaml, OpenVINO fp32: openvino is not installed; install with pip install 'ghost-yolo[openvino]'"
     ]
 
 

@@ -85,9 +85,7 @@ class Runtime:
         missing = self.missing(precision, exporting=exporting)
         if missing:
             lacking = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
-            raise UserError(
-                f"{lacking} not installed; pip install 'ghost-yolo[{self.extra}]' brings all that is needed"
-            )
+            raise UserError(f"{lacking} not installed; install with pip install 'ghost-yolo[{self.extra}]'")
 
 
 def only_cpu(title: str, setup: Setup) -> None:
