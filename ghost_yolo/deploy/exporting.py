@@ -13,6 +13,7 @@ import ultralytics
 import yaml
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.checks import check_yolov5u_filename
 
 from ghost_yolo.deploy.runtimes import RUNTIMES, runtime_of
 from ghost_yolo.files import whole_folder
@@ -48,7 +49,7 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
         raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
     measure.require_stride(subject, imgsz)
     folder.mkdir()
-    file = folder / "model.pt"  # of no name that the host knows: it takes yolov5n.pt for its own and downloads that
+    file = folder / check_yolov5u_filename(f"{Path(model).stem}.pt", verbose=False)  # the name that the host looks for
     torch.save({"model": subject.model, "train_args": {}}, file)
     kb = measure.checkpoint_kb(subject.model)
     subject.model.fuse(verbose=False)
