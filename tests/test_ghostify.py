@@ -274,6 +274,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(polishing, "EVERY", 2)
     words = {"blocks": [WORD], "settings": Settings(steps=2, polish=5)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
+    torch.rand(1)  # what was drawn before must not matter
     home = run if stage == "fit" else polishing
     real, seen = getattr(home, stage), []
 
@@ -297,15 +298,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not (tmp_path / "light.pt.part").exists()
 
 
+def interrupt(*args: Any) -> None:
+    """Stand for Ctrl-C at this point."""
+    raise KeyboardInterrupt
+
+
 def test_the_command_says_how_to_go_on(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the command with status 130 and names the part file; what is wrong is one line."""
-
-    def interrupted(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "polish", interrupted)
+    monkeypatch.setattr(run, "polish", interrupt)
     words = ["ghostify", str(best), "--images", str(photos), "--block", WORD, "--steps", "1", "-o"]
     done = CliRunner().invoke(app, [*words, str(tmp_path / "light.pt")])
     assert done.exit_code == 130 and f"goes on from {tmp_path / 'light.pt.part'}" in done.output.replace("\n", "")
@@ -354,6 +356,25 @@ def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path, monkeypatch: p
     assert len(content["options"]) == 7 and all(option["harm"] >= 0 for option in content["options"])
     assert "chosen" in done.output and "wrote" in done.output
     assert cv2.imread(str(tmp_path / "light.png")) is not None
+
+
+def test_resumed_within_a_budget_equals_uninterrupted(
+    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the choice all is drawn anew: it must not matter whether the trial fits ran in this process."""
+    monkeypatch.setattr(budget, "STEPS", 1)
+    monkeypatch.setattr(budget, "VIEWS", 8)
+    words = {"blocks": [WORD], "where": "all", "budget": 0.95, "settings": Settings(steps=2, polish=1)}
+    ghostify(best, [photos], tmp_path / "whole.pt", **words)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "polish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ghostify(best, [photos], tmp_path / "light.pt", **words)
+    monkeypatch.setattr(run, "survey", interrupt)  # kept, so not called again
+    ghostify(best, [photos], tmp_path / "light.pt", **words)
+
+    a, b = (host.load(tmp_path / f"{name}.pt").state_dict() for name in ("whole", "light"))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_corrupt_image_is_skipped_and_counted(best: Path, photos: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def ghostify(
     imgsz: Annotated[int, typer.Option(help="Image side in pixels; 0 for the one it was trained at.")] = 0,
     cache: Annotated[float, typer.Option(help="Most that recorded maps may take on disk, in GiB.")] = 4.0,
     device: Annotated[str, typer.Option(help="Where the models run, as in `yolo`.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
     style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
 ) -> None:
     """Make a trained YOLO light without labels: swap blocks and fit each to the one it replaces. Ctrl-C keeps the blocks so far."""
@@ -40,7 +41,7 @@ def ghostify(
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
-        settings = Settings(steps, polish, seed, imgsz, cache, device)
+        settings = Settings(steps, polish, seed, imgsz, cache, device, threads)
         try:
             words = tuple(block.split(",")) if block else ()
             report = make_light(model, images, out, words, where.value, budget, settings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from ghost_yolo import host
+from ghost_yolo.deploy.machine import default_threads
 from ghost_yolo.files import write_whole
 from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, survey
 from ghost_yolo.ghostify.cost import cost_of_model
@@ -45,6 +47,7 @@ class Settings:
         imgsz: Side of the images in pixels; 0 for the one at which the checkpoint was trained.
         cache: Most that recorded maps may take on disk, GiB.
         device: Where the models run, as in `yolo`.
+        threads: CPU threads; 0 for all cores. Sums of another order differ in their last digits.
     """
 
     steps: int = 100
@@ -53,6 +56,7 @@ class Settings:
     imgsz: int = 0
     cache: float = 4.0
     device: str = "cpu"
+    threads: int = 0
 
     def check(self) -> None:
         """Raise an error for what cannot be."""
@@ -60,9 +64,10 @@ class Settings:
             raise UserError(
                 f"--steps {self.steps}, --polish {self.polish}: give at least one step, and 0 or more to polish"
             )
-        if self.cache <= 0 or self.seed < 0 or self.imgsz < 0:
+        if self.cache <= 0 or min(self.seed, self.imgsz, self.threads) < 0:
             raise UserError(
-                f"--cache {self.cache:g}, --seed {self.seed}, --imgsz {self.imgsz}: none can be negative, nor the cache 0"
+                f"--cache {self.cache:g}, --seed {self.seed}, --imgsz {self.imgsz}, --threads {self.threads}: none can be "
+                "negative, nor the cache 0"
             )
 
 
@@ -97,19 +102,19 @@ def ghostify(
     settings.check()
     require_new(out)
     start = time.perf_counter()
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]), threads(settings.threads):
         teacher = open_checkpoint(Path(model), settings.device)
         require_channels(teacher)
         imgsz = settings.imgsz or trained_at(teacher)
         require_stride(Subject(str(model), teacher, 0, "", ""), imgsz)
         plans = plans_of(teacher, blocks, where, budget)
-        models = [student_of(teacher, words) for words in plans]
+        models = [drawn_student(teacher, words, settings.seed) for words in plans]
         asked = asdict(settings) | {"imgsz": imgsz, "where": where, "blocks": list(blocks), "budget": budget}
         part = Part(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)})
         pictures = Pictures(photos, imgsz, next(teacher.parameters()).device)
         trade = trade_of(teacher, plans, models, pictures, part) if budget is not None else None
         words = trade.chosen.words if trade else plans[0]
-        student = student_of(teacher, words)
+        student = drawn_student(teacher, words, settings.seed) if trade else models[0]
         fitted = fit_all(teacher, student, words, pictures, part)
         seconds = time.perf_counter() - start
         report = report_of(teacher, student, fitted, seconds, pictures, asked | {"model": str(model)}, trade)
@@ -127,6 +132,23 @@ def require_new(out: Path) -> None:
     for file in (out, out.with_suffix(".json"), out.with_suffix(".png")):
         if file.exists():
             raise UserError(f"--out {out}: {file} already exists; name a new file, or remove it.")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for a while; the host leaves it one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or default_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def drawn_student(teacher: Any, words: Mapping[int, str], seed: int) -> Any:
+    """Return the light model, its new tensors drawn by the seed, whatever was drawn before."""
+    torch.manual_seed(seed)
+    return student_of(teacher, words)
 
 
 def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | None) -> list[dict[int, str]]:
