@@ -23,6 +23,7 @@ from ghost_yolo.ghostify.part import Part, fingerprint
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import polish
 from ghost_yolo.ghostify.report import Fitted, report_of
+from ghost_yolo.ghostify.structure import VIEWS, begin
 from ghost_yolo.ghostify.student import Place, places_of, student_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
@@ -209,6 +210,7 @@ def fit_places(teacher: Any, student: Any, places: Sequence[Place], pictures: Pi
             features = recorded.at(place)
             if place.name not in part.done:
                 torch.manual_seed(asked["seed"] + number)
+                begin(module, teacher.get_submodule(place.name), features.batch([*range(min(VIEWS, len(features)))])[0])
                 fit(module, features, asked["steps"], f"Fitting {place.name}")
                 error = error_of(module, features)
                 seconds = time.perf_counter() - start
