@@ -14,13 +14,13 @@ import torch
 from ghost_yolo import host
 from ghost_yolo.files import write_whole
 from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, survey
-from ghost_yolo.ghostify.cost import cost_of_model
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part, fingerprint
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import polish
 from ghost_yolo.ghostify.report import Fitted, report_of
+from ghost_yolo.ghostify.saving import require_cost, savings_of, time_whole
 from ghost_yolo.ghostify.student import Place, places_of, student_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
@@ -45,6 +45,7 @@ class Settings:
         imgsz: Side of the images in pixels; 0 for the one at which the checkpoint was trained.
         cache: Most that recorded maps may take on disk, GiB.
         device: Where the models run, as in `yolo`.
+        cost: Of what a budget is a share: `gflops`, or milliseconds on the CPU in a runtime of `ghost-yolo bench`.
     """
 
     steps: int = 100
@@ -53,6 +54,7 @@ class Settings:
     imgsz: int = 0
     cache: float = 4.0
     device: str = "cpu"
+    cost: str = "gflops"
 
     def check(self) -> None:
         """Raise an error for what cannot be."""
@@ -83,7 +85,7 @@ def ghostify(
         out: The checkpoint to write; a report is written beside it as JSON.
         blocks: The word for the C2f and C3k2 rows, none for the head alone; with a budget the candidates.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.swap.slots`.
-        budget: Share of the GFLOPs that may stay: which rows are swapped, and by which of the words, is then chosen.
+        budget: Share of the cost (of `settings`) that may stay: which rows are swapped, and by which of the words, is then chosen.
         settings: See there.
 
     Returns:
@@ -95,6 +97,7 @@ def ghostify(
     """
     settings, out, photos = settings or Settings(), Path(out), find_photos([Path(path) for path in images])
     settings.check()
+    require_cost(settings.cost, budget)
     require_new(out)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]):
@@ -140,7 +143,7 @@ def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | No
             raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
         return [plan(teacher.yaml, where, next(iter(blocks), None))]
     if not 0 < budget < 1:
-        raise UserError(f"--budget {budget:g}: give the share of the GFLOPs that may stay, between 0 and 1, as 0.7")
+        raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
     if where == "head":
         return [plan(teacher.yaml, where)]
     return [plan(teacher.yaml, where, word) for word in blocks or CANDIDATES]
@@ -150,12 +153,14 @@ def trade_of(
     teacher: Any, plans: Sequence[dict[int, str]], models: Sequence[Any], pictures: Pictures, part: Part
 ) -> Trade:
     """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
+    savings, asked = savings_of(teacher, plans, models, part), part.settings
     if "options" not in part.done:
-        part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, part.settings)])
-    options = [Option(**option) for option in part.done["options"]]
-    total, budget = cost_of_model(teacher, part.settings["imgsz"]).gflops, part.settings["budget"]
+        part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, asked, savings)])
+    options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
     front = front_of(options, total)
-    return Trade(options, front, best_of(front, budget, total), budget, total)
+    chosen = best_of(front, asked["budget"], total, unit)
+    whole = time_whole(teacher, chosen.words, part) if unit == "ms" else None
+    return Trade(options, front, chosen, asked["budget"], total, unit, whole)
 
 
 def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: Part) -> list[Fitted]:
