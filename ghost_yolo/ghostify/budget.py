@@ -69,7 +69,7 @@ class Trade:
         chosen: The best of them within the budget.
         budget: Share of the cost that may stay.
         total: Cost of the untouched model.
-        unit: GFLOPs, or ms.
+        unit: GFLOPs, or ms in some runtime.
         whole: The chosen set in milliseconds, timed whole; None for GFLOPs.
     """
 

@@ -20,12 +20,14 @@ CONVENTIONS = {
     "parameters, gflops": "of the module as deployed, every BN merged; 2 x MACs of one image at imgsz",
     "error": "mean squared error of the module's maps to the trained one's, each channel in units of its variance, over 64 "
     "recorded views right after it was fitted; 1 is what constants would give",
-    "saved, 95 %": "of the trained model's milliseconds when this block alone stands in it: those milliseconds times 1 - ratio, where "
-    "the ratio is the median of times paired round by round, and its confidence interval is by bootstrap over rounds. What may "
-    "as well be noise, as its interval reaches 0, is never chosen; those of a set are added",
     "harm": "disagreement of the predictions plus relative error of the maps that the head takes in, when this block alone, fitted "
     "briefly, stands in the trained model; those of a set are added",
     "seconds": "wall clock, recording included; the whole has the last pass in it",
+}
+TIMED = {
+    "saved, 95 %": "of the trained model's milliseconds when this block alone stands in it: those milliseconds times 1 - ratio, where "
+    "the ratio is the median of times paired round by round, and its confidence interval is by bootstrap over rounds. What may "
+    "as well be noise, as its interval reaches 0, is never chosen; those of a set are added",
 }
 
 
@@ -74,11 +76,13 @@ def report_of(
         f"over the whole, seed {asked['seed']}. Parameters {percent(whole, 'parameters')}, GFLOPs {percent(whole, 'gflops')}."
     )
     used = {"photographs": len(pictures), "skipped": [str(path) for path in pictures.skipped]}
-    tables, more = [(header, lines)], {"settings": asked, **used, "whole": whole}
+    notes, tables, more = [note], [(header, lines)], {"settings": asked, **used, "whole": whole}
     if trade is not None:
         tables += [*([options_table(trade)] if trade.whole else []), curve_table(trade)]
         more |= curve_of(trade)
-    return Report(rows, tables, CONVENTIONS, [note, *([held_against(trade)] if trade else [])], more)
+        notes.append(held_against(trade))
+    conventions = CONVENTIONS | (TIMED if trade and trade.whole else {})
+    return Report(rows, tables, conventions, notes, more)
 
 
 def row_of(layer: str, word: str, before: Any, after: Any, error: float | None, seconds: float) -> dict[str, Any]:

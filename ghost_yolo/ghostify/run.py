@@ -159,7 +159,7 @@ def trade_of(
     options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
     front = front_of(options, total)
     chosen = best_of(front, asked["budget"], total, unit)
-    whole = time_whole(teacher, chosen.words, part) if unit == "ms" else None
+    whole = time_whole(teacher, chosen.words, part) if asked["cost"] != "gflops" else None
     return Trade(options, front, chosen, asked["budget"], total, unit, whole)
 
 

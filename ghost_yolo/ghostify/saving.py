@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -93,7 +94,9 @@ def savings_of(teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequenc
     timed = time_all(teacher, plans, part)
     total = median(row.trained_ms for row in timed.values())  # of all groups: one of them may have had a bad minute
     amounts = {key: [total * (1 - ratio) for ratio in (t.ratio, t.high, t.low)] for key, t in timed.items()}
-    return Savings("ms", total, {key: Saving(amount, (a, b)) for key, (amount, a, b) in amounts.items()})
+    return Savings(
+        f"ms in {RUNTIMES[cost].title}", total, {key: Saving(amount, (a, b)) for key, (amount, a, b) in amounts.items()}
+    )
 
 
 def counted(
@@ -150,7 +153,7 @@ def time_against(teacher: Any, others: Iterable[tuple[str, Any]], runtime: str, 
     """
     with tempfile.TemporaryDirectory(prefix="ghostify-") as folder:
         files = []
-        for name, model in ((TRAINED, teacher), *others):
+        for name, model in chain([(TRAINED, teacher)], others):  # one at a time in memory
             files.append(Path(folder) / f"{name}.pt")
             host.save(model, files[-1], {"task": host.task_of(model)})
         plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz)
