@@ -16,7 +16,7 @@ from conftest import Run
 from test_ghostify import LITTLE
 
 from ghost_yolo import host
-from ghost_yolo.deploy import runtimes
+from ghost_yolo.deploy import machine, runtimes
 from ghost_yolo.deploy.bench import Measured
 from ghost_yolo.deploy.exporting import settle
 from ghost_yolo.deploy.plan import Candidate, Plan, Subject
@@ -29,7 +29,6 @@ from ghost_yolo.swap import plan
 
 WORDS = ["C2f_GhostBottleneck", "NarrowELAN"]
 CLOCK = Settings(steps=1, polish=0, cost="onnx")
-SAID = {"cpu": "some", "threads": 2, "load_before": 0.1}
 
 
 class Clock:
@@ -62,7 +61,8 @@ class Clock:
             )
             for model, name, wobble in zip(asked.models, names, noise, strict=True)
         ]
-        return Measured(asked, rows, SAID, {"onnxruntime": "1"}, interrupted=len(self.seen) == self.stop)
+        said = machine.conditions(asked.device, 2)
+        return Measured(asked, rows, said, machine.versions(), interrupted=len(self.seen) == self.stop)
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,10 @@ def test_the_choice_is_held_against_the_clock(
     assert content["predicted"] == pytest.approx(0.8, abs=0.03)
     timed, options = content["timed_whole"], {(o["row"], o["word"].split(".")[-1]): o for o in content["options"]}
     assert timed["low"] <= timed["ratio"] <= timed["high"] and timed["ratio"] == pytest.approx(whole, abs=0.03)
-    assert timed["conditions"]["cpu"] == "some" and timed["conditions"]["imgsz"] == 64
+    assert timed["conditions"]["threads"] == 2 and timed["conditions"]["imgsz"] == 64
     assert content["cost"]["unit"] == "ms in ONNX Runtime" and options[1, WORDS[0]]["saving"] < 0
     assert all(row["gflops_before"] > row["gflops_after"] for row in content["rows"])
-    assert "ms in ONNX Runtime saved" in text and "saves nothing" in text and f"has {timed['ratio']:.3f} (95 %" in text
+    assert "ms in ONNX Runtime saved" in text and "no sure saving" in text and f"has {timed['ratio']:.3f} (95 %" in text
     assert ("above the budget" in text) is (whole > 0.85)
     assert cv2.imread(str(tmp_path / "light.png")) is not None
 
@@ -189,6 +189,18 @@ def test_refused_before_any_work(best: Path, photos: Path, tmp_path: Path, monke
         with pytest.raises(UserError, match=message):
             ghostify(best, [photos], tmp_path / "light.pt", WORDS[:1], budget=share, settings=Settings(cost=cost))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_out_of_reach_is_said_before_trial_fits(
+    best: Path, photos: Path, tmp_path: Path, clock: Callable[..., Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget that no set keeps ends the run once all is timed, with how many savings may be noise; the times are kept."""
+    monkeypatch.setattr(run, "survey", None)
+    fake = clock({"1-NarrowELAN": 0.8, "3-NarrowELAN": 1.0})
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"--budget 0\.5: the cheapest set has .* 1 of 2 savings may be noise"):
+            ghostify(best, [photos], tmp_path / "light.pt", ["NarrowELAN"], budget=0.5, settings=CLOCK)
+    assert len(fake.seen) == 1
 
 
 def test_a_word_that_cannot_be_run_is_named(

@@ -112,7 +112,15 @@ def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
     return kept[::-1]
 
 
-def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "GFLOPs") -> Choice:
+def require_reachable(savings: Savings, budget: float) -> None:
+    """Raise the error of a budget that no set can keep, before any trial fit."""
+    options = [Option(*key, saved.amount, 0.0, saved.interval) for key, saved in savings.each.items()]
+    doubtful = sum(option.interval is not None and not option.saves for option in options)
+    hint = f" {doubtful} of {len(options)} savings may be noise: nothing else should run meanwhile." if doubtful else ""
+    best_of(front_of(options, savings.total), budget, savings.total, savings.unit, hint)
+
+
+def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "GFLOPs", hint: str = "") -> Choice:
     """Return the least harmful set within a share of the model's cost.
 
     Raises:
@@ -123,7 +131,7 @@ def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "G
     if not within:
         raise UserError(
             f"--budget {budget:g}: the cheapest set has {least / total:.2f} of the {total:.2f} {unit}; give more, candidates "
-            "that save more, or --where all."
+            f"that save more, or --where all.{hint}"
         )
     return within[0]
 
@@ -176,7 +184,7 @@ def harm_of(teacher: Any, hybrid: Any, pictures: Pictures, seed: int) -> float:
 def drawn(trade: Trade) -> bytes:
     """Return the trade-off curve as PNG, with each option by itself, the chosen set and the budget; bars are 95 % intervals."""
     total, chosen, whole = trade.total, trade.chosen, trade.whole
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     for word in dict.fromkeys(option.word for option in trade.options):
         _draw(axes, [option for option in trade.options if option.word == word], total)
@@ -190,7 +198,7 @@ def drawn(trade: Trade) -> bytes:
         )
     axes.axvline(trade.budget, color="grey", linestyle=":", label="budget")
     axes.set(xlabel=f"share of the {trade.unit} that remains", ylabel="harm after trial fits, summed over the rows")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

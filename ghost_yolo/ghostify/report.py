@@ -115,7 +115,12 @@ def held_against(trade: Trade) -> str:
     if whole is None:
         return f"{predicted}."
     said = whole.conditions
-    above = " That is above the budget: give a smaller one." if whole.ratio > trade.budget else ""
+    advice = (
+        "give a smaller one"
+        if whole.high < 1
+        else "it may save no time at all; nothing else should run while it is timed"
+    )
+    above = f" That is above the budget: {advice}." if whole.ratio > trade.budget else ""
     return (
         f"{predicted} by adding up savings measured one by one; timed whole against the trained model it has {whole.ratio:.3f} "
         f"(95 % {whole.low:.3f} to {whole.high:.3f}): {whole.trained_ms:.2f} ms became {whole.ms:.2f}.{above} {said['runtime']} "
@@ -131,7 +136,7 @@ def options_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
         low, high = option.interval or (option.saving, option.saving)
         figures = [f"{option.saving:.3f}", f"{low:.3f} to {high:.3f}", f"{option.harm:.4f}"]
         lines.append(
-            [str(option.row), option.word.removeprefix(PREFIX), *figures, "" if option.saves else "saves nothing"]
+            [str(option.row), option.word.removeprefix(PREFIX), *figures, "" if option.saves else "no sure saving"]
         )
     return ["row", "word", f"{trade.unit} saved", "95 %", "harm", ""], lines
 

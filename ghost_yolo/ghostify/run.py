@@ -13,7 +13,7 @@ import torch
 
 from ghost_yolo import host
 from ghost_yolo.files import write_whole
-from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, survey
+from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, require_reachable, survey
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part, fingerprint
@@ -154,6 +154,7 @@ def trade_of(
 ) -> Trade:
     """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
     savings, asked = savings_of(teacher, plans, models, part), part.settings
+    require_reachable(savings, asked["budget"])
     if "options" not in part.done:
         part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, asked, savings)])
     options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
