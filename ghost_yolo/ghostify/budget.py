@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import fit
+from ghost_yolo.ghostify.part import Part
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import distance
 from ghost_yolo.ghostify.saving import Savings, Timed
@@ -112,12 +113,16 @@ def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
     return kept[::-1]
 
 
-def require_reachable(savings: Savings, budget: float) -> None:
-    """Raise the error of a budget that no set can keep, before any trial fit."""
+def require_reachable(savings: Savings, part: Part) -> None:
+    """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
     options = [Option(*key, saved.amount, 0.0, saved.interval) for key, saved in savings.each.items()]
     doubtful = sum(option.interval is not None and not option.saves for option in options)
     hint = f" {doubtful} of {len(options)} savings may be noise: nothing else should run meanwhile." if doubtful else ""
-    best_of(front_of(options, savings.total), budget, savings.total, savings.unit, hint)
+    try:
+        best_of(front_of(options, savings.total), part.settings["budget"], savings.total, savings.unit, hint)
+    except UserError:
+        part.remove()
+        raise
 
 
 def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "GFLOPs", hint: str = "") -> Choice:

@@ -154,7 +154,7 @@ def trade_of(
 ) -> Trade:
     """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
     savings, asked = savings_of(teacher, plans, models, part), part.settings
-    require_reachable(savings, asked["budget"])
+    require_reachable(savings, part)
     if "options" not in part.done:
         part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, asked, savings)])
     options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
