@@ -176,7 +176,7 @@ def test_a_ghost_block_begins_with_the_structure_of_the_trained_one(teacher: Any
         for place in places_of(student, words):
             block, features = student.get_submodule(place.name), recorded.at(place)
             before = error_of(block, features)
-            begun = structure.begin(block, teacher.get_submodule(place.name), features.batch([*range(24)])[0])
+            begun = structure.begin(block, teacher.get_submodule(place.name), features.some())
             enough = (
                 place.level is None and features.targets.shape[2] > 2
             )  # a row, no branch of the head, and not of 2 x 2 maps
@@ -357,10 +357,10 @@ def test_front_is_exact() -> None:
     sets = itertools.product(*([None, *(o for o in options if o.row == row)] for row in range(4)))
     every = [(10 - sum(o.saving for o in s if o), sum(o.harm for o in s if o)) for s in sets]
     for limit in np.linspace(6, 10, 30):
-        within = [harm for gflops, harm in every if gflops <= limit]
+        within = [harm for cost, harm in every if cost <= limit]
         if within:
             assert budget.best_of(front, limit / 10, 10.0).harm == pytest.approx(min(within))
-    assert front[0].words == {} and front[-1].gflops == pytest.approx(min(gflops for gflops, _ in every))
+    assert front[0].words == {} and front[-1].cost == pytest.approx(min(cost for cost, _ in every))
     with pytest.raises(UserError, match=r"--budget 0\.1: the cheapest set"):
         budget.best_of(front, 0.1, 10.0)
 

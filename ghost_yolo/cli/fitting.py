@@ -23,8 +23,11 @@ def ghostify(
         Where, typer.Option(help="C2f and C3k2 rows of backbone or neck, class branch of the head, or all.")
     ] = Where.backbone,
     budget: Annotated[
-        float | None, typer.Option(help="Share of the GFLOPs that may stay: choose by itself what to swap by what.")
+        float | None, typer.Option(help="Share of the cost that may stay: choose by itself what to swap by what.")
     ] = None,
+    cost: Annotated[
+        str, typer.Option(help="Of --budget: gflops, or ms on the CPU in pytorch, onnx, openvino or ncnn.")
+    ] = "gflops",
     steps: Annotated[int, typer.Option(help="Batches of 8 from which each block learns.")] = 100,
     polish: Annotated[int, typer.Option(help="Batches of 8 of the last pass over the whole model.")] = 250,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
@@ -41,7 +44,7 @@ def ghostify(
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
-        settings = Settings(steps, polish, seed, imgsz, cache, device, threads)
+        settings = Settings(steps, polish, seed, imgsz, cache, device, threads, cost)
         try:
             words = tuple(block.split(",")) if block else ()
             report = make_light(model, images, out, words, where.value, budget, settings)

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ghost_yolo.ghostify.cost import cost_of_places
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import fit
+from ghost_yolo.ghostify.part import Part
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import distance
+from ghost_yolo.ghostify.saving import Savings, Timed
+from ghost_yolo.ghostify.structure import begin
 from ghost_yolo.ghostify.student import places_of
 from ghost_yolo.registry import PREFIX, UserError
 
@@ -26,19 +30,33 @@ VIEWS = 64  # photographs of a trial fit, and of its harm
 
 @dataclass(frozen=True)
 class Option:
-    """A word for a row: what the model costs less by it (GFLOPs), and what it does to the predictions (`polish.distance`)."""
+    """A word for a row, by itself in the trained model.
+
+    Attributes:
+        row: Of the model.
+        word: What takes its place.
+        saving: What the model costs less by it, GFLOPs or milliseconds.
+        harm: What it does to the predictions (`polish.distance`).
+        interval: 95 % confidence interval of a saving in milliseconds; None for GFLOPs, which are counted.
+    """
 
     row: int
     word: str
     saving: float
     harm: float
+    interval: tuple[float, float] | None = None
+
+    @property
+    def saves(self) -> bool:
+        """Whether it saves anything at all: the interval of a time that was saved must lie above 0."""
+        return (self.interval[0] if self.interval else self.saving) > 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A set of options: what remains of the model's GFLOPs, the sum of the harms, and the words by row."""
+    """A set of options: what remains of the model's cost, the sum of the harms, and the words by row."""
 
-    gflops: float
+    cost: float
     harm: float
     words: Mapping[int, str] = field(default_factory=dict)
 
@@ -51,8 +69,10 @@ class Trade:
         options: Each word in each row by itself.
         front: The sets that no other beats.
         chosen: The best of them within the budget.
-        budget: Share of the GFLOPs that may stay.
-        total: GFLOPs of the untouched model.
+        budget: Share of the cost that may stay.
+        total: Cost of the untouched model.
+        unit: GFLOPs, or ms in some runtime.
+        whole: The chosen set in milliseconds, timed whole; None for GFLOPs.
     """
 
     options: Sequence[Option]
@@ -60,21 +80,24 @@ class Trade:
     chosen: Choice
     budget: float
     total: float
+    unit: str = "GFLOPs"
+    whole: Timed | None = None
 
 
 def front_of(options: Iterable[Option], total: float) -> list[Choice]:
     """Return every set of which no other is both cheaper and less harmful, from the untouched model on.
 
-    Exact: row by row, each set so far takes each of the row's options or none, and what is beaten is dropped. Harms are added,
-    as though blocks did not know of each other.
+    Exact: row by row, each set so far takes each of the row's options or none, and what is beaten is dropped. Savings and harms
+    are added, as though blocks did not know of each other. What saves nothing, or no time that stands out from the noise of its
+    own measurement, is left out: it would do harm for nothing.
     """
     rows: dict[int, list[Option]] = {}
-    for option in options:
+    for option in (option for option in options if option.saves):
         rows.setdefault(option.row, []).append(option)
     front = [Choice(total, 0.0)]
     for row, choices in rows.items():
         grown = [
-            Choice(before.gflops - o.saving, before.harm + o.harm, {**before.words, row: o.word})
+            Choice(before.cost - o.saving, before.harm + o.harm, {**before.words, row: o.word})
             for before in front
             for o in choices
         ]
@@ -85,24 +108,36 @@ def front_of(options: Iterable[Option], total: float) -> list[Choice]:
 def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
     """Return the choices that no other beats, dearest first."""
     kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda c: (c.gflops, c.harm)):
+    for choice in sorted(choices, key=lambda c: (c.cost, c.harm)):
         if not kept or choice.harm < kept[-1].harm:
             kept.append(choice)
     return kept[::-1]
 
 
-def best_of(front: Sequence[Choice], budget: float, total: float) -> Choice:
-    """Return the least harmful set within a share of the model's GFLOPs.
+def require_reachable(savings: Savings, part: Part) -> None:
+    """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
+    options = [Option(*key, saved.amount, 0.0, saved.interval) for key, saved in savings.each.items()]
+    doubtful = sum(option.interval is not None and not option.saves for option in options)
+    hint = f" {doubtful} of {len(options)} savings may be noise: nothing else should run meanwhile." if doubtful else ""
+    try:
+        best_of(front_of(options, savings.total), part.settings["budget"], savings.total, savings.unit, hint)
+    except UserError:
+        part.remove()
+        raise
+
+
+def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "GFLOPs", hint: str = "") -> Choice:
+    """Return the least harmful set within a share of the model's cost.
 
     Raises:
         UserError: If no set is that cheap.
     """
-    least = front[-1].gflops
-    within = [choice for choice in front if choice.gflops <= budget * total]
+    least = front[-1].cost
+    within = [choice for choice in front if choice.cost <= budget * total]
     if not within:
         raise UserError(
-            f"--budget {budget:g}: the cheapest set has {least / total:.2f} of the {total:.2f} GFLOPs; give more, candidates "
-            "that save more, or --where all."
+            f"--budget {budget:g}: the cheapest set has {least / total:.2f} of the {total:.2f} {unit}; give more, candidates "
+            f"that save more, or --where all.{hint}"
         )
     return within[0]
 
@@ -113,8 +148,9 @@ def survey(
     models: Sequence[Any],
     pictures: Pictures,
     asked: Mapping[str, Any],
+    savings: Savings,
 ) -> list[Option]:
-    """Fit each word briefly in each row, by itself in the trained model, and measure what it saves and harms.
+    """Fit each word briefly in each row, by itself in the trained model, and measure what it harms.
 
     Args:
         teacher: The trained model.
@@ -122,6 +158,7 @@ def survey(
         models: What `student_of` makes of each.
         pictures: Photographs without labels.
         asked: Settings: seed, cache, imgsz.
+        savings: What each word saves in each row.
     """
     options, places = [], places_of(models[0], plans[0])
     count = views_within(bytes_each(teacher, places, asked["imgsz"]), VIEWS, asked["cache"] * GIB)
@@ -135,12 +172,11 @@ def survey(
                 hybrid.model[row] = copy.deepcopy(model.model[row])
                 torch.manual_seed(asked["seed"])
                 for known in features:
-                    text = f"Trying {word.removeprefix(PREFIX)} in {known.place.name}"
-                    fit(hybrid.get_submodule(known.place.name), known, STEPS, text)
-                here = [known.place for known in features]
-                before, after = (cost_of_places(m, here, asked["imgsz"]) for m in (teacher, hybrid))
-                saving = sum(cost.gflops for cost in before) - sum(cost.gflops for cost in after)
-                options.append(Option(row, word, saving, harm_of(teacher, hybrid, pictures, asked["seed"])))
+                    block = hybrid.get_submodule(known.place.name)
+                    begin(block, teacher.get_submodule(known.place.name), known.some())
+                    fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {known.place.name}")
+                saved, harm = savings.each[row, word], harm_of(teacher, hybrid, pictures, asked["seed"])
+                options.append(Option(row, word, saved.amount, harm, saved.interval))
     return options
 
 
@@ -153,20 +189,32 @@ def harm_of(teacher: Any, hybrid: Any, pictures: Pictures, seed: int) -> float:
 
 
 def drawn(trade: Trade) -> bytes:
-    """Return the trade-off curve as PNG, with each option by itself, the chosen set and the budget."""
-    total, chosen = trade.total, trade.chosen
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    """Return the trade-off curve as PNG, with each option by itself, the chosen set and the budget; bars are 95 % intervals."""
+    total, chosen, whole = trade.total, trade.chosen, trade.whole
+    figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     for word in dict.fromkeys(option.word for option in trade.options):
-        own = [option for option in trade.options if option.word == word]
-        shares = [1 - option.saving / total for option in own]
-        axes.plot(shares, [option.harm for option in own], "x", label=f"{word.removeprefix(PREFIX)}, one row")
-    curve = [(choice.gflops / total, choice.harm) for choice in trade.front]
+        _draw(axes, [option for option in trade.options if option.word == word], total)
+    curve = [(choice.cost / total, choice.harm) for choice in trade.front]
     axes.plot(*zip(*curve, strict=True), ".-", color="black", linewidth=0.8, markersize=3, label="best sets")
-    axes.plot(chosen.gflops / total, chosen.harm, "o", color="black", label="chosen")
+    axes.plot(chosen.cost / total, chosen.harm, "o", color="black", label="chosen")
+    if whole is not None:
+        bar = np.abs(np.array([[whole.low], [whole.high]]) - whole.ratio)
+        axes.errorbar(
+            whole.ratio, chosen.harm, xerr=bar, fmt="D", color="black", mfc="none", label="chosen, timed whole"
+        )
     axes.axvline(trade.budget, color="grey", linestyle=":", label="budget")
-    axes.set(xlabel="share of the GFLOPs that remains", ylabel="harm after trial fits, summed over the rows")
-    axes.legend()
+    axes.set(xlabel=f"share of the {trade.unit} that remains", ylabel="harm after trial fits, summed over the rows")
+    figure.legend(loc="outside lower center", ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _draw(axes: Axes, options: Sequence[Option], total: float) -> None:
+    """Draw the options of a word, each by itself in the trained model."""
+    savings = np.array([option.saving for option in options])
+    ends = np.array([option.interval or (option.saving, option.saving) for option in options]).T
+    bars = np.abs(ends - savings)[::-1] / total  # what is saved goes to the left
+    label = f"{options[0].word.removeprefix(PREFIX)}, one row"
+    axes.errorbar(1 - savings / total, [o.harm for o in options], xerr=bars, fmt="x", elinewidth=0.8, label=label)

@@ -23,6 +23,7 @@ from ghost_yolo.progress import progress
 from ghost_yolo.registry import UserError
 
 BATCH = 8  # photographs in a forward pass
+SOME = 24  # views that a block's first weights are found by
 Store = NDArray[np.float16]
 Indices = list[int]
 
@@ -92,6 +93,10 @@ class Features:
         """Return inputs and targets of some views, float32."""
         target = torch.from_numpy(self.targets[indices]).to(self.stream.device).float()
         return self.place.taken(self.stream.taken(indices)), target
+
+    def some(self) -> torch.Tensor:
+        """Return inputs of as many views as least squares need."""
+        return self.batch([*range(min(SOME, len(self)))])[0]
 
     def batches(self, most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield all views once, or the first ones."""

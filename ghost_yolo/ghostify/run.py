@@ -15,15 +15,15 @@ import torch
 from ghost_yolo import host
 from ghost_yolo.deploy.machine import default_threads
 from ghost_yolo.files import write_whole
-from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, survey
-from ghost_yolo.ghostify.cost import cost_of_model
+from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, require_reachable, survey
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part, fingerprint
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import polish
 from ghost_yolo.ghostify.report import Fitted, report_of
-from ghost_yolo.ghostify.structure import VIEWS, begin
+from ghost_yolo.ghostify.saving import require_cost, savings_of, time_whole
+from ghost_yolo.ghostify.structure import begin
 from ghost_yolo.ghostify.student import Place, places_of, student_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
@@ -49,6 +49,7 @@ class Settings:
         cache: Most that recorded maps may take on disk, GiB.
         device: Where the models run, as in `yolo`.
         threads: CPU threads; 0 for all cores. Sums of another order differ in their last digits.
+        cost: Of what a budget is a share: `gflops`, or milliseconds on the CPU in a runtime of `ghost-yolo bench`.
     """
 
     steps: int = 100
@@ -58,6 +59,7 @@ class Settings:
     cache: float = 4.0
     device: str = "cpu"
     threads: int = 0
+    cost: str = "gflops"
 
     def check(self) -> None:
         """Raise an error for what cannot be."""
@@ -89,7 +91,7 @@ def ghostify(
         out: The checkpoint to write; a report is written beside it as JSON.
         blocks: The word for the C2f and C3k2 rows, none for the head alone; with a budget the candidates.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.swap.slots`.
-        budget: Share of the GFLOPs that may stay: which rows are swapped, and by which of the words, is then chosen.
+        budget: Share of the cost (of `settings`) that may stay: which rows are swapped, and by which of the words, is then chosen.
         settings: See there.
 
     Returns:
@@ -101,6 +103,7 @@ def ghostify(
     """
     settings, out, photos = settings or Settings(), Path(out), find_photos([Path(path) for path in images])
     settings.check()
+    require_cost(settings.cost, budget)
     require_new(out)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), threads(settings.threads):
@@ -163,7 +166,7 @@ def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | No
             raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
         return [plan(teacher.yaml, where, next(iter(blocks), None))]
     if not 0 < budget < 1:
-        raise UserError(f"--budget {budget:g}: give the share of the GFLOPs that may stay, between 0 and 1, as 0.7")
+        raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
     if where == "head":
         return [plan(teacher.yaml, where)]
     return [plan(teacher.yaml, where, word) for word in blocks or CANDIDATES]
@@ -173,12 +176,15 @@ def trade_of(
     teacher: Any, plans: Sequence[dict[int, str]], models: Sequence[Any], pictures: Pictures, part: Part
 ) -> Trade:
     """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
+    savings, asked = savings_of(teacher, plans, models, part), part.settings
+    require_reachable(savings, part)
     if "options" not in part.done:
-        part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, part.settings)])
-    options = [Option(**option) for option in part.done["options"]]
-    total, budget = cost_of_model(teacher, part.settings["imgsz"]).gflops, part.settings["budget"]
+        part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, asked, savings)])
+    options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
     front = front_of(options, total)
-    return Trade(options, front, best_of(front, budget, total), budget, total)
+    chosen = best_of(front, asked["budget"], total, unit)
+    whole = time_whole(teacher, chosen.words, part) if asked["cost"] != "gflops" else None
+    return Trade(options, front, chosen, asked["budget"], total, unit, whole)
 
 
 def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: Part) -> list[Fitted]:
@@ -210,7 +216,7 @@ def fit_places(teacher: Any, student: Any, places: Sequence[Place], pictures: Pi
             features = recorded.at(place)
             if place.name not in part.done:
                 torch.manual_seed(asked["seed"] + number)
-                begin(module, teacher.get_submodule(place.name), features.batch([*range(min(VIEWS, len(features)))])[0])
+                begin(module, teacher.get_submodule(place.name), features.some())
                 fit(module, features, asked["steps"], f"Fitting {place.name}")
                 error = error_of(module, features)
                 seconds = time.perf_counter() - start

@@ -16,7 +16,6 @@ from ultralytics.nn.modules.block import Bottleneck
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 
-VIEWS = 24  # of what reaches a block
 POSITIONS = 100_000  # of the maps, at most: many times the unknowns
 ENOUGH = 4  # positions an unknown
 RIDGE = 1e-3  # of the mean square of what is combined: maps may be almost equal

@@ -200,6 +200,6 @@ def versions() -> dict[str, str]:
     return {
         "ghost_yolo": __version__,
         "ultralytics": ultralytics.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own class of string is refused by a safe load
         "python": platform.python_version(),
     }
