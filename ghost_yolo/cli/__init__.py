@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -26,6 +27,7 @@ def describe() -> None:
 def main() -> None:
     """Run the command; what the user can put right is shown as one line, without a traceback."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host call pip
+    gc.set_threshold(10_000)  # torch alone is a million objects that stay: look through them less often
     try:
         app()
     except (UserError, OSError) as error:

@@ -12,6 +12,7 @@ import torch
 import ultralytics
 import yaml
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yolov5u_filename
 
@@ -69,16 +70,9 @@ def settle(model: nn.Module) -> None:
 
     Untrained activations fade from layer to layer, and numbers next to nothing can cost a CPU extra time.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
     channels = getattr(model, "yaml", {}).get("channels", 3)
-    with torch.no_grad():
-        model.train()(torch.rand(2, channels, 256, 256))
+    update_bn([torch.rand(2, channels, 256, 256)], model)
     model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def describe(path: Path, runtime: str) -> dict[str, Any]:

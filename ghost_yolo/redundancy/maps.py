@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from ultralytics.utils.torch_utils import select_device
 
 from ghost_yolo.photos import fitted, read_photo
@@ -141,13 +142,5 @@ def calibrate(model: Any, photos: Photos, numbers: Sequence[int]) -> None:
 
     An untrained network in eval mode would else shrink its maps from layer to layer until SiLU is a straight line.
     """
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the mean over all images
-    device = next(model.parameters()).device
-    model.train()
-    with torch.no_grad():
-        for number in numbers:
-            model(photos.open(number).to(device))
+    update_bn((photos.open(number) for number in numbers), model, next(model.parameters()).device)
     model.eval()

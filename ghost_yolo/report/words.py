@@ -49,9 +49,10 @@ def scales(found: dict[str, list[Entry]]) -> str:
     ghost = gflops["ghost"].values()
     means = {name: mean(values.values()) for name, values in gflops.items()}
     lightest, heaviest = min(means, key=lambda name: means[name]), [name for name in means if means[name] > 0]
+    saves = " to ".join(dict.fromkeys(f"{bound:+.0f} %" for bound in (max(ghost), min(ghost))))
     more = f" Heavier than stock on average: {', '.join(heaviest)}." if heaviest else ""
     return (
-        f"Like for like, the Ghost shell changes GFLOPs by {max(ghost):+.0f} % to {min(ghost):+.0f} % (scales "
+        f"Like for like, the Ghost shell changes GFLOPs by {saves} (scale{'s' if len(found) > 1 else ''} "
         f"{', '.join(found)}); the lightest model is {lightest} with {means[lightest]:+.0f} % on average.{more}"
     )
 
