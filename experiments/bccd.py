@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from page import write
 from runs import POLISH, STEPS, TUNE_EPOCHS, Asked, Run, plan
-from scores import evaluate, file_of, read
-from table import write
-from work import ROOT, do
+from scores import RESAMPLES, evaluate, file_of, read
+from work import ROOT, do, who_runs
 
 from ghost_yolo.models import SCALES
 from ghost_yolo.photos import find_photos
@@ -37,6 +37,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Of ghostify, for each block.")] = STEPS,
     polish: Annotated[int, typer.Option(help="Of ghostify, for the whole.")] = POLISH,
     tune: Annotated[int, typer.Option(help="Epochs of fine-tuning.")] = TUNE_EPOCHS,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the images, for the intervals.")] = RESAMPLES,
     jobs: Annotated[int, typer.Option(min=1, help="Commands at once.")] = 1,
     device: Annotated[str, typer.Option(help="As in `yolo`.")] = "cpu",
     show: Annotated[bool, typer.Option("--list", help="Say what there is, and run nothing.")] = False,
@@ -56,18 +57,20 @@ def main(
     if show:
         print("\n".join(f"{state(run):10} {run.name}" for run in planned))
         return
-    left = do(planned, jobs)
-    finished = [run for run in planned if run.finished()]
-    if test and len(finished) < len(planned):
-        raise UserError(
-            f"--test is for the end, and these have not ended: {'; '.join(left)}. Leave them out by --only."
-        )
-    for run in finished:
-        for split in ["val", "test"] if test else ["val"]:
-            evaluate(run, str(file), split, imgsz, device)
+    try:
+        left = do(planned, jobs)
+        finished = [run for run in planned if run.finished()]
+        if test and len(finished) < len(planned):
+            raise UserError(f"--test is for the end, and not all is done: {'; '.join(left)}. Leave out with --only.")
+        for run in finished:
+            for split in ["val", "test"] if test else ["val"]:
+                evaluate(run, str(file), split, imgsz, device, resamples)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     if finished:
         write(out, finished, data, imgsz, conditions(asked, data), times)
-        print(f"wrote {out}, {out.with_suffix('')}/; to time these models:\n{bench_command(asked, finished)}")
+        print(f"wrote {out} and {out.with_suffix('')}/; to time these models:\n{bench_command(asked, finished)}")
     if left:
         raise UserError(f"not all is done: {'; '.join(left)}")
 
@@ -84,6 +87,8 @@ def folders(data: Path) -> dict[str, str]:
 
 def state(run: Run) -> str:
     """Say in a word how far a run is."""
+    if not run.finished() and who_runs(run):
+        return "running"
     if not run.finished():
         return "begun" if run.last.is_file() or run.file.with_name(f"{run.file.name}.part").is_file() else "missing"
     return "tested" if file_of(run, "test").is_file() else "evaluated" if file_of(run, "val").is_file() else "finished"
@@ -116,5 +121,3 @@ if __name__ == "__main__":
         typer.run(main)
     except (UserError, OSError) as error:
         sys.exit(f"bccd.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("bccd.py: stopped; the same command goes on")

@@ -44,7 +44,7 @@ class Ghostify:
     def said(self, photographs: int) -> str:
         """Return the setting in words, with so many photographs in the training split."""
         swapped = f"budget {self.budget:g}" if self.budget else str(self.block)
-        return f"{self.where}, {swapped}, {self.photographs or photographs} photographs"
+        return f"{self.where}, {swapped}, {min(self.photographs or photographs, photographs)} photographs"
 
 
 GHOSTIFY = {
@@ -85,12 +85,12 @@ class Asked:
     polish: int = POLISH
     tune: int = TUNE_EPOCHS
 
-    def name(self, key: str, seed: int) -> str:
+    def name(self, key: str, seed: int, *more: str) -> str:
         """Return the folder of a run: what differs from the defaults is in the name, so that no two runs share one."""
         marks = [key, *([self.scale] if self.scale != Asked.scale else [])]
         marks += [f"imgsz{self.imgsz}"] if self.imgsz != Asked.imgsz else []
         marks += [f"epochs{self.epochs}"] if self.epochs != Asked.epochs else []
-        return "-".join([*marks, f"seed{seed}"])
+        return "-".join([*marks, *more, f"seed{seed}"])
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def scratch(asked: Asked, key: str, seed: int) -> Run:
 def ghostified(asked: Asked, key: str, teacher: Run) -> Run:
     """Return a run of ghostify on a trained model."""
     setting = GHOSTIFY[key]
-    name = asked.name(f"{key}-s{asked.steps}-p{asked.polish}", teacher.seed)
+    name = asked.name(key, teacher.seed, f"steps{asked.steps}", f"polish{asked.polish}")
     file = asked.folder / name / "light.pt"
     given = {"--block": setting.block, "--where": setting.where, "--budget": setting.budget, "--steps": asked.steps}
     given |= {"--polish": asked.polish, "--seed": teacher.seed, "--imgsz": asked.imgsz, "--device": asked.device}

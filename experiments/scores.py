@@ -79,10 +79,10 @@ class Images:
         ap = ap_per_class(*parts)[5]
         return float(ap.mean()), float(ap[:, 0].mean())
 
-    def resampled(self, text: str = "Resampling") -> NDArray[np.float64]:
-        """Return (RESAMPLES, 2), the scores of resamples; the same images are drawn for every model."""
+    def resampled(self, count: int = RESAMPLES, text: str = "Resampling") -> NDArray[np.float64]:
+        """Return (count, 2), the scores of resamples; the same images are drawn for every model, whatever their order."""
         by_name = np.argsort(self.names)
-        draws = np.random.default_rng(0).integers(len(self.names), size=(RESAMPLES, len(self.names)))
+        draws = np.random.default_rng(0).integers(len(self.names), size=(count, len(self.names)))
         return np.array([self.score(by_name[draw].tolist()) for draw in progress(list(draws), text)])
 
 
@@ -92,7 +92,7 @@ class Scores:
 
     Attributes:
         facts: What was evaluated, and the point estimates `map50_95` and `map50`.
-        draws: (RESAMPLES, 2), both for each resample.
+        draws: (resamples, 2), both for each resample.
         names: Of the images.
     """
 
@@ -106,7 +106,7 @@ def file_of(run: Run, split: str) -> Path:
     return run.folder / f"scores-{split}.npz"
 
 
-def evaluate(run: Run, data: str, split: str, imgsz: int, device: str) -> None:
+def evaluate(run: Run, data: str, split: str, imgsz: int, device: str, resamples: int) -> None:
     """Validate a run as `yolo val` does and keep its scores; what is already there is not done again.
 
     Raises:
@@ -126,7 +126,8 @@ def evaluate(run: Run, data: str, split: str, imgsz: int, device: str) -> None:
         metrics = YOLO(run.file).val(validator=ImageValidator, plots=False, **words)
     images: Images = metrics.images
     facts = {"weights": weights, "map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
-    keep(file_of(run, split), images, facts | counted(run, imgsz), images.resampled(f"Resampling {run.name}, {split}"))
+    draws = images.resampled(resamples, f"Resampling {run.name}, {split}")
+    keep(file_of(run, split), images, facts | counted(run, imgsz), draws)
 
 
 def counted(run: Run, imgsz: int) -> dict[str, Any]:
@@ -151,8 +152,8 @@ def keep(file: Path, images: Images, facts: dict[str, Any], draws: NDArray[np.fl
 def read(run: Run, split: str) -> Scores:
     """Return the scores that were kept."""
     with np.load(file_of(run, split)) as kept:
-        facts = json.loads(str(kept["facts"])) | {"boxes": len(kept["target_cls"]), "images": len(kept["names"])}
-        return Scores(facts, kept["draws"], tuple(kept["names"].tolist()))
+        sizes = {"images": len(kept["names"]), "boxes": len(kept["target_cls"]), "resamples": len(kept["draws"])}
+        return Scores(json.loads(str(kept["facts"])) | sizes, kept["draws"], tuple(kept["names"].tolist()))
 
 
 def read_images(file: Path) -> Images:
