@@ -51,6 +51,8 @@ def main(
         raise UserError(
             f"--data {data}, --scale {scale}, --line {line}: give a file, and scales of {', '.join(SCALES)}."
         )
+    if not all(seed.isdigit() for seed in seeds.split(",")):
+        raise UserError(f"--seeds {seeds}: give whole numbers with commas between them, as 0,1,2")
     photos = find_photos([Path(folders(file)["train"])])
     asked = Asked(str(file), photos, runs.resolve(), scale, imgsz, epochs, device, steps, polish, tune)
     planned = plan(asked, [int(seed) for seed in seeds.split(",")], only.split(",") if only else (), line)
@@ -100,7 +102,8 @@ def conditions(asked: Asked, data: str) -> str:
 
     from ghost_yolo.report.compare import versions
 
-    machine = get_cpu_info() if asked.device == "cpu" else get_gpu_info(int(asked.device))
+    first = asked.device.split(",")[0]
+    machine = get_gpu_info(int(first)) if first.isdigit() else get_cpu_info()
     used = ", ".join(f"{name} {number}" for name, number in versions().items())
     return (
         f"{data}, {asked.imgsz} x {asked.imgsz}, {asked.epochs} epochs from scratch, batch 16, the host's defaults "
