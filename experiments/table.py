@@ -1,0 +1,168 @@
+"""Rows of the table from the scores that were kept: seeds taken together, models held against stock; nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from runs import Run
+from scores import Scores, file_of, interval, read
+
+from ghost_yolo.registry import UserError
+from ghost_yolo.report.sources import Group, Timed
+
+Triple = tuple[float, float, float]  # a figure and the ends of its interval
+SAME_COST = 0.01  # most that GFLOPs of a timed model may differ from those of the trained one
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model, its seeds taken together: each figure is the mean over them.
+
+    Attributes:
+        key: What it is.
+        model: As the table shows it.
+        how: How it came to its weights.
+        seeds: That were trained.
+        parameters: Of the fused model.
+        gflops: Of the fused model, one image.
+        ms: Median time of a forward pass; None where it was not timed.
+        time_ratio: To the first model's of the bench.
+        val: mAP50-95 on val.
+        score: mAP50-95 on the split that the table is about, with its interval.
+        spread: Standard deviation of that over seeds; None for one seed.
+        map50: On the same split.
+        difference: Of the scores, to the stock model of the same scale, from scratch; None for itself.
+        ratio: The same as a ratio.
+    """
+
+    key: str
+    model: str
+    how: str
+    seeds: list[int]
+    parameters: int
+    gflops: float
+    ms: float | None
+    time_ratio: float | None
+    val: float
+    score: Triple
+    spread: float | None
+    map50: float
+    difference: Triple | None
+    ratio: Triple | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The runs of a model with their scores, one a seed."""
+
+    runs: Sequence[Run]
+    val: Sequence[Scores]
+    scores: Sequence[Scores]
+
+    @property
+    def point(self) -> float:
+        """Mean mAP50-95 over seeds."""
+        return fmean(scores.facts["map50_95"] for scores in self.scores)
+
+    @property
+    def draws(self) -> NDArray[np.float64]:
+        """(resamples,), the same for each resample."""
+        return np.mean([scores.draws[:, 0] for scores in self.scores], axis=0)
+
+
+def split_of(runs: Sequence[Run]) -> str:
+    """Return the split that a table is about: test where all runs have been evaluated on it."""
+    return "test" if all(file_of(run, "test").is_file() for run in runs) else "val"
+
+
+def rows_of(runs: Sequence[Run], timed: Group | None = None) -> list[Row]:
+    """Return a row a model, the best first.
+
+    Args:
+        runs: Those that were evaluated on val.
+        timed: Times of the same models.
+    """
+    split = split_of(runs)
+    models: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        models.setdefault((run.key, run.model), []).append(run)
+    made = [Model(group, [read(run, "val") for run in group], [read(run, split) for run in group]) for group in models.values()]  # fmt: skip
+    rows = [row_of(model, stock_of(model, made), timed) for model in made]
+    return sorted(rows, key=lambda row: -row.score[0])
+
+
+def stock_of(model: Model, models: Sequence[Model]) -> Model | None:
+    """Return what a model is held against: the stock one from scratch; at another scale and for itself nothing."""
+    stock = next((other for other in models if other.runs[0].key == "stock"), None)
+    if stock is None or model.runs[0].key == "stock":
+        return None
+    return stock if [run.seed for run in stock.runs] == [run.seed for run in model.runs] else None
+
+
+def row_of(model: Model, stock: Model | None, timed: Group | None) -> Row:
+    """Return the figures of a model."""
+    run, facts = model.runs[0], model.scores[0].facts
+    time = time_of(run, facts, timed)
+    scores = [scores.facts["map50_95"] for scores in model.scores]
+    return Row(
+        key=run.key,
+        model=run.model,
+        how=run.how,
+        seeds=[run.seed for run in model.runs],
+        parameters=facts["parameters"],
+        gflops=facts["gflops"],
+        ms=time.median_ms if time else None,
+        time_ratio=time.ratio if time else None,
+        val=fmean(scores.facts["map50_95"] for scores in model.val),
+        score=(model.point, *interval(model.draws)),
+        spread=stdev(scores) if len(scores) > 1 else None,
+        map50=fmean(scores.facts["map50"] for scores in model.scores),
+        difference=difference(model, stock) if stock else None,
+        ratio=ratio(model, stock) if stock and stock.point > 0 else None,
+    )
+
+
+def difference(model: Model, stock: Model) -> Triple:
+    """Return how much better a model is, the interval from the same resamples of both."""
+    require_same_images(model, stock)
+    return (model.point - stock.point, *interval(model.draws - stock.draws))
+
+
+def ratio(model: Model, stock: Model) -> Triple:
+    """Return the share of the stock model's score, the interval from the same resamples of both."""
+    require_same_images(model, stock)
+    base = np.where(stock.draws > 0, stock.draws, np.nan)
+    return (model.point / stock.point, *interval(model.draws / base))
+
+
+def require_same_images(one: Model, other: Model) -> None:
+    """Raise an error where two models were not evaluated on the same images: their resamples are then not the same."""
+    if len({tuple(sorted(scores.names)) for scores in [*one.scores, *other.scores]}) > 1:
+        raise UserError(
+            f"{one.runs[0].name} and {other.runs[0].name} were evaluated on other images; remove one's scores"
+        )
+
+
+def time_of(run: Run, facts: dict[str, Any], timed: Group | None) -> Timed | None:
+    """Return the time of a model's architecture.
+
+    Raises:
+        UserError: If what was timed has other GFLOPs, at another size or number of classes, say.
+    """
+    wanted = Path(run.timed_as)
+    for row in timed.rows if timed else ():
+        same = row.model == run.timed_as or (wanted.suffix == ".pt" and Path(row.model).parts[-2:] == wanted.parts)
+        if same and row.gflops and abs(row.gflops / facts["gflops"] - 1) > SAME_COST:
+            raise UserError(
+                f"--times: {row.model} was timed with {row.gflops:.3f} GFLOPs, and {run.name} has {facts['gflops']:.3f}. "
+                f"Time it with --nc {facts['nc']} and the --imgsz of the training."
+            )
+        if same:
+            return row
+    return None
