@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 from page import write
-from runs import POLISH, STEPS, TUNE_EPOCHS, Asked, Run, plan
+from runs import TUNE_EPOCHS, Asked, Run, plan
 from scores import RESAMPLES, evaluate, file_of, read
 from work import ROOT, do, who_runs
 
@@ -34,8 +34,8 @@ def main(
     epochs: Annotated[int, typer.Option(help="Of training from scratch.")] = Asked.epochs,
     seeds: Annotated[str, typer.Option(help="One set of runs for each, as 0,1,2.")] = "0",
     only: Annotated[str, typer.Option(help="Some of the models, as stock,ghost,ghostify-all; what they need comes along.")] = "",
-    steps: Annotated[int, typer.Option(help="Of ghostify, for each block.")] = STEPS,
-    polish: Annotated[int, typer.Option(help="Of ghostify, for the whole.")] = POLISH,
+    steps: Annotated[int | None, typer.Option(help="Of ghostify for each block, instead of each setting's own.")] = None,
+    polish: Annotated[int | None, typer.Option(help="Of ghostify for the whole, instead of each setting's own.")] = None,
     tune: Annotated[int, typer.Option(help="Epochs of fine-tuning.")] = TUNE_EPOCHS,
     resamples: Annotated[int, typer.Option(min=1, help="Of the images, for the intervals.")] = RESAMPLES,
     jobs: Annotated[int, typer.Option(min=1, help="Commands at once.")] = 1,
@@ -107,8 +107,8 @@ def conditions(asked: Asked, data: str) -> str:
     used = ", ".join(f"{name} {number}" for name, number in versions().items())
     return (
         f"{data}, {asked.imgsz} x {asked.imgsz}, {asked.epochs} epochs from scratch, batch 16, the host's defaults "
-        f"otherwise (optimizer auto), best epoch by the host's fitness on val; ghostify with {asked.steps} steps a block and "
-        f"{asked.polish} over the whole; {machine}; evaluated with {used}"
+        f"otherwise (optimizer auto), best epoch by the host's fitness on val; {machine}; "
+        f"evaluated with {used}"
     )
 
 

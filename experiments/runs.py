@@ -19,7 +19,6 @@ MODELS = {  # key: YAML; a bare name is the host's own
     "ghostfast": "cfg/yolov8{}-ghostfast.yaml",
     "narrow": "cfg/yolov8{}-narrow.yaml",
 }
-STEPS, POLISH = 100, 250  # of ghostify, tuned on val; they are part of a run's name
 TUNE_EPOCHS = 10  # of fine-tuning; part of a run's name
 
 
@@ -32,6 +31,8 @@ class Ghostify:
         block: By which word; with a budget None, for the command's own candidates.
         photographs: How many of the training split are used, by name; 0 for all.
         budget: Share of the GFLOPs that may stay.
+        steps: Batches from which each block learns; tuned on val, and part of a run's name, as is the next.
+        polish: Batches of the last pass over the whole model.
         like: YAML of the same architecture, whose time is also that of the result.
     """
 
@@ -39,6 +40,8 @@ class Ghostify:
     block: str | None = "C2f_GhostBottleneck"
     photographs: int = 0
     budget: float | None = None
+    steps: int = 100
+    polish: int = 250
     like: str = ""
 
     def said(self, photographs: int) -> str:
@@ -49,7 +52,8 @@ class Ghostify:
 
 GHOSTIFY = {
     "ghostify-backbone": Ghostify("backbone", like=MODELS["ghost"]),
-    "ghostify-all": Ghostify("all"),
+    "ghostify-backbone-long": Ghostify("backbone", polish=1000, like=MODELS["ghost"]),
+    "ghostify-all": Ghostify("all", polish=500),
     "ghostify-16": Ghostify("backbone", photographs=16, like=MODELS["ghost"]),
     "ghostify-budget": Ghostify("all", None, budget=0.7),
 }
@@ -69,8 +73,8 @@ class Asked:
         imgsz: Image side in pixels.
         epochs: Of training from scratch.
         device: As in `yolo`.
-        steps: Of ghostify, for each block.
-        polish: Of ghostify, for the whole.
+        steps: Of ghostify for each block, where not that of its setting.
+        polish: Of ghostify for the whole, where not that of its setting.
         tune: Epochs of fine-tuning.
     """
 
@@ -81,8 +85,8 @@ class Asked:
     imgsz: int = 320
     epochs: int = 100
     device: str = "cpu"
-    steps: int = STEPS
-    polish: int = POLISH
+    steps: int | None = None
+    polish: int | None = None
     tune: int = TUNE_EPOCHS
 
     def name(self, key: str, seed: int, *more: str) -> str:
@@ -210,10 +214,11 @@ def scratch(asked: Asked, key: str, seed: int) -> Run:
 def ghostified(asked: Asked, key: str, teacher: Run) -> Run:
     """Return a run of ghostify on a trained model."""
     setting = GHOSTIFY[key]
-    name = asked.name(key, teacher.seed, f"steps{asked.steps}", f"polish{asked.polish}")
+    setting = replace(setting, steps=asked.steps or setting.steps, polish=asked.polish or setting.polish)
+    name = asked.name(key, teacher.seed, f"steps{setting.steps}", f"polish{setting.polish}")
     file = asked.folder / name / "light.pt"
-    given = {"--block": setting.block, "--where": setting.where, "--budget": setting.budget, "--steps": asked.steps}
-    given |= {"--polish": asked.polish, "--seed": teacher.seed, "--imgsz": asked.imgsz, "--device": asked.device}
+    given = {"--block": setting.block, "--where": setting.where, "--budget": setting.budget, "--steps": setting.steps}
+    given |= {"--polish": setting.polish, "--seed": teacher.seed, "--imgsz": asked.imgsz, "--device": asked.device}
     words = [text for option, value in given.items() if value is not None for text in (option, str(value))]
     photos = asked.photos[: setting.photographs] if setting.photographs else [asked.photos[0].parent]
     images = [text for photo in photos for text in ("--images", str(photo))]
