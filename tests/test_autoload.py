@@ -39,6 +39,15 @@ def test_whichever_is_imported_first(module: str, python: Run) -> None:
     assert "Warning" not in python(f"{STRICT}import {module}{KNOWN}").stderr
 
 
+@pytest.mark.parametrize("words", [["cfg"], ["--help"], ["bench", "--help"]])
+def test_the_command_starts_light(words: list[str], python: Run) -> None:
+    """Help and list come without torch, matplotlib and the host: they take seconds to load."""
+    code = f"import sys; from ghost_yolo.cli import main; sys.argv[1:] = {words}\n"
+    check = "finally: assert not {'torch', 'matplotlib', 'ultralytics'} & {*sys.modules}, 'loaded'"
+
+    assert python(f"{code}try: main()\n{check}").stdout
+
+
 def test_unpickled_first(python: Run, tmp_path: Path) -> None:
     """A fresh process that only unpickles one of our blocks ends with the words registered."""
     code = "import pickle; from ghost_yolo.blocks.gghost import GGhostStage; pickle.dump(GGhostStage(8, 8), open('b', 'wb'))"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 from conftest import ROOT
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
+from ghost_yolo.cli import app
 from ghost_yolo.models import families
 from ghost_yolo.report import compare as comparison
 from ghost_yolo.report.render import cells, to_markdown
@@ -71,6 +74,26 @@ def test_readme_names_every_word_and_yaml() -> None:
 
     assert [word for word in words if f"`{word}`" not in text and f"`ghost_yolo.{word}`" not in text] == []
     assert [name for name in families() if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "file", [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))], ids=lambda file: file.name
+)
+def test_options_exist(file: Path) -> None:
+    """An option written after a command is that command's; one on its own is of a command that its section names."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = {name: {"--help"}.union(*(p.opts for p in command.params)) for name, command in commands.items()}
+    wrong = []
+    for section in re.split(r"(?m)^## ", file.read_text(encoding="utf-8").replace("\\\n", " ")):
+        pieces = re.split(r"`+|\n", section)  # spans of code, and lines of blocks
+        written = [found for piece in pieces for found in re.findall(r"\bghost-yolo ([a-z]+)([^#;]*)", piece)]
+        for name, words in written:
+            options = re.findall(r"(?<!\S)--?[a-z][\w-]*", words)
+            wrong += [f"{name} {option}" for option in options if option not in known[name]]
+        alone = [piece.split()[0] for piece in pieces if written and piece.startswith("--")]
+        wrong += [option for option in alone if not any(option in known[name] for name, _ in written)]
+
+    assert wrong == []
 
 
 def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:

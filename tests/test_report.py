@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,17 @@ def test_the_published_and_the_same_scale(counted: Found) -> None:
     assert words.published(counted.published).startswith("16 of the 16 figures")
 
 
+def test_one_scale_has_one_change(counted: Found) -> None:
+    """With one scale the summary names one change; with two that differ, from the least saving to the largest."""
+    entry = counted.scales["n"][0]
+    ghost = next(e for e in counted.scales["n"] if words.family(e.row.model) == "ghost")
+    other = replace(ghost, change=dict.fromkeys(ghost.change, -50.0))
+    change = f"{ghost.change['gflops']:+.0f} %"
+
+    assert f"GFLOPs by {change} (scale n);" in words.scales({"n": [entry, ghost]})
+    assert f"GFLOPs by {change} to -50 % (scales n, s);" in words.scales({"n": [entry, ghost], "s": [entry, other]})
+
+
 def test_counted_as_compared(counted: Found) -> None:
     """The quick counts are those of the comparison itself."""
     full = [
@@ -127,20 +139,6 @@ def test_counted_as_compared(counted: Found) -> None:
             other.row.gflops,
             other.row.layers,
         )
-
-
-def test_labels_tell_models_apart() -> None:
-    """A name is as short as it can be, and Ultralytics' own Ghost model is named as such."""
-    names = ["a/best.pt", "b/best.pt", "yolov8n.yaml", "yolov8n-ghost.yaml", "cfg/yolov8n-ghost.yaml", "x.onnx"]
-
-    assert list(labels(names).values()) == [
-        "a/best",
-        "b/best",
-        "yolov8n",
-        "yolov8n-ghost (host's)",
-        "cfg/yolov8n-ghost",
-        "x.onnx",
-    ]
 
 
 @pytest.mark.parametrize("count", [8, 25])
@@ -185,22 +183,6 @@ def test_a_foreign_bench(change: Any, says: str, document: dict[str, Any], tmp_p
     assert "--format json -o bench.json" in str(refused.value) and str(file) in str(refused.value)
 
 
-@pytest.mark.parametrize("content,says", [
-    ("{", "is not JSON"), ("[]", None), ("3", "holds no accuracy record"), ("[{}]", "has no 'model'"),
-    (json.dumps(RECORD | {"map50": 82.1}), "map50 is 82.1, which is not between 0 and 1"), (None, "cannot be read"),
-])  # fmt: skip
-def test_foreign_accuracies(content: str | None, says: str | None, tmp_path: Path) -> None:
-    """A file without records is refused with a reason; an empty list is no record."""
-    file = tmp_path / "accuracy.json"
-    if content is not None:
-        file.write_text(content)
-    if says is None:
-        assert read_accuracy(file) == []
-        return
-    with pytest.raises(SourceError, match=says):
-        read_accuracy(file)
-
-
 def test_accuracies_of_several_seeds(found: Found) -> None:
     """A point is the mean over seeds, its whiskers the extremes; a single record's are its own interval."""
     across = next(iter(words.axes(found, found.trained).values()))
@@ -211,22 +193,6 @@ def test_accuracies_of_several_seeds(found: Found) -> None:
         (0.47, "yolov8n-ghost", False),
     ]
     assert ends == [(0.45, 0.55), (0.46, 0.48)]
-
-
-@pytest.mark.parametrize("scales,imgsz,says", [
-    (["q"], 640, "--scales q: give some of n,s,m,l,x"), (["n", "n"], 640, "each once"), (["n"], 100, "--imgsz 100: give a multiple"),
-])  # fmt: skip
-def test_arguments_that_cannot_be(scales: list[str], imgsz: int, says: str) -> None:
-    """What cannot be is said before anything is counted."""
-    with pytest.raises(UserError, match=says):
-        collect([], [], scales, imgsz)
-
-
-def test_ctrl_c_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bench that was interrupted makes no report."""
-    monkeypatch.setattr(collecting, "bench", lambda plan: type("Stopped", (), {"interrupted": True}))
-    with pytest.raises(KeyboardInterrupt):
-        collecting.quick_bench(64)
 
 
 def test_the_page_has_every_part(found: Found, tmp_path: Path) -> None:
@@ -318,15 +284,3 @@ def test_a_real_browser_shows_it(chromium: browser.Browser, found: Found, tmp_pa
 
     pdf = chromium.pdf()
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 15
-
-
-@pytest.mark.slow
-def test_the_quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without files the report times models of ours under the names that the comparison uses, with interval and profile."""
-    monkeypatch.setattr(collecting, "installed", lambda: ("pytorch",))
-    monkeypatch.setattr(collecting, "QUICK", ("yolov8n.yaml", "cfg/yolov8n-ghost.yaml"))
-    (group,) = collecting.quick_bench(64).groups
-
-    assert [row.model for row in group.rows] == list(collecting.QUICK) == list(group.profile) and group.failed == []
-    assert all(row.ratio_low and row.gflops for row in group.rows)
-    assert [row.model for row in group.rows if row.stock] == ["yolov8n.yaml"]

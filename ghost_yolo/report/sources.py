@@ -171,10 +171,10 @@ def read_accuracy(file: Path) -> list[Trained]:
         SourceError: If it is anything else.
     """
     content = _read(file)
+    if content == []:
+        raise SourceError(f"--accuracy {file} holds no accuracy record: its list is empty.")
     try:
         records = content if isinstance(content, list) else [content]
-        if not records:
-            raise ValueError("the list is empty")
         return [_trained(record) for record in records]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         keys = ", ".join(name for name in Trained.__dataclass_fields__ if not name.startswith("map50_95_"))

@@ -1,0 +1,173 @@
+"""The YAML that a swap writes: its layout and header, what is refused, the command, and that it trains."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Run
+from test_swap import MODELS, WORD, light, small
+from test_yolo import SMALL, into, shapes
+from ultralytics import YOLO
+
+from ghost_yolo import host, swap, swapfile
+from ghost_yolo.models import ModelNameError
+from ghost_yolo.registry import UserError
+
+
+def test_a_head_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a row that was not swapped would come out otherwise, it is named and nothing is written."""
+    monkeypatch.setattr(swap, "LIGHT", {})
+    monkeypatch.setattr(swapfile, "LIGHT", {})
+
+    with pytest.raises(swap.SwapError, match=r"Row 23, Detect, would come out with \d+ instead of \d+ parameters"):
+        swapfile.swap("yolo11n.yaml", "all", "C2f_GhostBottleneck")
+
+
+def test_layout_and_comments_stay() -> None:
+    """But for the header, the figures of the old model and the scale that was asked for, only swapped rows differ."""
+    done = swapfile.swap("yolo11s.yaml", "backbone", "C2f_GhostBottleneck")
+    assert done.scale == "s"
+    before, after = (MODELS / "11/yolo11.yaml").read_text(encoding="utf-8").splitlines(), done.text.splitlines()
+    gone, new = [line for line in before if line not in after], [line for line in after if line not in before]
+
+    assert [line.split("#")[0].strip() for line in new if "ghost_yolo." in line and not line.startswith("#")] == [
+        f"- [-1, 2, {WORD}, [256, True, 1, 0.25]]",
+        f"- [-1, 2, {WORD}, [512, True, 1, 0.25]]",
+        f"- [-1, 2, {WORD}, [512, True]]",
+        f"- [-1, 2, {WORD}, [1024, True]]",
+    ]
+    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {WORD}, arguments by name")
+    assert all("C3k2" in line or "summary" in line for line in gone)
+    assert len(gone) == 4 + 5
+    assert list(yaml.safe_load(done.text)["scales"]) == ["s", "n", "m", "l", "x"]
+    assert [line for line in after if "GFLOPs" in line] == []
+
+
+STRANGE = {
+    "block style and quotes": """\
+    %YAML 1.1
+    ---
+    nc: 2
+    backbone:
+      - [-1, 1, Conv, [16, 3, 2]]
+      - - -1
+        - 2
+        - 'C2f' # the word
+        - - 32
+          - yes
+      - [-1, 1,
+         "C2f", [ 32 ]] # last
+    head: [[[0, 1, 2], 1, Detect, [nc]]]
+    """,
+    "aliases": """\
+    nc: 2
+    row: &row [-1, 2, C2f, [32, True]]
+    backbone: [[-1, 1, Conv, [16, 3, 2]], *row, *row]
+    head: [[[0, 1, 2], 1, Detect, [nc]]]
+    """,
+}
+
+
+@pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("where", ["backbone", "all"])
+def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
+    """A YAML in any layout becomes one with the content that the core decides, and it builds."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(inspect.cleandoc(text), encoding="utf-8")
+    old = yaml.safe_load(file.read_text())
+    done = swapfile.swap(str(file), where, "C2f_GhostBottleneck")
+    new = yaml.safe_load(done.text)
+
+    assert new == light(old, where)
+    assert {swap.rows_of(new)[i][2] for i in (1, 2)} == {WORD}
+    if "# the word" in text:
+        assert "# the word" in done.text and "# last" in done.text
+
+
+@pytest.mark.parametrize(
+    "name,content,says",
+    [
+        ("none.yaml", None, "does not exist"),
+        ("best.pt", "x", "is no model YAML"),
+        ("list.yaml", "- 1\n", "is not a model YAML"),
+        ("broken.yaml", "backbone: [", "is not a model YAML"),
+        ("data.yaml", "train: images\n", "no `backbone:` and `head:` lists"),
+        ("odd.yaml", "backbone: [[-1, 1, Conv]]\nhead: [[0, 1, Detect, [1]]]\n", r"Row 0 is \[-1, 1, 'Conv'\]"),
+    ],
+)
+def test_files_that_are_no_model(name: str, content: str | None, says: str, tmp_path: Path) -> None:
+    """What is not a model YAML is refused with its name or its row."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+
+    with pytest.raises(UserError, match=says):
+        swapfile.swap(str(tmp_path / name), "backbone", "C2f_Fire")
+
+
+def test_an_argument_that_the_block_refuses(tmp_path: Path) -> None:
+    """A row whose arguments the new block cannot take is named before anything is written."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(small([-1, 1, "C2f", [32, True, 2]])))
+
+    with pytest.raises(host.ModelError, match=r"Row 1 .*C2f_Fire with .*g=2"):
+        swapfile.swap(str(file), "backbone", "C2f_Fire")
+
+
+def test_the_command(run: Run, tmp_path: Path) -> None:
+    """The command writes a YAML that the host opens at the scale that was asked for, and prints what it saves."""
+    command = "ghost-yolo swap yolov8s-seg.yaml --block C2f_GhostBottleneckV2 --where backbone -o "
+    done = run(*command.split(), "my.yaml")
+    model = YOLO(str(tmp_path / "my.yaml"), verbose=False).model
+    parameters = sum(p.numel() for p in model.parameters())
+
+    assert model.yaml["backbone"][2] == [-1, 3, "ghost_yolo.C2f_GhostBottleneckV2", [128, True]]
+    assert f"-> {parameters} parameters" in done.stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert command in readme and done.stdout.splitlines()[0] in readme
+    assert "my.yaml has no scale letter, so Ultralytics will take scale s" in done.stdout
+    kept = (tmp_path / "my.yaml").read_bytes()
+    refused = run("ghost-yolo", "swap", "yolov8s-cls.yaml", "--where", "head", "-o", "my.yaml", ok=False)
+    assert refused.stderr.splitlines()[-1].startswith("ghost-yolo: Row 9 is Classify")
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "my.yaml").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    "name,scale,says",
+    [
+        ("yolov8-my.yaml", "", "yolo train model={}/yolov8-my.yaml "),
+        ("yolov8-my.yaml", "x", "yolo train model={}/yolov8x-my.yaml "),
+        ("yolov8m-my.yaml", "x", "yolo train model={}/yolov8m-my.yaml "),
+        ("my.yaml", "", "train it: yolo train model={}/my.yaml "),
+    ],
+)
+def test_names_to_train_by(name: str, scale: str, says: str) -> None:
+    """The hint names a file that the host reads at the right scale."""
+    assert says.format("runs") in swapfile.how_to_train(Path("runs") / name, scale)
+    assert "rename" in swapfile.how_to_train(Path("exp3s/yolov8-my.yaml"), "s")
+
+
+def test_a_name_that_does_not_exist() -> None:
+    """A stock name that is mistyped is refused."""
+    with pytest.raises(ModelNameError, match=r"yolov8s-sge\.yaml"):
+        swapfile.swap("yolov8s-sge.yaml", "all", "C2f_Fire")
+
+
+@pytest.mark.slow
+def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
+    """A wholly swapped YAML trains under the stock command; its checkpoint loads safely and trains on with every tensor."""
+    mine = "yolo11n-seg-my.yaml"
+    run("ghost-yolo", "swap", "yolo11n-seg.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
+    source = shapes(tmp_path / "shapes", "segment")
+    words = (f"data={source}", "epochs=1", *SMALL)
+    run("yolo", "train", f"model={mine}", *words, *into(tmp_path, "a"))
+    last = tmp_path / "runs/a/weights/last.pt"
+    done = run("yolo", "train", f"model={last}", *words, *into(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
+    moved = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
+
+    assert "ghost_yolo.blocks.detect.LightSegment" in done.stdout
+    assert moved[0] == moved[1]
+    run("yolo", "export", f"model={last}", "format=onnx", "imgsz=64")
