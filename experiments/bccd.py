@@ -116,6 +116,7 @@ def bench_command(asked: Asked, finished: list[Run]) -> str:
     """Return the command that times the models."""
     names = " ".join(dict.fromkeys(run.timed_as for run in finished))
     words = f"--nc {read(finished[0], 'val').facts['nc']} --imgsz {asked.imgsz} --format json -o bench.json"
+    words = words if asked.device == "cpu" else f"--device {asked.device} {words}"
     return f"cd {asked.folder} && ghost-yolo bench {names} {words}"
 
 

@@ -188,7 +188,9 @@ def epoch_of(file: Path) -> int | None:
     try:
         return int(torch.load(file, map_location="cpu", weights_only=False)["epoch"])
     except Exception as error:  # a damaged file fails in many ways
-        raise UserError(f"{file} cannot be read ({error}). Remove its folder to train anew.") from error
+        raise UserError(
+            f"{file} cannot be read ({error}). If it is being written just now, try again; else remove its folder to train anew."
+        ) from error
 
 
 def trained(

@@ -309,7 +309,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_interrupted_and_taken_up_again(tiny: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the midst of a training stops all; the same command goes on where it was, and then nothing is done twice."""
+    """Ctrl-C in the midst of a training stops all; the same command goes on where it was, up to table and records of the test split."""
     words = [sys.executable, str(ROOT / "experiments/bccd.py"), "--data", str(tiny), "--runs", str(tmp_path / "runs")]
     words += ["--imgsz", "64", "--epochs", "6", "--steps", "1", "--polish", "1", "--jobs", "2", "--resamples", "5"]
     words += ["--only", "stock,ghost,ghostify-16", "-o", str(tmp_path / "accuracy.md")]
@@ -321,19 +321,16 @@ def test_interrupted_and_taken_up_again(tiny: Path, tmp_path: Path) -> None:
         assert first.poll() is None
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
-    said = first.communicate(timeout=60)[1]
-    done = [
-        subprocess.run([*words, *more], env=env, capture_output=True, text=True, check=False)
-        for more in ([], ["--test"])
-    ]
+    said = first.communicate(timeout=300)[1]
+    stopped = len((stock / "results.csv").read_text().splitlines())
+    second = subprocess.run([*words, "--test"], env=env, capture_output=True, text=True, check=False)
     log, epochs = (stock / "log.txt").read_text(), (stock / "results.csv").read_text().splitlines()
 
-    assert first.returncode == 130 and "the same command goes on" in said
-    assert [run.returncode for run in done] == [0, 0], done[0].stderr + done[1].stderr
-    assert "goes on: stock-" in done[0].stdout and "Resuming training" in log
+    assert first.returncode == 130 and "the same command goes on" in said and stopped < 7
+    assert second.returncode == 0, second.stderr
+    assert "goes on: stock-" in second.stdout and "Resuming training" in log
     assert (
         sorted({line.split(",")[0].strip() for line in epochs}) == [*"123456", "epoch"] and epochs.count(epochs[1]) == 1
     )
-    assert "begins" not in done[1].stdout and "goes on" not in done[1].stdout
     assert (tmp_path / "accuracy.md").read_text().count("\n| `") == 3
     assert len(list((tmp_path / "accuracy").glob("*-test.json"))) == 3
