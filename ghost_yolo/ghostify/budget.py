@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.ghostify.cost import cost_of_places
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
-from ghost_yolo.ghostify.fit import fit
+from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import distance
 from ghost_yolo.ghostify.student import places_of
@@ -26,12 +26,21 @@ VIEWS = 64  # photographs of a trial fit, and of its harm
 
 @dataclass(frozen=True)
 class Option:
-    """A word for a row: what the model costs less by it (GFLOPs), and what it does to the predictions (`polish.distance`)."""
+    """A word for a row, tried by itself in the trained model.
+
+    Attributes:
+        row: The layer's index.
+        word: What stands there instead.
+        saving: What the model costs less by it, GFLOPs.
+        harm: What it does to the predictions (`polish.distance`).
+        error: Relative error of its maps, the mean over a head's levels; `fit.error_of`.
+    """
 
     row: int
     word: str
     saving: float
     harm: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -134,13 +143,16 @@ def survey(
                 hybrid = copy.deepcopy(teacher)
                 hybrid.model[row] = copy.deepcopy(model.model[row])
                 torch.manual_seed(asked["seed"])
+                errors = []
                 for known in features:
-                    text = f"Trying {word.removeprefix(PREFIX)} in {known.place.name}"
-                    fit(hybrid.get_submodule(known.place.name), known, STEPS, text)
+                    block = hybrid.get_submodule(known.place.name)
+                    fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {known.place.name}")
+                    errors.append(error_of(block, known))
                 here = [known.place for known in features]
                 before, after = (cost_of_places(m, here, asked["imgsz"]) for m in (teacher, hybrid))
                 saving = sum(cost.gflops for cost in before) - sum(cost.gflops for cost in after)
-                options.append(Option(row, word, saving, harm_of(teacher, hybrid, pictures, asked["seed"])))
+                harm = harm_of(teacher, hybrid, pictures, asked["seed"])
+                options.append(Option(row, word, saving, harm, sum(errors) / len(errors)))
     return options
 
 
