@@ -30,8 +30,8 @@ FIGURES = {
     "ghosts/redundancy.png": "depth",
     "pairs/pairs.png": "filters",
 }
-WIDTH = 1100  # pixels
-COLOURS = 64
+WIDTH = 960  # pixels
+COLOURS = 128
 
 
 def take_over(runs: Path) -> None:
