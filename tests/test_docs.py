@@ -149,6 +149,28 @@ def test_kept_results_say_their_conditions() -> None:
     assert trained and all(record.conditions for file in trained for record in read_accuracy(file))
 
 
+@pytest.fixture
+def redundancy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script that writes the tables of docs/redundancy.md."""
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("redundancy")
+
+
+def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest) -> None:
+    """Its tables are those of the kept results, its figures exist and are small, and what it says of them holds."""
+    file = DOCS / "redundancy.md"
+    text = file.read_text(encoding="utf-8")
+    if request.config.getoption("--accept"):
+        file.write_text(redundancy.page(text), encoding="utf-8")
+    figures = re.findall(r"\(redundancy/(.*?)\)", text)
+    found = redundancy.cost.compare(redundancy.stages())
+
+    assert text == redundancy.page(text), "`pytest --accept` rewrites it"
+    assert {path.name for path in (DOCS / "redundancy").iterdir()} == set(figures)
+    assert all((DOCS / "redundancy" / name).stat().st_size < 300_000 for name in figures)
+    assert len(found) == 9 and min(row["p_alike"] for row in found) > 0.05 / 9  # "None is."
+
+
 def test_the_example_block_works() -> None:
     """The room shown in CONTRIBUTING runs as it stands: the shape is kept and the arguments are the host's."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -352,7 +352,7 @@ def test_the_command_says_how_to_go_on(
 def test_front_is_exact() -> None:
     """Against all sets there are: every set of the front is the least harmful at its cost, and none is missing."""
     rng = np.random.default_rng(0)
-    options = [budget.Option(row, word, *rng.random(2)) for row in range(4) for word in "ab"]
+    options = [budget.Option(row, word, *rng.random(3)) for row in range(4) for word in "ab"]
     front = budget.front_of(options, 10.0)
     sets = itertools.product(*([None, *(o for o in options if o.row == row)] for row in range(4)))
     every = [(10 - sum(o.saving for o in s if o), sum(o.harm for o in s if o)) for s in sets]
@@ -388,6 +388,7 @@ def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path, monkeypatch: p
     assert content["whole"]["gflops_after"] <= 0.92 * content["whole"]["gflops_before"]
     assert {row["layer"].split(".")[0]: row["word"] for row in content["rows"]} == content["chosen"]["words"]
     assert len(content["options"]) == 7 and all(option["harm"] >= 0 for option in content["options"])
+    assert all(0 < option["error"] < 10 for option in content["options"])
     assert "chosen" in done.output and "wrote" in done.output
     assert cv2.imread(str(tmp_path / "light.png")) is not None
 

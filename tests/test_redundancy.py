@@ -70,7 +70,7 @@ def learned(change: Any = survey.keep) -> tuple[cheap.Partners, cheap.Moments]:
             if sweep == 1:
                 found.add(maps, fit)
             else:
-                moments = moments or survey.chosen(found, 0, 0)
+                moments = moments or survey.chosen(found, (0,), 0)
                 moments.add(maps, fit, test)
     assert moments is not None
     return found, moments
@@ -203,7 +203,8 @@ def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) ->
 def test_layers_without_maps_are_refused(checkpoint: Path, folder: Path) -> None:
     """Upsample, the head and what does not exist are answered with the layers that work."""
     model = open_checkpoint(checkpoint, "cpu")
-    layers = layers_of(model, Photos(find_photos([folder]), 64, 32).open(0))
+    found = layers_of(model, Photos(find_photos([folder]), 64, 32).open(0))
+    layers = [layer for layer in found if not layer.part]
 
     assert first_stage(model, layers).module == "C2f_GhostBottleneck"
     for number in (10, 22, 99, -1):
@@ -279,7 +280,14 @@ def test_ghosts_writes_its_folder(run: Run, checkpoint: Path, folder: Path, tmp_
     assert [int(row["index"]) for row in layers] == [row["index"] for row in told["rows"]]
     assert layers[-1]["trained_share_d7"] == "" and told["rows"][-1]["trained"]["share_d7"] is None
     assert float(layers[0]["trained_median_d3"]) == told["rows"][0]["trained"]["median_d3"]
-    assert told["settings"] == {"model": str(checkpoint), "images": 4, "within": 0.1, "seed": 0, "imgsz": 64}
+    assert told["settings"] == {
+        "model": str(checkpoint),
+        "images": 4,
+        "within": 0.1,
+        "seed": 0,
+        "imgsz": 64,
+        "inner": False,
+    }
     assert [float(row["mse_d3"]) for row in mse] == [pair["mse_d3"] for pair in told["pairs"]] and len(mse) > 9
 
 
@@ -296,3 +304,14 @@ def test_pairs_writes_its_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert len(filters) == told["filters"] == 16 and told["shape"] == "16x3x3x3"
     assert np.mean([float(row["cosine"]) for row in filters]) == pytest.approx(told["cosine"]["mean"])
     assert isinstance(again.exception, UserError) and "already exists" in str(again.exception)
+
+
+def test_inner_convolutions(folder: Path) -> None:
+    """With `inner` the 3x3 convolutions of the stock C2f rows are measured too, and the layers' own figures stay."""
+    model = YOLO("yolov8n.yaml").model.float().eval()
+    paths = find_photos([folder])[:2]
+    inner, plain = (survey.survey(model, paths, 4, False, Settings(imgsz=64, inner=given)) for given in (True, False))
+
+    assert [row.layer.module for row in inner.inner] == ["m.0.cv1", "m.0.cv2", "m.1.cv1", "m.1.cv2"]
+    assert [(row.layer.key, row.layer.channels) for row in inner.inner] == [((4, part), 32) for part in (1, 2, 3, 4)]
+    assert repr(inner.rows) == repr(plain.rows) and plain.inner == []

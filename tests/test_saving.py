@@ -130,11 +130,11 @@ def test_timed_in_groups_with_the_trained_model(little: Any, tmp_path: Path, clo
 def test_what_may_be_noise_is_not_chosen() -> None:
     """A saving is one only if its whole interval is: neither a doubtful nor a negative one is ever in a set."""
     options = [
-        budget.Option(2, "sure", 2.0, 5.0, (1.5, 2.5)),
-        budget.Option(2, "doubtful", 3.0, 0.1, (-0.1, 6.0)),
-        budget.Option(4, "slower", -1.0, 0.1, (-2.0, -0.5)),
-        budget.Option(6, "counted", 1.0, 1.0),
-        budget.Option(8, "dearer", -1.0, 0.0),
+        budget.Option(2, "sure", 2.0, 5.0, 0.1, (1.5, 2.5)),
+        budget.Option(2, "doubtful", 3.0, 0.1, 0.1, (-0.1, 6.0)),
+        budget.Option(4, "slower", -1.0, 0.1, 0.1, (-2.0, -0.5)),
+        budget.Option(6, "counted", 1.0, 1.0, 0.1),
+        budget.Option(8, "dearer", -1.0, 0.0, 0.1),
     ]
     front = budget.front_of(options, 10.0)
 

@@ -10,12 +10,12 @@ import typer
 
 from ghost_yolo.cli.fitting import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
-from ghost_yolo.cli.redundancy import ghosts, pairs
+from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
 from ghost_yolo.cli.speed import bench, report
 from ghost_yolo.registry import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (compare, swap, ghostify, bench, report, ghosts, pairs, cfg, pretrained, doctor):
+for command in (compare, swap, ghostify, bench, report, ghosts, pairs, correlate, cfg, pretrained, doctor):
     app.command()(command)
 
 

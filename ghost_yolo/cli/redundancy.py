@@ -17,6 +17,9 @@ def ghosts(
     image: Annotated[list[Path] | None, typer.Option(help="Photograph or folder; repeat for more.")] = None,
     layer: Annotated[int | None, typer.Option(help="Measure and draw this layer alone.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="With --layer: measure all layers nevertheless.")] = False,
+    inner: Annotated[
+        bool, typer.Option("--inner", help="Measure also what the convolutions in C2f and C3k2 rows give.")
+    ] = False,
     within: Annotated[float, typer.Option(help="Relative error (of the variance) that counts as reproduced.")] = 0.1,
     imgsz: Annotated[
         int | None, typer.Option(help="Longer side in pixels; the one it was trained at, else 640.")
@@ -38,7 +41,7 @@ def ghosts(
 
         folder, photos = new_folder(out, "ghosts"), find_photos(image or [])
         network = maps.open_checkpoint(model, device)
-        settings = Settings(within, seed, imgsz or maps.trained_at(network))
+        settings = Settings(within, seed, imgsz or maps.trained_at(network), inner)
         result = survey(network, photos, layer, everything or layer is None, settings)
         told = report.ghosts_report(result, settings, str(model), len(photos))
         report.write_ghosts(folder, result, told, versions(), within)
@@ -65,5 +68,33 @@ def pairs(
         found = compare_filters(maps.open_checkpoint(model, "cpu"), seed)
         told = report.pairs_report(found, str(model), seed)
         report.write_pairs(folder, found, told, versions())
+    print(write(told, versions(), style.value), end="")
+    print(f"wrote {folder}", file=sys.stderr)
+
+
+def correlate(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders (or ghosts.json) of `ghosts` and .json files of `ghostify`, of one or several models."
+        ),
+    ],
+    block: Annotated[str | None, typer.Option(help="Which block's swaps count, where there are several.")] = None,
+    seed: Annotated[int, typer.Option(help="Of drawn orders, where a model has more than 9 stages.")] = 0,
+    style: Annotated[Format, typer.Option("--format", help="How to print the tables.")] = Format.text,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; runs/correlate if not given.")
+    ] = None,
+) -> None:
+    """Hold the redundancy of each stage beside what swapping it cost: does the picture foretell the cost?"""
+    with redirect_stdout(sys.stderr):
+        from ghost_yolo.redundancy import cost, report
+        from ghost_yolo.report.compare import versions
+        from ghost_yolo.report.render import write
+
+        folder, contents = new_folder(out, "correlate"), cost.read(results)
+        stages = cost.join(contents, block)
+        told = report.correlate_report(stages, cost.bound(contents), seed)
+        report.write_correlation(folder, stages, told, versions())
     print(write(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)

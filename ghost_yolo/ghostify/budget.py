@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
-from ghost_yolo.ghostify.fit import fit
+from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part
 from ghost_yolo.ghostify.pictures import GIB, Pictures
 from ghost_yolo.ghostify.polish import distance
@@ -30,13 +30,14 @@ VIEWS = 64  # photographs of a trial fit, and of its harm
 
 @dataclass(frozen=True)
 class Option:
-    """A word for a row, by itself in the trained model.
+    """A word for a row, tried by itself in the trained model.
 
     Attributes:
         row: Of the model.
         word: What takes its place.
         saving: What the model costs less by it, GFLOPs or milliseconds.
         harm: What it does to the predictions (`polish.distance`).
+        error: Relative error of its maps, the mean over a head's levels; `fit.error_of`.
         interval: 95 % confidence interval of a saving in milliseconds; None for GFLOPs, which are counted.
     """
 
@@ -44,6 +45,7 @@ class Option:
     word: str
     saving: float
     harm: float
+    error: float
     interval: tuple[float, float] | None = None
 
     @property
@@ -116,7 +118,7 @@ def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
 
 def require_reachable(savings: Savings, part: Part) -> None:
     """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
-    options = [Option(*key, saved.amount, 0.0, saved.interval) for key, saved in savings.each.items()]
+    options = [Option(*key, saved.amount, 0.0, 0.0, saved.interval) for key, saved in savings.each.items()]
     doubtful = sum(option.interval is not None and not option.saves for option in options)
     hint = f" {doubtful} of {len(options)} savings may be noise: nothing else should run meanwhile." if doubtful else ""
     try:
@@ -171,12 +173,14 @@ def survey(
                 hybrid = copy.deepcopy(teacher)
                 hybrid.model[row] = copy.deepcopy(model.model[row])
                 torch.manual_seed(asked["seed"])
+                errors = []
                 for known in features:
                     block = hybrid.get_submodule(known.place.name)
                     begin(block, teacher.get_submodule(known.place.name), known.some())
                     fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {known.place.name}")
+                    errors.append(error_of(block, known))
                 saved, harm = savings.each[row, word], harm_of(teacher, hybrid, pictures, asked["seed"])
-                options.append(Option(row, word, saved.amount, harm, saved.interval))
+                options.append(Option(row, word, saved.amount, harm, sum(errors) / len(errors), saved.interval))
     return options
 
 

@@ -22,6 +22,8 @@ CONVENTIONS = {
     "recorded views right after it was fitted; 1 is what constants would give",
     "harm": "disagreement of the predictions plus relative error of the maps that the head takes in, when this block alone, fitted "
     "briefly, stands in the trained model; those of a set are added",
+    "error of an option": "as the error, of this block alone in the trained model after its brief fit; of a head the mean over its "
+    "levels",
     "seconds": "wall clock, recording included; the whole has the last pass in it",
 }
 TIMED = {

@@ -1,4 +1,4 @@
-"""The feature maps of a model's top-level layers, one image at a time; a map is handed on and forgotten."""
+"""The feature maps of a model's layers and of the convolutions in its C2f rows, one image at a time; a map is handed on and forgotten."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
+from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.torch_utils import select_device
 
 from ghost_yolo.photos import fitted, read_photo
 from ghost_yolo.registry import UserError
 from ghost_yolo.report.measure import from_checkpoint
+from ghost_yolo.swap import HOSTS
 
-See = Callable[[int, torch.Tensor], None]
+Key = tuple[int, ...]  # a layer's index; and for a convolution in it its number, from 1
+See = Callable[[Key, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,28 @@ class Photos:
 
 @dataclass(frozen=True)
 class Layer:
-    """A top-level layer that makes maps; height and width are those of the first image."""
+    """A top-level layer that makes maps, or a convolution in one; height and width are those of the first image.
+
+    Attributes:
+        index: Of the top-level layer.
+        module: Its class, or the convolution's name in it.
+        channels: Maps.
+        height: In pixels.
+        width: In pixels.
+        part: 0 for what the layer gives, else the convolution's number in it.
+    """
 
     index: int
     module: str
     channels: int
     height: int
     width: int
+    part: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return (self.index, self.part) if self.part else (self.index,)
 
 
 def open_checkpoint(path: Path, device: str = "") -> Any:
@@ -71,23 +89,22 @@ def trained_at(model: Any) -> int:
 
 
 def look(model: Any, image: torch.Tensor, see: See) -> None:
-    """Run one image through the model and show each layer's maps (c, h, w), float32 on the CPU, as they are made.
+    """Run one image through the model and show each place's maps (c, h, w), float32 on the CPU, as they are made.
 
     Args:
         model: The host's BaseModel.
         image: Tensor (1, 3, h, w).
-        see: Is called with the layer's index and its maps; it must not keep what it is given (later layers may write
+        see: Is called with the place's key and its maps; it must not keep what it is given (later layers may write
             in place).
     """
     handles = []
-    for index, layer in enumerate(model.model):
+    for key, (_, module) in places(model).items():
 
-        def hook(_: nn.Module, __: Any, out: Any, index: int = index) -> None:
+        def hook(_: nn.Module, __: Any, out: Any, key: Key = key) -> None:
             if isinstance(out, torch.Tensor) and out.ndim == 4:
-                see(index, out[0].float().cpu())
+                see(key, out[0].float().cpu())
 
-        if any(True for _ in layer.parameters()):  # Upsample and Concat only repeat the maps of others
-            handles.append(layer.register_forward_hook(hook))
+        handles.append(module.register_forward_hook(hook))
     try:
         with torch.inference_mode():
             model(image.to(next(model.parameters()).device))
@@ -96,23 +113,42 @@ def look(model: Any, image: torch.Tensor, see: See) -> None:
             handle.remove()
 
 
+def places(model: Any) -> dict[Key, tuple[str, nn.Module]]:
+    """Return name and module of each layer with weights, and of the spatial convolutions in the host's C2f and C3k2.
+
+    Upsample and Concat only repeat the maps of others. The convolutions are what a light block makes otherwise; what the row
+    itself gives has been mixed by its last 1x1 convolution.
+    """
+    found: dict[Key, tuple[str, nn.Module]] = {}
+    for index, layer in enumerate(model.model):
+        if any(True for _ in layer.parameters()):
+            found[index,] = type(layer).__name__, layer
+        if type(layer) in HOSTS.values():
+            inner = [
+                (name, m) for name, m in layer.named_modules() if isinstance(m, Conv) and max(m.conv.kernel_size) > 1
+            ]
+            found |= {(index, number): place for number, place in enumerate(inner, 1)}
+    return found
+
+
 def layers_of(model: Any, image: torch.Tensor) -> list[Layer]:
-    """Return the layers with at least two maps of more than one pixel.
+    """Return what makes at least two maps of more than one pixel: the layers, then the convolutions in them.
 
     Raises:
         UserError: If there are none.
     """
     found: list[Layer] = []
+    known = places(model)
 
-    def note(index: int, maps: torch.Tensor) -> None:
+    def note(key: Key, maps: torch.Tensor) -> None:
         channels, height, width = maps.shape
         if channels > 1 and height * width > 1:
-            found.append(Layer(index, type(model.model[index]).__name__, channels, height, width))
+            found.append(Layer(key[0], known[key][0], channels, height, width, *key[1:]))
 
     look(model, image, note)
     if not found:
         raise UserError("No layer of this model makes feature maps; a model with convolutions, such as YOLOv8, does.")
-    return found
+    return sorted(found, key=lambda layer: (layer.part > 0, layer.key))
 
 
 def pick(layers: Sequence[Layer], number: int) -> Layer:

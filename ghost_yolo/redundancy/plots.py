@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import GHOST, Row
 
@@ -160,3 +162,33 @@ def cosines_figure(found: Sequence[Convolution]) -> Figure:
     for axis in axes[len(found) :]:
         axis.set_visible(False)
     return figure
+
+
+def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]]) -> Figure:
+    """Draw each stage's cost over its redundancy, a column for each measure and a line for each cost that is known."""
+    across, down = (list(dict.fromkeys(row[side] for row in correlations)) for side in ("redundancy", "cost"))
+    figure = Figure(figsize=(3.7 * len(across) + 2, 0.6 + 3.1 * len(down)), layout="constrained")
+    axes = figure.subplots(len(down), len(across), sharex="col", sharey="row", squeeze=False)
+    for row in correlations:
+        axis = axes[down.index(row["cost"]), across.index(row["redundancy"])]
+        draw_stages(axis, stages, row["redundancy"], row["cost"])
+        rho, p = ("-" if row[key] is None else f"{row[key]:.2g}" for key in ("within", "p_alike"))
+        axis.set_title(f"n = {row['n']}, rho within models {rho}, p alike {p}", fontsize=9)
+    for axis, name in zip(axes[-1], across, strict=True):
+        axis.set_xlabel(REDUNDANCY[name])
+    for axis, name in zip(axes[:, 0], down, strict=True):
+        axis.set_ylabel(COST[name])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", title="model; number: stage")
+    return figure
+
+
+def draw_stages(axis: Axes, stages: Sequence[Stage], x: str, y: str) -> None:
+    """Draw the stages that have both figures, a colour a model, each with its number."""
+    for model in dict.fromkeys(stage.model for stage in stages):
+        known = [s for s in stages if s.model == model and None not in (getattr(s, x), getattr(s, y))]
+        places = [(getattr(s, x), getattr(s, y)) for s in known]
+        axis.plot([place[0] for place in places], [place[1] for place in places], "o", label=model, alpha=0.8)
+        for stage, place in zip(known, places, strict=True):
+            axis.annotate(str(stage.layer), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+    axis.margins(0.1)
+    axis.grid(alpha=0.3)

@@ -1,7 +1,8 @@
-"""The two studies as reports and as folders of figures and tables."""
+"""The studies as reports and as folders of figures and tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from ghost_yolo.files import whole_folder
 from ghost_yolo.redundancy import plots
 from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
+from ghost_yolo.registry import PREFIX, UserError
 from ghost_yolo.report.render import Report, to_csv, write
 
 NETWORKS = ("trained", "shuffled", "untrained")
@@ -32,6 +35,8 @@ GHOSTS = {
     "shuffled": "the same with every map shuffled in space by itself",
     "untrained": "the same on an untrained network of the checkpoint's own YAML, its BN statistics set on the images to learn from",
     "images": "resized to the nearest multiples of the stride and not letterboxed: the edges of grey bars would make maps alike",
+    "inner": "with --inner, the same for what each spatial convolution in a C2f or C3k2 gives: what a light block makes otherwise; "
+    "what the row itself gives has been mixed by its last 1 x 1 convolution",
     "sampling": f"at most {MAPS} maps a layer and {POSITIONS} positions an image, drawn with the seed",
 }
 FILTERS = {
@@ -40,6 +45,23 @@ FILTERS = {
     "random": "the same of as many Gaussian filters of the same shape, drawn with the seed: small filters are close to "
     "opposite by chance",
     "zero": "filters without direction; left out",
+}
+STAGES = {
+    "stage": "a row that ghostify swapped and whose maps ghosts measured; the head makes no maps of its own",
+    "share of maps": "share of what the stage gives that a 3 x 3 depthwise kernel makes from another map, within the relative "
+    "error: ghosts' trained_share_d3",
+    "median error of maps": "median of these relative errors: no bound to choose, and no ties; small means redundant",
+    "share of inner maps": "as the share, of what the spatial convolutions inside the stage give, their mean: these are what a light "
+    "block makes otherwise; needs ghosts --inner",
+    "error alone": "relative error of the new block's maps when it alone stands in the trained model, after ghostify's brief trial fit: "
+    "every stage gets the trained inputs and the same steps; needs ghostify --budget",
+    "error in order": "the same as ghostify fits, from the first stage to the last: a later block gets what the new blocks before it "
+    "give, so its error holds theirs too; not of runs with --budget, which swap a choice",
+    "harm alone": "what the predictions lose by this block alone, after the same trial fit",
+    "rho": "Spearman's rank correlation, equal values sharing their rank. If redundancy foretold a low cost it would be near "
+    "-1 for shares and near +1 for the median error; within: of ranks within each model",
+    "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with the same stages in the same "
+    "order, as though they were one network measured several times. Both exact unless it says drawn",
 }
 
 
@@ -54,15 +76,19 @@ def ghosts_report(result: Survey, settings: Settings, model: str, images: int) -
     )
     return Report(
         rows=[ghosts_row(row) for row in result.rows],
-        tables=[(header, [ghosts_cells(row) for row in result.rows])],
+        tables=[(header, [ghosts_cells(row) for row in (*result.rows, *result.inner)])],
         conventions=GHOSTS,
         notes=[said],
-        more={"settings": asked, "pairs": [pair for row in result.rows for pair in pair_rows(row)]},
+        more={
+            "settings": asked,
+            "pairs": [pair for row in result.rows for pair in pair_rows(row)],
+            "inner": [ghosts_row(row) for row in result.inner],
+        },
     )
 
 
 def ghosts_row(row: Row) -> dict[str, Any]:
-    """Return one layer's raw numbers."""
+    """Return the raw numbers of one layer, or of one convolution in it."""
     learned, tested = row.trained.positions
     figures = {name: network_figures(getattr(row, name)) for name in NETWORKS}
     return asdict(row.layer) | {"positions_fit": learned, "positions_test": tested} | figures
@@ -86,12 +112,12 @@ def pair_rows(row: Row) -> list[dict[str, Any]]:
 
 
 def ghosts_cells(row: Row) -> list[str]:
-    """Return one layer as people read it."""
+    """Return one layer, or one convolution in it, as people read it."""
     layer, trained = row.layer, row.trained
     shares = [percent(trained.share[d]) for d in SIZES]
     median = "-" if trained.median[3] is None else f"{trained.median[3]:.3f}"
     baselines = [percent(row.shuffled.share[3]), percent(row.untrained.share[3])]
-    counts = [f"{layer.index} {layer.module}", str(layer.channels), str(trained.dead)]
+    counts = [f"{layer.index}{'.' if layer.part else ' '}{layer.module}", str(layer.channels), str(trained.dead)]
     return [*counts, *shares, percent(trained.removable), median, *baselines]
 
 
@@ -101,15 +127,16 @@ def percent(value: float | None) -> str:
 
 
 def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, str], within: float) -> None:
-    """Write the folder: figures, layers.csv, pairs.csv and ghosts.json, all or nothing."""
+    """Write the folder: figures, layers.csv, pairs.csv, inner.csv and ghosts.json, all or nothing."""
     name = f"layer{result.drawn.layer.index:02}"
     with whole_folder(out) as work:
         plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
         plots.save(plots.maps_figure(result.drawn, result.maps), work / f"{name}-maps.png")
         plots.save(plots.pairs_figure(result.drawn, result.maps), work / f"{name}-pairs.png")
         (work / "layers.csv").write_text(to_csv(report.rows), encoding="utf-8")
-        if report.more["pairs"]:
-            (work / "pairs.csv").write_text(to_csv(report.more["pairs"]), encoding="utf-8")
+        for kind in ("pairs", "inner"):
+            if report.more[kind]:
+                (work / f"{kind}.csv").write_text(to_csv(report.more[kind]), encoding="utf-8")
         (work / "ghosts.json").write_text(write(report, versions, "json"), encoding="utf-8")
 
 
@@ -160,3 +187,50 @@ def write_pairs(out: Path, found: list[Convolution], report: Report, versions: d
         if filters:
             (work / "filters.csv").write_text(to_csv(filters), encoding="utf-8")
         (work / "pairs.json").write_text(write(report, versions, "json"), encoding="utf-8")
+
+
+def correlate_report(stages: Sequence[Stage], within: float, seed: int) -> Report:
+    """Return stages and rank correlations as a report.
+
+    Raises:
+        UserError: If there are too few stages.
+    """
+    found = compare(stages, seed)
+    if not found:
+        raise UserError(f"{len(stages)} stages are too few for a rank correlation: give at least 3.")
+    names = {**REDUNDANCY, **COST}
+    lines = [
+        [f"{stage.model} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)] for stage in stages
+    ]
+    second = ["redundancy", "cost", "models", "n", "rho", "rho within", "p", "p alike"]
+    word, models = stages[0].word.removeprefix(PREFIX), dict.fromkeys(stage.model for stage in stages)
+    note = f"{word} in {len(stages)} stages of {len(models)} model(s): {', '.join(models)}; within {within:g} of the variance."
+    return Report(
+        rows=[asdict(stage) for stage in stages],
+        tables=[(["stage", *names.values()], lines), (second, [correlation_cells(row) for row in found])],
+        conventions=STAGES,
+        notes=[note],
+        more={"settings": {"word": word, "within": within, "seed": seed}, "correlations": found},
+    )
+
+
+def cost_cell(name: str, value: float | None) -> str:
+    """Return a share or an error for people."""
+    return percent(value) if name in ("share", "inner") else "-" if value is None else f"{value:.3f}"
+
+
+def correlation_cells(row: dict[str, Any]) -> list[str]:
+    """Return one correlation as people read it."""
+    drawn = "" if row["exact"] else " (drawn)"
+    rhos = ["-" if row[key] is None else f"{row[key]:+.2f}" for key in ("rho", "within")]
+    chances = ["-" if row[key] is None else f"{row[key]:.2g}{drawn}" for key in ("p", "p_alike")]
+    return [REDUNDANCY[row["redundancy"]], COST[row["cost"]], str(row["models"]), str(row["n"]), *rhos, *chances]
+
+
+def write_correlation(out: Path, stages: Sequence[Stage], report: Report, versions: dict[str, str]) -> None:
+    """Write the folder: the scatter, stages.csv, correlations.csv and correlation.json, all or nothing."""
+    with whole_folder(out) as work:
+        plots.save(plots.cost_figure(stages, report.more["correlations"]), work / "correlation.png")
+        (work / "stages.csv").write_text(to_csv(report.rows), encoding="utf-8")
+        (work / "correlations.csv").write_text(to_csv(report.more["correlations"]), encoding="utf-8")
+        (work / "correlation.json").write_text(write(report, versions, "json"), encoding="utf-8")

@@ -14,7 +14,7 @@ import torch
 from ghost_yolo import host
 from ghost_yolo.progress import progress
 from ghost_yolo.redundancy.cheap import SIZES, TAPS, Moments, Partners, best_pairs, removable
-from ghost_yolo.redundancy.maps import Layer, Photos, calibrate, first_stage, layers_of, look, pick
+from ghost_yolo.redundancy.maps import Key, Layer, Photos, calibrate, first_stage, layers_of, look, pick
 from ghost_yolo.registry import UserError
 
 MAPS = 256  # targets a layer
@@ -75,11 +75,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for: relative error that counts as reproduced, seed, image side in pixels."""
+    """What was asked for: relative error that counts as reproduced, seed, image side in pixels, convolutions inside too."""
 
     within: float = 0.1
     seed: int = 0
     imgsz: int = 640
+    inner: bool = False
 
     def check(self, stride: int) -> None:
         """Raise an error for what cannot be."""
@@ -93,11 +94,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Survey:
-    """All rows, the layer to draw, and its maps (c, h, w) on the first image."""
+    """All rows, the layer to draw, its maps (c, h, w) on the first image, and the rows of convolutions in the layers."""
 
     rows: list[Row]
     drawn: Row
     maps: torch.Tensor
+    inner: list[Row]
 
 
 def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: bool, settings: Settings) -> Survey:
@@ -117,9 +119,11 @@ def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: boo
     settings.check(stride)
     photos = Photos(paths, settings.imgsz, stride)
     require_channels(model)
-    layers = layers_of(model, photos.open(0))
+    found = layers_of(model, photos.open(0))
+    layers = [item for item in found if not item.part]
     drawn = first_stage(model, layers) if layer is None else pick(layers, layer)
-    wanted = layers if everything else [drawn]
+    shown = found if settings.inner else layers
+    wanted = shown if everything else [item for item in shown if item.index == drawn.index]
     plain = host.untrained(model, settings.seed)
     calibrate(plain, photos, fit_numbers(len(photos)))
     networks = (
@@ -128,8 +132,10 @@ def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: boo
         ("Untrained network", plain, keep),
     )
     results = [measure(net, photos, wanted, change, settings, text) for text, net, change in networks]
-    rows = [Row(item, *(result[item.index] for result in results)) for item in wanted]
-    return Survey(rows, next(row for row in rows if row.layer == drawn), maps_of(model, photos, drawn))
+    rows = [Row(item, *(result[item.key] for result in results)) for item in wanted]
+    inner = [row for row in rows if row.layer.part]
+    rows = rows[: len(rows) - len(inner)]
+    return Survey(rows, next(row for row in rows if row.layer == drawn), maps_of(model, photos, drawn), inner)
 
 
 def require_channels(model: Any) -> None:
@@ -141,43 +147,42 @@ def require_channels(model: Any) -> None:
 
 def measure(
     model: Any, photos: Photos, layers: Sequence[Layer], change: Change, settings: Settings, text: str
-) -> dict[int, Shares]:
+) -> dict[Key, Shares]:
     """Look at every image twice: once to find each map's partner, once to learn and test the kernels."""
-    sweeps = Sweeps({layer.index: Partners(layer.channels) for layer in layers}, change, settings.seed, len(photos))
+    sweeps = Sweeps({layer.key: Partners(layer.channels) for layer in layers}, change, settings.seed, len(photos))
     for sweep, number in progress([(sweep, n) for sweep in (1, 2) for n in range(len(photos))], text):
         if sweep == 2:
             sweeps.turn()
         look(model, photos.open(number), partial(sweeps.see, number))
-    return {
-        index: shares(partners, sweeps.moments[index], settings.within) for index, partners in sweeps.partners.items()
-    }
+    return {key: shares(found, sweeps.moments[key], settings.within) for key, found in sweeps.partners.items()}
 
 
 @dataclass
 class Sweeps:
-    """What two sweeps over the images add up, by layer; the maps themselves are not kept."""
+    """What two sweeps over the images add up, by place; the maps themselves are not kept."""
 
-    partners: dict[int, Partners]
+    partners: dict[Key, Partners]
     change: Change
     seed: int
     count: int
-    moments: dict[int, Moments] = field(default_factory=dict)
+    moments: dict[Key, Moments] = field(default_factory=dict)
 
-    def see(self, number: int, index: int, maps: torch.Tensor) -> None:
-        """See the maps (c, h, w) that a layer makes of an image."""
-        if index not in self.partners:
+    def see(self, number: int, key: Key, maps: torch.Tensor) -> None:
+        """See the maps (c, h, w) that a place makes of an image."""
+        if key not in self.partners:
             return
-        fit, test = positions(maps.shape, number, self.count, (self.seed, SAMPLE, index, number))
-        maps = self.change(maps, (index, number))
+        index, *part = key
+        fit, test = positions(maps.shape, number, self.count, (self.seed, SAMPLE, index, number, *part))
+        maps = self.change(maps, (index, number, *part))
         if self.moments:
-            self.moments[index].add(maps, fit, test)
+            self.moments[key].add(maps, fit, test)
         else:
-            self.partners[index].add(maps, fit)
+            self.partners[key].add(maps, fit)
 
     def turn(self) -> None:
         """End the first sweep, once."""
         if not self.moments:
-            self.moments = {index: chosen(found, index, self.seed) for index, found in self.partners.items()}
+            self.moments = {key: chosen(found, key, self.seed) for key, found in self.partners.items()}
 
 
 def fit_numbers(count: int) -> range:
@@ -215,12 +220,12 @@ def shuffler(seed: int) -> Change:
     return shuffle
 
 
-def chosen(found: Partners, index: int, seed: int) -> Moments:
-    """Return the accumulator for a layer's living maps, MAPS of them at most."""
+def chosen(found: Partners, key: Key, seed: int) -> Moments:
+    """Return the accumulator for a place's living maps, MAPS of them at most."""
     partner, _, dead = found.find()
     living = (~dead).nonzero()[:, 0].numpy()
     living = living if len(living) > 1 else living[:0]  # a single one has nothing to be made from
-    rng = np.random.default_rng((seed, TARGETS, index))
+    rng = np.random.default_rng((seed, TARGETS, *key))
     targets = torch.from_numpy(np.sort(rng.choice(living, min(MAPS, len(living)), replace=False)))
     return Moments(targets, partner[targets])
 
@@ -263,5 +268,5 @@ def pairs_of(
 def maps_of(model: Any, photos: Photos, layer: Layer) -> torch.Tensor:
     """Return one layer's maps (c, h, w) on the first image."""
     kept: list[torch.Tensor] = []
-    look(model, photos.open(0), lambda index, maps: kept.append(maps.clone()) if index == layer.index else None)
+    look(model, photos.open(0), lambda key, maps: kept.append(maps.clone()) if key == layer.key else None)
     return kept[0]

@@ -1,0 +1,133 @@
+"""The tables and figures of docs/redundancy.md, from what its commands wrote.
+
+    python docs/redundancy.py            # tables and scatter, from results/redundancy/
+    python docs/redundancy.py runs/      # take the commands' results over first: runs/<model>/ghosts/ and so on
+
+The first model whose filters were compared too (runs/<model>/pairs/) is the one that is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ghost_yolo.redundancy import cost, plots
+from ghost_yolo.redundancy.report import correlate_report, figure, percent
+from ghost_yolo.report.render import to_markdown
+
+DOCS = Path(__file__).parent
+KEPT = DOCS.parent / "results" / "redundancy"
+FIGURES = {
+    "ghosts/layer02-maps.png": "maps",
+    "ghosts/layer02-pairs.png": "kernels",
+    "ghosts/redundancy.png": "depth",
+    "pairs/pairs.png": "filters",
+}
+WIDTH = 960  # pixels
+COLOURS = 128
+
+
+def take_over(runs: Path) -> None:
+    """Keep the JSON files of all models, and the figures of the one whose filters were compared."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for folder in sorted(path for path in runs.iterdir() if (path / "ghosts").is_dir()):
+        shutil.copyfile(folder / "ghosts" / "ghosts.json", KEPT / f"{folder.name}-ghosts.json")
+        for file in folder.glob("light-*.json"):
+            shutil.copyfile(file, KEPT / f"{folder.name}-{file.stem.removeprefix('light-')}.json")
+        if (folder / "pairs").is_dir():
+            shutil.copyfile(folder / "pairs" / "pairs.json", KEPT / f"{folder.name}-pairs.json")
+            for file, name in FIGURES.items():
+                shrink(folder / file, DOCS / "redundancy" / f"{name}.png")
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Write a figure narrower and in few colours."""
+    target.parent.mkdir(exist_ok=True)
+    with Image.open(source) as image:
+        picture = image.convert("RGB")
+    if picture.width > WIDTH:
+        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    picture.quantize(COLOURS).save(target, optimize=True)
+
+
+def kept(kind: str) -> dict[str, Any]:
+    """Return the content of the kept files of a kind by model."""
+    files = sorted(KEPT.glob(f"*-{kind}.json"))
+    return {file.name.removesuffix(f"-{kind}.json"): json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def stages() -> list[cost.Stage]:
+    """Return the stages of all models, that of the figures first."""
+    return cost.join(cost.read(sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)), None)
+
+
+def tables() -> dict[str, str]:
+    """Return the page's tables by their marks."""
+    ((main, filters),) = kept("pairs").items()
+    report = correlate_report(stages(), 0.1, 0)
+    return {
+        "layers": to_markdown(*layers(kept("ghosts")[main]["rows"])),
+        "filters": to_markdown(*opposites(filters["rows"])),
+        "stages": to_markdown(*report.tables[0]),
+        "correlations": to_markdown(*report.tables[1]),
+    }
+
+
+def layers(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of one model's layers."""
+    header = ["layer", "maps", "3 x 3: share", "removable", "median error", "untrained: share", "median error"]
+    header += ["shuffled: share", "median error"]
+    lines = []
+    for row in rows:
+        line = [f"{row['index']} {row['module']}", str(row["channels"])]
+        for name in ("trained", "untrained", "shuffled"):
+            figures = row[name]
+            line += [percent(figures["share_d3"]), *([percent(figures["removable"])] if name == "trained" else [])]
+            line.append("-" if figures["median_d3"] is None else f"{figures['median_d3']:.3f}")
+        lines.append(line)
+    return header, lines
+
+
+def opposites(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the convolutions that are layers by themselves."""
+    alone = [row for row in rows if row["convolution"].count(".") == 2]
+    header = ["convolution", "filters", "mean", "random", "least", "random"]
+    lines = [
+        [
+            f"{row['layer']} Conv ({row['shape']})",
+            str(row["filters"]),
+            *(figure(row[part][key]) for key in ("mean", "least") for part in ("cosine", "random")),
+        ]
+        for row in alone
+    ]
+    return header, lines
+
+
+def page(text: str) -> str:
+    """Return the page with its tables as they are now."""
+    for mark, table in tables().items():
+        text = re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", f"<!-- {mark} -->\n{table}<!-- /{mark} -->", text)
+    return text
+
+
+def main() -> None:
+    """Write figures and tables."""
+    if sys.argv[1:]:
+        take_over(Path(sys.argv[1]))
+    found = stages()
+    drawn = DOCS / "redundancy" / "correlation.png"
+    plots.save(plots.cost_figure(found, cost.compare(found)), drawn)
+    shrink(drawn, drawn)
+    file = DOCS / "redundancy.md"
+    file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
