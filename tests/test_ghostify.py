@@ -337,6 +337,18 @@ def interrupt(*args: Any) -> None:
     raise KeyboardInterrupt
 
 
+def test_threads_are_as_asked_and_given_back(
+    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading a model makes the host set its own number: what counts is the one at work."""
+    seen: list[int] = []
+    monkeypatch.setattr(run, "polish", lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    for number in (3, 0):
+        ghostify(best, [photos], tmp_path / f"{number}.pt", [WORD], settings=Settings(1, 1, threads=number))
+    assert seen == [3, run.default_threads()] and torch.get_num_threads() == before
+
+
 def test_the_command_says_how_to_go_on(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,8 +106,9 @@ def ghostify(
     require_cost(settings.cost, budget)
     require_new(out)
     start = time.perf_counter()
-    with quiet(), torch.random.fork_rng(devices=[]), threads(settings.threads):
+    with quiet(), torch.random.fork_rng(devices=[]), threads_kept():
         teacher = open_checkpoint(Path(model), settings.device)
+        torch.set_num_threads(settings.threads or default_threads())  # the host has just left it all cores but one
         require_channels(teacher)
         imgsz = settings.imgsz or trained_at(teacher)
         require_stride(Subject(str(model), teacher, 0, "", ""), imgsz)
@@ -139,10 +140,9 @@ def require_new(out: Path) -> None:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for a while; the host leaves it one."""
+def threads_kept() -> Iterator[None]:
+    """Give torch back its number of threads at the end."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or default_threads())
     try:
         yield
     finally:
