@@ -1,9 +1,9 @@
 """The tables and figures of docs/redundancy.md, from what its commands wrote.
 
     python docs/redundancy.py            # tables and scatter, from results/redundancy/
-    python docs/redundancy.py runs/      # take the commands' results over first: runs/<model>/ghosts/ and so on
+    python docs/redundancy.py runs/      # first put the commands' results in the place of what is kept
 
-The first model whose filters were compared too (runs/<model>/pairs/) is the one that is drawn.
+A model is a folder: runs/<model>/ghosts/, light-alone.json and light-in-order.json. Exactly one has pairs/ too: it is the one that is drawn.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ COLOURS = 128
 
 
 def take_over(runs: Path) -> None:
-    """Keep the JSON files of all models, and the figures of the one whose filters were compared."""
-    KEPT.mkdir(parents=True, exist_ok=True)
+    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir(parents=True)
     for folder in sorted(path for path in runs.iterdir() if (path / "ghosts").is_dir()):
         shutil.copyfile(folder / "ghosts" / "ghosts.json", KEPT / f"{folder.name}-ghosts.json")
         for file in folder.glob("light-*.json"):
@@ -64,7 +65,7 @@ def kept(kind: str) -> dict[str, Any]:
 
 
 def stages() -> list[cost.Stage]:
-    """Return the stages of all models, that of the figures first."""
+    """Return the stages of all models, by name."""
     return cost.join(cost.read(sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)), None)
 
 

@@ -87,6 +87,16 @@ def test_known_values() -> None:
     assert (flat.rho, flat.within, flat.p, flat.p_alike) == (None, None, None, None)
 
 
+def test_what_eight_stages_can_show() -> None:
+    """With one model of 8 stages rho must reach 0.74 for a p of 0.05, as docs/redundancy.md says."""
+    doubled = twice_centred_ranks(range(8))
+    chances = ranks.distribution(np.outer(doubled, doubled), np.random.default_rng(0))
+    rho = (np.arange(len(chances)) - len(chances) // 2) / int(doubled @ doubled)
+    passing = [r for r in rho[(rho > 0) & (chances > 0)] if chances[np.abs(rho) >= r - 1e-9].sum() <= 0.05]
+
+    assert min(passing) == pytest.approx(0.74, abs=0.005)
+
+
 def test_what_differs_between_models_is_left_out() -> None:
     """Two models whose levels differ and whose stages go the other way: together rho is positive, within it is -1."""
     low, high = Sample((0, 1, 2), [1, 2, 3], [3, 2, 1]), Sample((0, 1, 2), [11, 12, 13], [13, 12, 11])
