@@ -47,7 +47,8 @@ class Ghostify:
     def said(self, photographs: int) -> str:
         """Return the setting in words, with so many photographs in the training split."""
         swapped = f"budget {self.budget:g}" if self.budget else str(self.block)
-        return f"{self.where}, {swapped}, {min(self.photographs or photographs, photographs)} photographs"
+        seen = min(self.photographs or photographs, photographs)
+        return f"{self.where}, {swapped}, {seen} photographs, {self.steps} steps a block, {self.polish} over the whole"
 
 
 GHOSTIFY = {
@@ -162,8 +163,10 @@ class Run:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
         asked = dict(word.split("=", 1) for word in self.words if "=" in word)
         other = [f"{key}={found[key]}" for key in ("imgsz", "epochs", "seed", "batch") if str(found[key]) != asked[key]]
-        if Path(found["model"]) != self.last and not same_model(found["model"], asked["model"]):  # resumed: last.pt
+        if Path(found["model"]) != self.last and not same_file(found["model"], asked["model"]):  # resumed: last.pt
             other.append(f"model={found['model']}")
+        if not same_file(found["data"], asked["data"]):
+            other.append(f"data={found['data']}")
         if other:
             raise UserError(
                 f"{self.folder} holds a training with {', '.join(other)}, and this one is: {' '.join(self.words)}. "
@@ -171,8 +174,8 @@ class Run:
             )
 
 
-def same_model(one: str, other: str) -> bool:
-    """Return whether two words name the same model: a bare name is the host's, and checkouts may lie in two places."""
+def same_file(one: str, other: str) -> bool:
+    """Return whether two words name the same YAML: a bare name is the host's, and checkouts may lie in two places."""
     first, second = Path(one).parts, Path(other).parts
     return first[-2:] == second[-2:] and (len(first) > 1) == (len(second) > 1)
 

@@ -110,24 +110,30 @@ def evaluate(run: Run, data: str, split: str, imgsz: int, device: str, resamples
     """Validate a run as `yolo val` does and keep its scores; what is already there is not done again.
 
     Raises:
-        UserError: If it was evaluated on the test split before it came to its present weights.
+        UserError: If what was evaluated on the test split, or how, is not what is asked for now.
     """
-    weights = fingerprint([run.file])
+    asked = {"weights": fingerprint([run.file]), "data": "/".join(Path(data).parts[-2:]), "imgsz": imgsz}
     if file_of(run, split).is_file():
-        if read(run, split).facts["weights"] == weights:
+        known = read(run, split)
+        if known.facts.items() >= asked.items():
+            if len(known.draws) != resamples:
+                resample(run, split, known.facts, read_images(file_of(run, split)), resamples)
             return
         if split == "test":
             raise UserError(
-                f"{run.file} is not what was evaluated on the test split, which is read once. "
+                f"{run.file}, on {asked['data']} at {imgsz}, is not what was evaluated on the test split, which is read once. "
                 f"Remove {run.folder} if that run was a mistake."
             )
     with quiet(), tempfile.TemporaryDirectory() as folder:
         words = {"data": data, "split": split, "imgsz": imgsz, "device": device, "project": folder}
         metrics = YOLO(run.file).val(validator=ImageValidator, plots=False, **words)
-    images: Images = metrics.images
-    facts = {"weights": weights, "map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
-    draws = images.resampled(resamples, f"Resampling {run.name}, {split}")
-    keep(file_of(run, split), images, facts | counted(run, imgsz), draws)
+    facts = asked | {"map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)} | counted(run, imgsz)
+    resample(run, split, facts, metrics.images, resamples)
+
+
+def resample(run: Run, split: str, facts: dict[str, Any], images: Images, count: int) -> None:
+    """Keep the scores of so many resamples, and all that they came from."""
+    keep(file_of(run, split), images, facts, images.resampled(count, f"Resampling {run.name}, {split}"))
 
 
 def counted(run: Run, imgsz: int) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_the_commands(runs: Any, asked: Any) -> None:
 def test_a_training_of_another_kind_is_not_taken(runs: Any, asked: Any) -> None:
     """A folder that is there is taken for what it holds: another size or model is refused, another checkout's YAML is not."""
     made = {run.key: run for run in runs.plan(asked, [0])}
-    facts = {"imgsz": 320, "epochs": 100, "seed": 0, "batch": 16}
+    facts = {"imgsz": 320, "epochs": 100, "seed": 0, "batch": 16, "data": "/elsewhere/datasets/bccd.yaml"}
 
     def holds(key: str, model: str, **change: object) -> None:
         made[key].folder.mkdir(exist_ok=True)
@@ -185,6 +185,8 @@ def test_a_training_of_another_kind_is_not_taken(runs: Any, asked: Any) -> None:
     holds("host-ghost", "yolov8n-ghost.yaml")
     with pytest.raises(UserError, match=r"holds a training with imgsz=640, and this one is: yolo train model=cfg/"):
         holds("ghost", "cfg/yolov8n-ghost.yaml", imgsz=640)
+    with pytest.raises(UserError, match=r"holds a training with data=mine/bccd\.yaml"):
+        holds("ghost", "cfg/yolov8n-ghost.yaml", data="mine/bccd.yaml")
     with pytest.raises(UserError, match=r"holds a training with model=yolov8n-ghost\.yaml"):
         holds("ghost", "yolov8n-ghost.yaml")
 
@@ -194,14 +196,22 @@ def test_the_test_split_is_read_once(scores: Any, runs: Any, asked: Any) -> None
     run = runs.plan(asked, [0])[0]
     run.file.parent.mkdir(parents=True)
     run.file.write_bytes(b"weights")
-    keep(scores, run, "test", counted(scores, 4), weights=scores.fingerprint([run.file]))
+    weights = scores.fingerprint([run.file])
+    keep(scores, run, "test", counted(scores, 4), weights=weights, data="datasets/bccd.yaml", imgsz=320)
     before = scores.file_of(run, "test").read_bytes()
-    scores.evaluate(run, "no data", "test", 320, "cpu", 5)
-    run.file.write_bytes(b"other weights")
-
-    with pytest.raises(UserError, match=r"best\.pt is not what was evaluated on the test split, which is read once"):
-        scores.evaluate(run, "no data", "test", 320, "cpu", 5)
+    data = "/elsewhere/datasets/bccd.yaml"
+    scores.evaluate(run, data, "test", 320, "cpu", 50)
     assert scores.file_of(run, "test").read_bytes() == before
+    scores.evaluate(run, data, "test", 320, "cpu", 5)  # of what was counted, not of the images
+    again = scores.read(run, "test")
+    assert len(again.draws) == 5 and again.facts["weights"] == weights
+
+    for name, size, content in ((data, 640, b"weights"), ("mine.yaml", 320, b"weights"), (data, 320, b"other weights")):
+        run.file.write_bytes(content)
+        with pytest.raises(
+            UserError, match=r"best\.pt, on .* is not what was evaluated on the test split, which is read once"
+        ):
+            scores.evaluate(run, name, "test", size, "cpu", 5)
 
 
 def bench_of(*models: tuple[str, float, float]) -> Group:
@@ -311,14 +321,15 @@ def tiny(tmp_path: Path) -> Path:
 def test_interrupted_and_taken_up_again(tiny: Path, tmp_path: Path) -> None:
     """Ctrl-C in the midst of a training stops all; the same command goes on where it was, up to table and records of the test split."""
     words = [sys.executable, str(ROOT / "experiments/bccd.py"), "--data", str(tiny), "--runs", str(tmp_path / "runs")]
-    words += ["--imgsz", "64", "--epochs", "6", "--steps", "1", "--polish", "1", "--jobs", "2", "--resamples", "5"]
+    words += ["--imgsz", "64", "--epochs", "12", "--steps", "1", "--polish", "1", "--jobs", "2", "--resamples", "5"]
     words += ["--only", "stock,ghost,ghostify-16", "-o", str(tmp_path / "accuracy.md")]
     env = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": ""}
-    stock = tmp_path / "runs/stock-imgsz64-epochs6-seed0"
+    stock = tmp_path / "runs/stock-imgsz64-epochs12-seed0"
 
     first = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
     while not ((stock / "results.csv").is_file() and len((stock / "results.csv").read_text().splitlines()) > 2):
-        assert first.poll() is None
+        assert first.poll() is None and time.monotonic() < until
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
     said = first.communicate(timeout=300)[1]
@@ -326,11 +337,12 @@ def test_interrupted_and_taken_up_again(tiny: Path, tmp_path: Path) -> None:
     second = subprocess.run([*words, "--test"], env=env, capture_output=True, text=True, check=False)
     log, epochs = (stock / "log.txt").read_text(), (stock / "results.csv").read_text().splitlines()
 
-    assert first.returncode == 130 and "the same command goes on" in said and stopped < 7
+    assert first.returncode == 130 and "the same command goes on" in said and stopped < 13
     assert second.returncode == 0, second.stderr
     assert "goes on: stock-" in second.stdout and "Resuming training" in log
     assert (
-        sorted({line.split(",")[0].strip() for line in epochs}) == [*"123456", "epoch"] and epochs.count(epochs[1]) == 1
+        sorted({line.split(",")[0].strip() for line in epochs}) == sorted([*map(str, range(1, 13)), "epoch"])
+        and epochs.count(epochs[1]) == 1
     )
     assert (tmp_path / "accuracy.md").read_text().count("\n| `") == 3
     assert len(list((tmp_path / "accuracy").glob("*-test.json"))) == 3
