@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,9 @@ os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YO
 if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that asks for it
     os.environ["GHOST_YOLO_TEST_BCCD"] = os.environ.pop("GHOST_YOLO_BCCD_DIR")
 os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background job ignores Ctrl-C, and its children with it
 
 import ultralytics  # noqa: E402 (after the environment that it reads)
 from ultralytics.utils import SETTINGS  # noqa: E402

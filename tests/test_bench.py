@@ -162,7 +162,6 @@ def test_a_real_ctrl_c(tmp_path: Path) -> None:
         env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100", "PYTHONWARNINGS": ""},  # the bar is drawn on a pipe too
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     ) as process:
         assert process.stderr is not None
         said = b""
