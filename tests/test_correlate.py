@@ -172,6 +172,12 @@ REFUSED: dict[str, tuple[list[Content], str]] = {
     "two words": ([ghosts("a.pt"), *(tried("a.pt", ERRORS, w) for w in ("x", "y"))], "swapped x, y; name one"),
     "other rows": ([ghosts("a.pt"), ghostify("a.pt", {3: 0.1})], "none of the layers"),
     "too few": ([ghosts("a.pt", {2: 0.1, 4: 0.2}), ghostify("a.pt", ERRORS)], "2 stages are too few"),
+    "pairs": (
+        [{"settings": {"model": "a.pt"}, "rows": [{"layer": 0}]}],
+        r"0\.json is not what ghosts or ghostify writes",
+    ),
+    "no size": ([ghosts("a.pt"), {"settings": {"model": "a.pt"}, "rows": []}], r"1\.json is not what .* 'imgsz'"),
+    "a bad seed": ([ghosts("a.pt"), ghostify("a.pt", ERRORS)], "--seed -1: give 0 or more"),
     "something else": ([{"settings": {}, "rows": []}], r"0\.json is not what ghosts or ghostify writes"),
 }
 
@@ -181,6 +187,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
     """What does not go together is named, and nothing is written."""
     contents, message = REFUSED[case]
     words = ["correlate", *written(tmp_path, *contents), "-o", str(tmp_path / "out")]
+    words += ["--seed", "-1"] if case == "a bad seed" else []
     with pytest.raises(UserError, match=message):
         CliRunner().invoke(app, words, catch_exceptions=False)
     assert not (tmp_path / "out").exists()

@@ -54,7 +54,8 @@ def read_one(file: Path) -> Content:
         kind = "ghosts" if "within" in content["settings"] else "ghostify"
         content |= {"kind": kind, "file": file, "model": content["settings"]["model"]}
         _ = rows_of(content) if kind == "ghosts" else [*costs_of(content)]  # all that is read of it must be there
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _ = content["settings"]["imgsz"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is not what ghosts or ghostify writes; give ghosts' folder or its ghosts.json, and the .json beside "
             f"ghostify's checkpoint ({type(error).__name__}: {error})"
@@ -179,7 +180,13 @@ def the_word(words: Iterable[str], block: str | None) -> str:
 
 
 def compare(stages: Sequence[Stage], seed: int = 0) -> list[dict[str, Any]]:
-    """Return the rank correlations of each redundancy with each cost, over the stages that have both."""
+    """Return the rank correlations of each redundancy with each cost, over the stages that have both.
+
+    Raises:
+        UserError: If the seed is negative.
+    """
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give 0 or more")
     found = []
     for x in REDUNDANCY:
         for y in COST:
