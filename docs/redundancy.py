@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from ghost_yolo.files import write_whole
 from ghost_yolo.redundancy import cost, plots
 from ghost_yolo.redundancy.report import correlate_report, figure, percent
 from ghost_yolo.report.render import to_markdown
@@ -35,17 +35,37 @@ COLOURS = 128
 
 
 def take_over(runs: Path) -> None:
-    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared."""
-    shutil.rmtree(KEPT, ignore_errors=True)
-    KEPT.mkdir(parents=True)
-    for folder in sorted(path for path in runs.iterdir() if (path / "ghosts").is_dir()):
-        shutil.copyfile(folder / "ghosts" / "ghosts.json", KEPT / f"{folder.name}-ghosts.json")
-        for file in folder.glob("light-*.json"):
-            shutil.copyfile(file, KEPT / f"{folder.name}-{file.stem.removeprefix('light-')}.json")
-        if (folder / "pairs").is_dir():
-            shutil.copyfile(folder / "pairs" / "pairs.json", KEPT / f"{folder.name}-pairs.json")
-            for file, name in FIGURES.items():
-                shrink(folder / file, DOCS / "redundancy" / f"{name}.png")
+    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared.
+
+    Raises:
+        SystemExit: If something is missing; what was kept before is then still there.
+    """
+    models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
+    drawn = [folder for folder in models if (folder / "pairs").is_dir()]
+    if len(drawn) != 1:
+        names = ", ".join(folder.name for folder in drawn) or "none"
+        sys.exit(f"{runs} holds {len(models)} folder(s) with ghosts/; exactly one must have pairs/ too: {names} has")
+    wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
+    for folder in models:
+        wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
+        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("alone", "in-order")}
+    figures = {drawn[0] / file: DOCS / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
+    missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)}")
+    replace(KEPT, {name: file.read_bytes() for file, name in wanted.items()})
+    for file, figure_file in figures.items():
+        shrink(file, figure_file)
+
+
+def replace(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write the files of a folder and remove all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    for file in folder.iterdir():
+        if file.name not in contents:
+            file.unlink()
 
 
 def shrink(source: Path, target: Path) -> None:

@@ -175,6 +175,25 @@ def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest)
     assert hardest == [21] * 4 and most.count(21) == 3  # "the most redundant one in three ... the hardest in all"
 
 
+@pytest.mark.parametrize(
+    "given", [(), ("a/ghosts",), ("a/ghosts", "a/pairs", "b/ghosts", "b/pairs"), ("a/ghosts", "a/pairs")]
+)
+def test_incomplete_runs_replace_nothing(
+    given: tuple[str, ...], redundancy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs without a model, without exactly one pairs/ or without a file are refused, and what was kept stays."""
+    for folder in given:
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    monkeypatch.setattr(redundancy, "KEPT", tmp_path / "kept")
+    redundancy.replace(tmp_path / "kept", {"old.json": b"{}"})
+
+    with pytest.raises(
+        SystemExit, match="missing: .*ghosts.json" if len(given) == 2 else "exactly one must have pairs/"
+    ):
+        redundancy.take_over(tmp_path / "runs")
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["old.json"]
+
+
 def test_the_example_block_works() -> None:
     """The room shown in CONTRIBUTING runs as it stands: the shape is kept and the arguments are the host's."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
