@@ -83,7 +83,7 @@ def test_known_values() -> None:
     found = agreement([Sample((0, 1, 2, 3), [1, 2, 3, 4], [9, 7, 5, 3])])
     flat = agreement([Sample((0, 1, 2), [1, 1, 1], [1, 2, 3])])
 
-    assert found.rho == found.within == -1 and found.p == found.p_alike == pytest.approx(2 / 24)
+    assert found.rho == found.within == -1 and found.p == pytest.approx(2 / 24)
     assert (flat.rho, flat.within, flat.p, flat.p_alike) == (None, None, None, None)
 
 
@@ -103,6 +103,16 @@ def test_what_differs_between_models_is_left_out() -> None:
     found = agreement([low, high])
 
     assert found.rho is not None and found.rho > 0 and found.within == -1
+
+
+def test_alike_needs_the_same_stages() -> None:
+    """Models are put into one order only where all their stages are the same; without such there is no p of it."""
+    one, two, three = (
+        Sample(stages, [1, 2, 3, 4], [1, 3, 2, 4]) for stages in ((2, 4, 6, 8), (2, 4, 6, 9), (2, 4, 6, 8))
+    )
+
+    assert agreement([one]).p_alike is agreement([one, two]).p_alike is None
+    assert agreement([one, three]).p_alike is not None and agreement([one, two, three]).p_alike is not None
 
 
 def test_scipy_agrees() -> None:

@@ -172,14 +172,21 @@ def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]])
     for row in correlations:
         axis = axes[down.index(row["cost"]), across.index(row["redundancy"])]
         draw_stages(axis, stages, row["redundancy"], row["cost"])
-        rho, p = ("-" if row[key] is None else f"{row[key]:.2g}" for key in ("within", "p_alike"))
-        axis.set_title(f"n = {row['n']}, rho within models {rho}, p alike {p}", fontsize=9)
+        axis.set_title(agreement_title(row), fontsize=9)
     for axis, name in zip(axes[-1], across, strict=True):
         axis.set_xlabel(REDUNDANCY[name])
     for axis, name in zip(axes[:, 0], down, strict=True):
         axis.set_ylabel(COST[name])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", title="model; number: stage")
     return figure
+
+
+def agreement_title(row: dict[str, Any]) -> str:
+    """Return what a panel says of its correlation, on two lines."""
+    if row["within"] is None:
+        return f"n = {row['n']}: no rank correlation,\none of them is the same for all"
+    alike = "" if row["p_alike"] is None else f", p alike {row['p_alike']:.2g}"
+    return f"n = {row['n']}, rho within models {row['within']:+.2f}\np {row['p']:.2g}{alike}"
 
 
 def draw_stages(axis: Axes, stages: Sequence[Stage], x: str, y: str) -> None:

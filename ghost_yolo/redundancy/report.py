@@ -60,8 +60,8 @@ STAGES = {
     "harm alone": "what the predictions lose by this block alone, after the same trial fit",
     "rho": "Spearman's rank correlation, equal values sharing their rank. If redundancy foretold a low cost it would be near "
     "-1 for shares and near +1 for the median error; within: of ranks within each model",
-    "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with the same stages in the same "
-    "order, as though they were one network measured several times. Both exact unless it says drawn",
+    "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with exactly the same stages "
+    "in the same order, as though they were one network measured several times; - where no two have. Both exact unless it says drawn",
 }
 
 
