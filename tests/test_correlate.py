@@ -166,6 +166,14 @@ def test_correlate_writes_its_folder(tmp_path: Path) -> None:
     assert found["inner", "harm"]["p_alike"] == pytest.approx(2 / 24)
 
 
+def test_how_many_were_looked_at_is_said(tmp_path: Path) -> None:
+    """Three measures and one cost are three correlations, so p must be a third of 0.05 to count."""
+    words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghostify("a.pt", ERRORS)), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+
+    assert "3 rank correlations were looked at: by Bonferroni only a p below 0.05 / 3 = 0.017 counts" in done.stdout
+
+
 ERRORS = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4}
 REFUSED: dict[str, tuple[list[Content], str]] = {
     "no swap": ([ghosts("a.pt")], "No result of ghostify is given"),

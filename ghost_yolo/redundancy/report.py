@@ -209,9 +209,14 @@ def correlate_report(stages: Sequence[Stage], within: float, seed: int) -> Repor
         rows=[asdict(stage) for stage in stages],
         tables=[(["stage", *names.values()], lines), (second, [correlation_cells(row) for row in found])],
         conventions=STAGES,
-        notes=[note],
+        notes=[note, chance_note(len(found))],
         more={"settings": {"word": word, "within": within, "seed": seed}, "correlations": found},
     )
+
+
+def chance_note(count: int) -> str:
+    """Return how small a p must be where several correlations were looked at (Bonferroni)."""
+    return f"{count} rank correlations were looked at: by Bonferroni only a p below 0.05 / {count} = {0.05 / count:.2g} counts by itself."
 
 
 def cost_cell(name: str, value: float | None) -> str:
