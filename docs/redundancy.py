@@ -84,9 +84,14 @@ def kept(kind: str) -> dict[str, Any]:
     return {file.name.removesuffix(f"-{kind}.json"): json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
+def measured_files() -> list[Path]:
+    """Return the kept files of ghosts and ghostify."""
+    return sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)
+
+
 def stages() -> list[cost.Stage]:
     """Return the stages of all models, by name."""
-    return cost.join(cost.read(sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)), None)
+    return cost.join(cost.read(measured_files()), None)
 
 
 def tables() -> dict[str, str]:

@@ -174,6 +174,14 @@ def test_how_many_were_looked_at_is_said(tmp_path: Path) -> None:
     assert "3 rank correlations were looked at: by Bonferroni only a p below 0.05 / 3 = 0.017 counts" in done.stdout
 
 
+def test_other_numbers_of_photographs_are_said(tmp_path: Path) -> None:
+    """Data sets differ in size: runs in order on other numbers of photographs are pooled, and it is said."""
+    runs = [ghostify(model, ERRORS) | {"photographs": count} for model, count in (("a.pt", 205), ("b.pt", 160))]
+    words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghosts("b.pt"), *runs), "-o", str(tmp_path / "out")]
+
+    assert "different numbers of photographs: a.pt on 205, b.pt on 160" in CliRunner().invoke(app, words).stdout
+
+
 ERRORS = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4}
 REFUSED: dict[str, tuple[list[Content], str]] = {
     "no swap": ([ghosts("a.pt")], "No result of ghostify is given"),
@@ -186,6 +194,10 @@ REFUSED: dict[str, tuple[list[Content], str]] = {
     "two bounds": (
         [ghosts("a.pt"), ghosts("b.pt", within=0.2), *(ghostify(m, ERRORS) for m in ("a.pt", "b.pt"))],
         "--within differs",
+    ),
+    "two lengths": (
+        [*map(ghosts, ("a.pt", "b.pt")), *(ghostify(m, ERRORS, steps=k) for m, k in (("a.pt", 100), ("b.pt", 40)))],
+        r"error in order: .*2\.json was fitted with --steps 100 and .*3\.json with 40",
     ),
     "two words": ([ghosts("a.pt"), *(tried("a.pt", ERRORS, w) for w in ("x", "y"))], "swapped x, y; name one"),
     "other rows": ([ghosts("a.pt"), ghostify("a.pt", {3: 0.1})], "none of the layers"),

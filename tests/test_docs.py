@@ -169,6 +169,8 @@ def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest)
     assert {path.name for path in (DOCS / "redundancy").iterdir()} == set(figures)
     assert all((DOCS / "redundancy" / name).stat().st_size < 300_000 for name in figures)
     assert len(found) == 9 and min(row["p_alike"] for row in found) > 0.05 / 9  # "None is."
+    fitted = redundancy.cost.photographs(redundancy.cost.read(redundancy.measured_files()))
+    assert fitted == {"ghost-smear25.pt": 160} | dict.fromkeys(("ghost60.pt", "narrow100.pt", "stock100.pt"), 205)
     models = {stage.model: [s for s in redundancy.stages() if s.model == stage.model] for stage in redundancy.stages()}
     hardest = [max(own, key=lambda stage: stage.alone).layer for own in models.values()]
     most = [max(own, key=lambda stage: stage.share).layer for own in models.values()]

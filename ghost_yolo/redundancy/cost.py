@@ -75,6 +75,7 @@ def join(contents: Sequence[Content], block: str | None) -> list[Stage]:
     """
     surveys = {content["model"]: content for content in contents if content["kind"] == "ghosts"}
     require_one_each(contents, surveys)
+    require_same_steps([content for content in contents if in_order(content)])
     swaps: dict[tuple[str, int, str], dict[str, float]] = {}
     for content in (item for item in contents if item["kind"] == "ghostify"):
         require_alike(surveys, content)
@@ -161,6 +162,27 @@ def require_alike(surveys: dict[str, Content], content: Content) -> None:
     sizes = [part["settings"]["imgsz"] for part in (surveys[model], content)]
     if sizes[0] != sizes[1]:
         raise UserError(f"{model}: surveyed at {sizes[0]} and swapped at {sizes[1]} ({file}); use one --imgsz.")
+
+
+def in_order(content: Content) -> bool:
+    """Whether it is of a run of ghostify without a budget."""
+    return content["kind"] == "ghostify" and "options" not in content
+
+
+def require_same_steps(swaps: Sequence[Content]) -> None:
+    """Raise an error where the stages of one model were fitted longer than those of another: their errors would not be alike."""
+    for content in swaps[1:]:
+        steps = [part["settings"].get("steps") for part in (swaps[0], content)]
+        if steps[0] != steps[1]:
+            raise UserError(
+                f"error in order: {swaps[0]['file']} was fitted with --steps {steps[0]} and {content['file']} with {steps[1]}; "
+                "make both with one --steps."
+            )
+
+
+def photographs(contents: Sequence[Content]) -> dict[str, int]:
+    """Return on how many photographs each model was fitted from stage to stage, where it says so: data sets differ in size."""
+    return {item["model"]: item["photographs"] for item in contents if in_order(item) and "photographs" in item}
 
 
 def the_word(words: Iterable[str], block: str | None) -> str:

@@ -56,10 +56,11 @@ STAGES = {
     "error alone": "relative error of the new block's maps when it alone stands in the trained model, after ghostify's brief trial fit: "
     "every stage gets the trained inputs and the same steps; needs ghostify --budget",
     "error in order": "the same as ghostify fits, from the first stage to the last: a later block gets what the new blocks before it "
-    "give, so its error holds theirs too; not of runs with --budget, which swap a choice",
+    "give, so its error holds theirs too; not of runs with --budget, which swap a choice; all with the same --steps",
     "harm alone": "what the predictions lose by this block alone, after the same trial fit",
     "rho": "Spearman's rank correlation, equal values sharing their rank. If redundancy foretold a low cost it would be near "
-    "-1 for shares and near +1 for the median error; within: of ranks within each model",
+    "-1 for shares and near +1 for the median error; within: of ranks within each model, as they are: "
+    "they are not scaled, so a model with more stages weighs more",
     "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with exactly the same stages "
     "in the same order, as though they were one network measured several times; - where no two have. Both exact unless it says drawn",
 }
@@ -189,8 +190,16 @@ def write_pairs(out: Path, found: list[Convolution], report: Report, versions: d
         (work / "pairs.json").write_text(write(report, versions, "json"), encoding="utf-8")
 
 
-def correlate_report(stages: Sequence[Stage], within: float, seed: int) -> Report:
+def correlate_report(
+    stages: Sequence[Stage], within: float, seed: int, photographs: dict[str, int] | None = None
+) -> Report:
     """Return stages and rank correlations as a report.
+
+    Args:
+        stages: See `cost.join`.
+        within: Relative error that counts as reproduced.
+        seed: Of drawn orders.
+        photographs: On how many each model was fitted in order; said where they differ.
 
     Raises:
         UserError: If there are too few stages.
@@ -205,11 +214,15 @@ def correlate_report(stages: Sequence[Stage], within: float, seed: int) -> Repor
     second = ["redundancy", "cost", "models", "n", "rho", "rho within", "p", "p alike"]
     word, models = stages[0].word.removeprefix(PREFIX), dict.fromkeys(stage.model for stage in stages)
     note = f"{word} in {len(stages)} stages of {len(models)} model(s): {', '.join(models)}; within {within:g} of the variance."
+    notes = [note, chance_note(len(found))]
+    if len(set((photographs or {}).values())) > 1:
+        fitted = ", ".join(f"{model} on {count}" for model, count in (photographs or {}).items())
+        notes.append(f"error in order was fitted on different numbers of photographs: {fitted}.")
     return Report(
         rows=[asdict(stage) for stage in stages],
         tables=[(["stage", *names.values()], lines), (second, [correlation_cells(row) for row in found])],
         conventions=STAGES,
-        notes=[note, chance_note(len(found))],
+        notes=notes,
         more={"settings": {"word": word, "within": within, "seed": seed}, "correlations": found},
     )
 
