@@ -34,6 +34,13 @@ def ghosts(model: str, shares: dict[int, float] = SHARES, **settings: Any) -> Co
     }
 
 
+def unknown(survey: Content) -> Content:
+    """Return a survey of too few photographs: no layer's shares can be told."""
+    for row in (*survey["rows"], *survey["inner"]):
+        row["trained"] = dict.fromkeys(row["trained"])
+    return survey
+
+
 def ghostify(model: str, errors: dict[int, float], word: str = "ghost_yolo.C2f_Fire", **settings: Any) -> Content:
     """Return what `ghostify` would write, a level of the head with it."""
     rows = [{"layer": str(layer), "word": word, "error": error} for layer, error in errors.items()]
@@ -202,6 +209,10 @@ REFUSED: dict[str, tuple[list[Content], str]] = {
     "two words": ([ghosts("a.pt"), *(tried("a.pt", ERRORS, w) for w in ("x", "y"))], "swapped x, y; name one"),
     "other rows": ([ghosts("a.pt"), ghostify("a.pt", {3: 0.1})], "none of the layers"),
     "too few": ([ghosts("a.pt", {2: 0.1, 4: 0.2}), ghostify("a.pt", ERRORS)], "2 stages are too few"),
+    "unknown shares": (
+        [unknown(ghosts("a.pt")), ghostify("a.pt", ERRORS)],
+        "Of 4 stages no redundancy and cost are known for the same three: .* more photographs",
+    ),
     "pairs": (
         [{"settings": {"model": "a.pt"}, "rows": [{"layer": 0}]}],
         r"0\.json is not what ghosts or ghostify writes",

@@ -206,7 +206,7 @@ def correlate_report(
     """
     found = compare(stages, seed)
     if not found:
-        raise UserError(f"{len(stages)} stages are too few for a rank correlation: give at least 3.")
+        raise UserError(too_few(stages))
     names = {**REDUNDANCY, **COST}
     lines = [
         [f"{stage.model} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)] for stage in stages
@@ -224,6 +224,16 @@ def correlate_report(
         conventions=STAGES,
         notes=notes,
         more={"settings": {"word": word, "within": within, "seed": seed}, "correlations": found},
+    )
+
+
+def too_few(stages: Sequence[Stage]) -> str:
+    """Return why there is nothing to correlate, and what to do."""
+    if len(stages) < 3:
+        return f"{len(stages)} stages are too few for a rank correlation: give at least 3."
+    return (
+        f'Of {len(stages)} stages no redundancy and cost are known for the same three: where ghosts shows "-" it had too few '
+        "positions to learn from; give it more photographs or a larger --imgsz."
     )
 
 
