@@ -13,8 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ghost_yolo.cli import app
-from ghost_yolo.redundancy import ranks
+from ghost_yolo.redundancy import plots, ranks
+from ghost_yolo.redundancy.cost import Stage
 from ghost_yolo.redundancy.ranks import Sample, agreement, twice_centred_ranks
+from ghost_yolo.redundancy.report import correlate_report
 from ghost_yolo.registry import UserError
 
 Content = dict[str, Any]
@@ -187,6 +189,21 @@ def test_other_numbers_of_photographs_are_said(tmp_path: Path) -> None:
     words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghosts("b.pt"), *runs), "-o", str(tmp_path / "out")]
 
     assert "different numbers of photographs: a.pt on 205, b.pt on 160" in CliRunner().invoke(app, words).stdout
+
+
+def test_models_have_short_names() -> None:
+    """Table and legend name a model by as much of its path as tells it from the others, whatever the length."""
+    paths = [f"/a/rather/long/path/to/runs/{name}/weights/best.pt" for name in ("stock", "narrow")]
+    stages = [Stage(path, k, "C2f", "x", k / 9, k / 9, None, k / 9, k / 9, None) for path in paths for k in (2, 4, 6)]
+    report = correlate_report(stages, 0.1, 0)
+    figure = plots.cost_figure(stages, report.more["correlations"])
+    figure.draw_without_rendering()
+    width, boxes = figure.bbox.width, [axis.title.get_window_extent() for axis in figure.axes]
+
+    assert [line[0] for line in report.tables[0][1]][::3] == ["stock/weights/best 2", "narrow/weights/best 2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["stock/weights/best", "narrow/weights/best"]
+    assert all(box.x0 >= 0 and box.x1 <= width for box in [*boxes, figure.legends[0].get_window_extent()])
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 ERRORS = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4}

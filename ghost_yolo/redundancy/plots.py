@@ -16,6 +16,7 @@ from ghost_yolo.redundancy.cheap import SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import GHOST, Row
+from ghost_yolo.report.sources import labels
 
 HIGHEST = 1.2  # errors above are drawn there: no better than a constant
 CELLS = 64  # maps in the grid
@@ -167,7 +168,7 @@ def cosines_figure(found: Sequence[Convolution]) -> Figure:
 def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]]) -> Figure:
     """Draw each stage's cost over its redundancy, a column for each measure and a line for each cost that is known."""
     across, down = (list(dict.fromkeys(row[side] for row in correlations)) for side in ("redundancy", "cost"))
-    figure = Figure(figsize=(3.7 * len(across) + 2, 0.6 + 3.1 * len(down)), layout="constrained")
+    figure = Figure(figsize=(3.9 * len(across) + 0.5, 1.2 + 3.2 * len(down)), layout="constrained")
     axes = figure.subplots(len(down), len(across), sharex="col", sharey="row", squeeze=False)
     for row in correlations:
         axis = axes[down.index(row["cost"]), across.index(row["redundancy"])]
@@ -177,7 +178,8 @@ def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]])
         axis.set_xlabel(REDUNDANCY[name])
     for axis, name in zip(axes[:, 0], down, strict=True):
         axis.set_ylabel(COST[name])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", title="model; number: stage")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(across), title="model; number: stage")
     return figure
 
 
@@ -191,10 +193,10 @@ def agreement_title(row: dict[str, Any]) -> str:
 
 def draw_stages(axis: Axes, stages: Sequence[Stage], x: str, y: str) -> None:
     """Draw the stages that have both figures, a colour a model, each with its number."""
-    for model in dict.fromkeys(stage.model for stage in stages):
+    for model, label in labels([stage.model for stage in stages]).items():
         known = [s for s in stages if s.model == model and None not in (getattr(s, x), getattr(s, y))]
         places = [(getattr(s, x), getattr(s, y)) for s in known]
-        axis.plot([place[0] for place in places], [place[1] for place in places], "o", label=model, alpha=0.8)
+        axis.plot([place[0] for place in places], [place[1] for place in places], "o", label=label, alpha=0.8)
         for stage, place in zip(known, places, strict=True):
             axis.annotate(str(stage.layer), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
     axis.margins(0.1)

@@ -17,6 +17,7 @@ from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
 from ghost_yolo.registry import PREFIX, UserError
 from ghost_yolo.report.render import Report, to_csv, write
+from ghost_yolo.report.sources import labels
 
 NETWORKS = ("trained", "shuffled", "untrained")
 GHOSTS = {
@@ -207,9 +208,10 @@ def correlate_report(
     found = compare(stages, seed)
     if not found:
         raise UserError(too_few(stages))
-    names = {**REDUNDANCY, **COST}
+    names, short = {**REDUNDANCY, **COST}, labels([stage.model for stage in stages])
     lines = [
-        [f"{stage.model} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)] for stage in stages
+        [f"{short[stage.model]} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)]
+        for stage in stages
     ]
     second = ["redundancy", "cost", "models", "n", "rho", "rho within", "p", "p alike"]
     word, models = stages[0].word.removeprefix(PREFIX), dict.fromkeys(stage.model for stage in stages)
