@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ FIGURES = {
     "ghosts/redundancy.png": "depth",
     "pairs/pairs.png": "filters",
 }
-WIDTH = 960  # pixels
-COLOURS = 128
+WIDTHS = (960, 880, 800, 720, 640)  # pixels
+LARGEST = 300_000  # bytes
 
 
 def take_over(runs: Path) -> None:
@@ -69,13 +70,18 @@ def replace(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Write a figure narrower and in few colours."""
+    """Write a figure as narrow as it must be for its size; a palette would make greys and pale colours into others."""
     target.parent.mkdir(exist_ok=True)
     with Image.open(source) as image:
         picture = image.convert("RGB")
-    if picture.width > WIDTH:
-        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
-    picture.quantize(COLOURS).save(target, optimize=True)
+    for width in WIDTHS:
+        small, buffer = picture, BytesIO()
+        if picture.width > width:
+            small = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        small.save(buffer, "png", optimize=True)
+        if len(buffer.getvalue()) < LARGEST:
+            break
+    write_whole(target, buffer.getvalue())
 
 
 def kept(kind: str) -> dict[str, Any]:

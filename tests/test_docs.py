@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
 from conftest import ROOT
+from PIL import Image
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
@@ -175,6 +177,16 @@ def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest)
     hardest = [max(own, key=lambda stage: stage.alone).layer for own in models.values()]
     most = [max(own, key=lambda stage: stage.share).layer for own in models.values()]
     assert hardest == [21] * 4 and most.count(21) == 3  # "the most redundant one in three ... the hardest in all"
+
+
+def test_a_smaller_figure_keeps_its_colours(redundancy: Any, tmp_path: Path) -> None:
+    """A figure too large for the page gets narrower; a pale blue beside many greys stays as it is."""
+    noise = np.repeat(np.random.default_rng(0).integers(0, 256, (900, 1400, 1), dtype=np.uint8), 3, 2)
+    noise[:400, :400] = (200, 220, 240)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    redundancy.shrink(tmp_path / "large.png", tmp_path / "small.png")
+    with Image.open(tmp_path / "small.png") as small:
+        assert small.width in redundancy.WIDTHS and small.getpixel((50, 50)) == (200, 220, 240)
 
 
 @pytest.mark.parametrize(
