@@ -22,7 +22,7 @@ from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.models import path_of
 from ghost_yolo.photos import find_photos
-from ghost_yolo.redundancy import cheap, survey
+from ghost_yolo.redundancy import cheap, plots, survey
 from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, open_checkpoint, pick
 from ghost_yolo.redundancy.pairs import opposites, pairs
 from ghost_yolo.redundancy.survey import Settings, fit_numbers, positions, shuffler
@@ -186,6 +186,19 @@ def test_every_task(name: str, folder: Path) -> None:
     assert all(row.shuffled.share[1] is None or row.shuffled.share[1] < 0.2 for row in result.rows[:4])
     assert not any(module._forward_hooks for module in model.modules()) and not model.training
     assert len(pairs(model, 0)) > 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_maps_are_drawn_on_a_photograph_to_test_on(count: int, checkpoint: Path, folder: Path) -> None:
+    """The kernels were not learned on the photograph that is drawn, where there is another; the figure says which it is."""
+    model, paths = open_checkpoint(checkpoint, "cpu"), find_photos([folder])[:count]
+    result = survey.survey(model, paths, 2, False, Settings(imgsz=64))
+    image = Photos(paths, 64, 32).open(result.number)
+    title = plots.pairs_figure(result.drawn, result.maps, result.number).get_suptitle()
+
+    assert result.number == min(1, count - 1) and (count == 1 or result.number not in fit_numbers(count))
+    assert torch.equal(result.maps, survey.maps_of(model, image, result.drawn.layer))
+    assert f"drawn on photograph {result.number + 1};" in title
 
 
 def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) -> None:

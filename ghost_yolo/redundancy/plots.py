@@ -57,7 +57,7 @@ def depth_figure(rows: Sequence[Row], within: float) -> Figure:
     return figure
 
 
-def maps_figure(row: Row, maps: torch.Tensor) -> Figure:
+def maps_figure(row: Row, maps: torch.Tensor, photo: int) -> Figure:
     """Draw a layer's maps (c, h, w) as a grid, the most similar pairs framed alike; each map on its own grey scale."""
     frames = {number: FRAMES[i] for i, pair in enumerate(row.trained.pairs) for number in (pair.map, pair.partner)}
     rest = [number for number in range(len(maps)) if number not in frames]
@@ -72,12 +72,13 @@ def maps_figure(row: Row, maps: torch.Tensor) -> Figure:
         picture(axis, maps[number], f"{number}", frames.get(number))
     hidden = f", {len(shown)} of them drawn" if len(shown) < len(maps) else ""
     figure.suptitle(
-        f"layer {row.layer.index} ({row.layer.module}): {len(maps)} maps{hidden}; framed: the most similar pairs"
+        f"layer {row.layer.index} ({row.layer.module}): {len(maps)} maps on photograph {photo + 1}{hidden}; "
+        "framed: the most similar pairs over all"
     )
     return figure
 
 
-def pairs_figure(row: Row, maps: torch.Tensor) -> Figure:
+def pairs_figure(row: Row, maps: torch.Tensor, photo: int) -> Figure:
     """Draw for each pair what the 3x3 kernel makes of the one map, beside the other and what is left."""
     pairs = row.trained.pairs
     figure = Figure(figsize=(12, 0.6 + 2.4 * max(len(pairs), 1)), layout="constrained")
@@ -97,7 +98,8 @@ def pairs_figure(row: Row, maps: torch.Tensor) -> Figure:
         for axis in axes.ravel():
             axis.remove()
     figure.suptitle(
-        f"layer {row.layer.index} ({row.layer.module}): the most similar pairs on the first image; errors are held-out"
+        f"layer {row.layer.index} ({row.layer.module}): the most similar pairs, chosen over all photographs to learn from, "
+        f"drawn on photograph {photo + 1}; errors are over all held-out ones"
     )
     return figure
 

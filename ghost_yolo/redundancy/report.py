@@ -133,8 +133,8 @@ def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, 
     name = f"layer{result.drawn.layer.index:02}"
     with whole_folder(out) as work:
         plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
-        plots.save(plots.maps_figure(result.drawn, result.maps), work / f"{name}-maps.png")
-        plots.save(plots.pairs_figure(result.drawn, result.maps), work / f"{name}-pairs.png")
+        plots.save(plots.maps_figure(result.drawn, result.maps, result.number), work / f"{name}-maps.png")
+        plots.save(plots.pairs_figure(result.drawn, result.maps, result.number), work / f"{name}-pairs.png")
         (work / "layers.csv").write_text(to_csv(report.rows), encoding="utf-8")
         for kind in ("pairs", "inner"):
             if report.more[kind]:
