@@ -304,6 +304,32 @@ def test_ghosts_writes_its_folder(run: Run, checkpoint: Path, folder: Path, tmp_
     assert [float(row["mse_d3"]) for row in mse] == [pair["mse_d3"] for pair in told["pairs"]] and len(mse) > 9
 
 
+def test_one_layer_alone(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    """A single layer has no picture by depth; without any copy the shares' axis still goes up to 0.1."""
+    words = [
+        "ghosts",
+        str(checkpoint),
+        "--image",
+        str(folder),
+        "--layer",
+        "4",
+        "--imgsz",
+        "64",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    done = CliRunner().invoke(app, words)
+    result = survey.survey(
+        open_checkpoint(checkpoint, "cpu"), find_photos([folder]), 4, False, Settings(1e-9, imgsz=64)
+    )
+
+    assert done.exit_code == 0
+    assert {file.name for file in (tmp_path / "o").iterdir()} == {
+        *("ghosts.json", "layers.csv", "pairs.csv", "layer04-maps.png", "layer04-pairs.png")
+    }
+    assert plots.depth_figure(result.rows, 1e-9).axes[0].get_ylim()[1] >= 0.1
+
+
 def test_pairs_writes_its_folder(checkpoint: Path, tmp_path: Path) -> None:
     """`ghost-yolo pairs` prints a table and writes a figure, CSV and JSON; what is already there is kept."""
     out = tmp_path / "out"

@@ -43,13 +43,13 @@ def depth_figure(rows: Sequence[Row], within: float) -> Figure:
             for line, field in enumerate(("share", "median")):
                 values = [np.nan if (v := getattr(result, field)[d]) is None else v for result in results]
                 axes[line, column].plot(
-                    np.minimum(values, HIGHEST), "o-", color=SHADES[d], label=f"{d} x {d}", markersize=4
+                    np.minimum(values, HIGHEST), "o-", color=SHADES[d], label=f"{d} x {d}", markersize=4, clip_on=False
                 )
         axes[0, column].set_title(title)
         axes[1, column].set_xticks(range(len(rows)), [f"{r.layer.index} {r.layer.module}" for r in rows], rotation=90)
         axes[1, column].axhline(within, color="black", linewidth=0.8, linestyle=":")
     axes[0, 0].set_ylabel(f"share of maps reproduced\nwithin {within:g} of their variance")
-    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylim(0, max(0.1, axes[0, 0].get_ylim()[1]))  # a few copies must not look like many
     axes[1, 0].set_ylabel(f"median error, as a part\nof the variance (cut at {HIGHEST};\ndotted: the bound)")
     axes[1, 0].set_ylim(0, HIGHEST)
     axes[0, 2].legend(title="depthwise kernel")

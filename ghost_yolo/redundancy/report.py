@@ -132,7 +132,8 @@ def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, 
     """Write the folder: figures, layers.csv, pairs.csv, inner.csv and ghosts.json, all or nothing."""
     name = f"layer{result.drawn.layer.index:02}"
     with whole_folder(out) as work:
-        plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
+        if len(result.rows) > 1:  # one layer alone has no depth
+            plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
         plots.save(plots.maps_figure(result.drawn, result.maps, result.number), work / f"{name}-maps.png")
         plots.save(plots.pairs_figure(result.drawn, result.maps, result.number), work / f"{name}-pairs.png")
         (work / "layers.csv").write_text(to_csv(report.rows), encoding="utf-8")
