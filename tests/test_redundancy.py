@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,9 @@ def test_one_layer_alone(checkpoint: Path, folder: Path, tmp_path: Path) -> None
     )
 
     assert done.exit_code == 0
+    first = result.drawn.trained.pairs[0]
+    told = f"{first.map} {first.partner} {first.correlation:+.3f} {first.mse[1]:.3g} {first.mse[3]:.3g}"
+    assert told in " ".join(re.sub(r"[^\w.+-]+", " ", done.stdout).split())
     assert {file.name for file in (tmp_path / "o").iterdir()} == {
         *("ghosts.json", "layers.csv", "pairs.csv", "layer04-maps.png", "layer04-pairs.png")
     }

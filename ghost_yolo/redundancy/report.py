@@ -29,6 +29,8 @@ GHOSTS = {
     "relative error": "mean squared error / variance of the map, on positions that the kernel was not learned from: "
     "the images take turns, one to learn from and one to test on; a single image is cut into left and right half. 1 is what "
     "a constant would give, more than 1 is possible",
+    "mean squared error": "of the drawn layer's three pairs, in the units of the maps, on positions that the kernel was not learned "
+    "from; pairs.csv has all layers' pairs, and the errors relative to the variance",
     "partner": "the other map of the layer with the largest absolute correlation, on the images to learn from: the best "
     "for 1 x 1, while a larger kernel might do better from another",
     "trained_removable": "as the share for 3 x 3, but only of maps whose partner stays: two maps that make each other save one",
@@ -78,7 +80,7 @@ def ghosts_report(result: Survey, settings: Settings, model: str, images: int) -
     )
     return Report(
         rows=[ghosts_row(row) for row in result.rows],
-        tables=[(header, [ghosts_cells(row) for row in (*result.rows, *result.inner)])],
+        tables=[(header, [ghosts_cells(row) for row in (*result.rows, *result.inner)]), *pairs_table(result.drawn)],
         conventions=GHOSTS,
         notes=[said],
         more={
@@ -111,6 +113,19 @@ def pair_rows(row: Row) -> list[dict[str, Any]]:
         | {f"relative_error_d{d}": pair.error.get(d) for d in SIZES}
         for pair in row.trained.pairs
     ]
+
+
+def pairs_table(row: Row) -> list[tuple[list[str], list[list[str]]]]:
+    """Return the drawn layer's chosen pairs as a table for people, as the paper has it; none without pairs."""
+    if not row.trained.pairs:
+        return []
+    header = [f"layer {row.layer.index}: map", "from", "correlation", *(f"mean squared error d={d}" for d in SIZES)]
+    lines = [
+        [str(pair.map), str(pair.partner), figure(pair.correlation)]
+        + ["-" if (mse := pair.mse.get(d)) is None else f"{mse:.3g}" for d in SIZES]
+        for pair in row.trained.pairs
+    ]
+    return [(header, lines)]
 
 
 def ghosts_cells(row: Row) -> list[str]:
