@@ -11,7 +11,7 @@ import numpy as np
 
 from ghost_yolo.files import whole_folder
 from ghost_yolo.redundancy import plots
-from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.cheap import ENOUGH, SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
@@ -24,7 +24,7 @@ GHOSTS = {
     "layer": "top-level index in the model; layers without weights, which only repeat maps, are left out",
     "trained_share_d3": "share of the sampled living maps that a 3 x 3 depthwise kernel with a bias makes from their "
     "partner within the relative error (d1, d5, d7: the other kernel sizes); empty where there are fewer than "
-    "2 (d x d + 1) positions to learn from",
+    f"{ENOUGH} (d x d + 1) positions to learn from",
     "trained_median_d3": "median of the relative errors",
     "relative error": "mean squared error / variance of the map, on positions that the kernel was not learned from: "
     "the images take turns, one to learn from and one to test on; a single image is cut into left and right half. 1 is what "
