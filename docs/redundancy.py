@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ghost_yolo.files import write_whole
 from ghost_yolo.redundancy import cost, plots
 from ghost_yolo.redundancy.report import correlate_report, figure, percent
 from ghost_yolo.report.render import to_markdown
@@ -30,32 +31,57 @@ FIGURES = {
     "ghosts/redundancy.png": "depth",
     "pairs/pairs.png": "filters",
 }
-WIDTH = 960  # pixels
-COLOURS = 128
+WIDTHS = (960, 880, 800, 720, 640)  # pixels
+LARGEST = 300_000  # bytes
 
 
 def take_over(runs: Path) -> None:
-    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared."""
-    shutil.rmtree(KEPT, ignore_errors=True)
-    KEPT.mkdir(parents=True)
-    for folder in sorted(path for path in runs.iterdir() if (path / "ghosts").is_dir()):
-        shutil.copyfile(folder / "ghosts" / "ghosts.json", KEPT / f"{folder.name}-ghosts.json")
-        for file in folder.glob("light-*.json"):
-            shutil.copyfile(file, KEPT / f"{folder.name}-{file.stem.removeprefix('light-')}.json")
-        if (folder / "pairs").is_dir():
-            shutil.copyfile(folder / "pairs" / "pairs.json", KEPT / f"{folder.name}-pairs.json")
-            for file, name in FIGURES.items():
-                shrink(folder / file, DOCS / "redundancy" / f"{name}.png")
+    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared.
+
+    Raises:
+        SystemExit: If something is missing; what was kept before is then still there.
+    """
+    models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
+    drawn = [folder for folder in models if (folder / "pairs").is_dir()]
+    if len(drawn) != 1:
+        names = ", ".join(folder.name for folder in drawn) or "none"
+        sys.exit(f"{runs} holds {len(models)} folder(s) with ghosts/; exactly one must have pairs/ too: {names} has")
+    wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
+    for folder in models:
+        wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
+        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("alone", "in-order")}
+    figures = {drawn[0] / file: DOCS / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
+    missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)}")
+    replace(KEPT, {name: file.read_bytes() for file, name in wanted.items()})
+    for file, figure_file in figures.items():
+        shrink(file, figure_file)
+
+
+def replace(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write the files of a folder and remove all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    for file in folder.iterdir():
+        if file.name not in contents:
+            file.unlink()
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Write a figure narrower and in few colours."""
+    """Write a figure as narrow as it must be for its size; a palette would make greys and pale colours into others."""
     target.parent.mkdir(exist_ok=True)
     with Image.open(source) as image:
         picture = image.convert("RGB")
-    if picture.width > WIDTH:
-        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
-    picture.quantize(COLOURS).save(target, optimize=True)
+    for width in WIDTHS:
+        small, buffer = picture, BytesIO()
+        if picture.width > width:
+            small = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        small.save(buffer, "png", optimize=True)
+        if len(buffer.getvalue()) < LARGEST:
+            break
+    write_whole(target, buffer.getvalue())
 
 
 def kept(kind: str) -> dict[str, Any]:
@@ -64,9 +90,14 @@ def kept(kind: str) -> dict[str, Any]:
     return {file.name.removesuffix(f"-{kind}.json"): json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
+def measured_files() -> list[Path]:
+    """Return the kept files of ghosts and ghostify."""
+    return sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)
+
+
 def stages() -> list[cost.Stage]:
     """Return the stages of all models, by name."""
-    return cost.join(cost.read(sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)), None)
+    return cost.join(cost.read(measured_files()), None)
 
 
 def tables() -> dict[str, str]:

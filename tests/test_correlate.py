@@ -13,8 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ghost_yolo.cli import app
-from ghost_yolo.redundancy import ranks
+from ghost_yolo.redundancy import plots, ranks
+from ghost_yolo.redundancy.cost import Stage
 from ghost_yolo.redundancy.ranks import Sample, agreement, twice_centred_ranks
+from ghost_yolo.redundancy.report import correlate_report
 from ghost_yolo.registry import UserError
 
 Content = dict[str, Any]
@@ -32,6 +34,13 @@ def ghosts(model: str, shares: dict[int, float] = SHARES, **settings: Any) -> Co
         "rows": [row(layer, "C2f", share) for layer, share in shares.items()],
         "inner": [row(layer, f"m.0.cv{i}", share * i / 3) for layer, share in shares.items() for i in (1, 2)],
     }
+
+
+def unknown(survey: Content) -> Content:
+    """Return a survey of too few photographs: no layer's shares can be told."""
+    for row in (*survey["rows"], *survey["inner"]):
+        row["trained"] = dict.fromkeys(row["trained"])
+    return survey
 
 
 def ghostify(model: str, errors: dict[int, float], word: str = "ghost_yolo.C2f_Fire", **settings: Any) -> Content:
@@ -83,7 +92,7 @@ def test_known_values() -> None:
     found = agreement([Sample((0, 1, 2, 3), [1, 2, 3, 4], [9, 7, 5, 3])])
     flat = agreement([Sample((0, 1, 2), [1, 1, 1], [1, 2, 3])])
 
-    assert found.rho == found.within == -1 and found.p == found.p_alike == pytest.approx(2 / 24)
+    assert found.rho == found.within == -1 and found.p == pytest.approx(2 / 24)
     assert (flat.rho, flat.within, flat.p, flat.p_alike) == (None, None, None, None)
 
 
@@ -103,6 +112,16 @@ def test_what_differs_between_models_is_left_out() -> None:
     found = agreement([low, high])
 
     assert found.rho is not None and found.rho > 0 and found.within == -1
+
+
+def test_alike_needs_the_same_stages() -> None:
+    """Models are put into one order only where all their stages are the same; without such there is no p of it."""
+    one, two, three = (
+        Sample(stages, [1, 2, 3, 4], [1, 3, 2, 4]) for stages in ((2, 4, 6, 8), (2, 4, 6, 9), (2, 4, 6, 8))
+    )
+
+    assert agreement([one]).p_alike is agreement([one, two]).p_alike is None
+    assert agreement([one, three]).p_alike is not None and agreement([one, two, three]).p_alike is not None
 
 
 def test_scipy_agrees() -> None:
@@ -156,6 +175,37 @@ def test_correlate_writes_its_folder(tmp_path: Path) -> None:
     assert found["inner", "harm"]["p_alike"] == pytest.approx(2 / 24)
 
 
+def test_how_many_were_looked_at_is_said(tmp_path: Path) -> None:
+    """Three measures and one cost are three correlations, so p must be a third of 0.05 to count."""
+    words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghostify("a.pt", ERRORS)), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+
+    assert "3 rank correlations were looked at: by Bonferroni only a p below 0.05 / 3 = 0.017 counts" in done.stdout
+
+
+def test_other_numbers_of_photographs_are_said(tmp_path: Path) -> None:
+    """Data sets differ in size: runs in order on other numbers of photographs are pooled, and it is said."""
+    runs = [ghostify(model, ERRORS) | {"photographs": count} for model, count in (("a.pt", 205), ("b.pt", 160))]
+    words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghosts("b.pt"), *runs), "-o", str(tmp_path / "out")]
+
+    assert "different numbers of photographs: a.pt on 205, b.pt on 160" in CliRunner().invoke(app, words).stdout
+
+
+def test_models_have_short_names() -> None:
+    """Table and legend name a model by as much of its path as tells it from the others, whatever the length."""
+    paths = [f"/a/rather/long/path/to/runs/{name}/weights/best.pt" for name in ("stock", "narrow")]
+    stages = [Stage(path, k, "C2f", "x", k / 9, k / 9, None, k / 9, k / 9, None) for path in paths for k in (2, 4, 6)]
+    report = correlate_report(stages, 0.1, 0)
+    figure = plots.cost_figure(stages, report.more["correlations"])
+    figure.draw_without_rendering()
+    width, boxes = figure.bbox.width, [axis.title.get_window_extent() for axis in figure.axes]
+
+    assert [line[0] for line in report.tables[0][1]][::3] == ["stock/weights/best 2", "narrow/weights/best 2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["stock/weights/best", "narrow/weights/best"]
+    assert all(box.x0 >= 0 and box.x1 <= width for box in [*boxes, figure.legends[0].get_window_extent()])
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
 ERRORS = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4}
 REFUSED: dict[str, tuple[list[Content], str]] = {
     "no swap": ([ghosts("a.pt")], "No result of ghostify is given"),
@@ -169,9 +219,23 @@ REFUSED: dict[str, tuple[list[Content], str]] = {
         [ghosts("a.pt"), ghosts("b.pt", within=0.2), *(ghostify(m, ERRORS) for m in ("a.pt", "b.pt"))],
         "--within differs",
     ),
+    "two lengths": (
+        [*map(ghosts, ("a.pt", "b.pt")), *(ghostify(m, ERRORS, steps=k) for m, k in (("a.pt", 100), ("b.pt", 40)))],
+        r"error in order: .*2\.json was fitted with --steps 100 and .*3\.json with 40",
+    ),
     "two words": ([ghosts("a.pt"), *(tried("a.pt", ERRORS, w) for w in ("x", "y"))], "swapped x, y; name one"),
     "other rows": ([ghosts("a.pt"), ghostify("a.pt", {3: 0.1})], "none of the layers"),
     "too few": ([ghosts("a.pt", {2: 0.1, 4: 0.2}), ghostify("a.pt", ERRORS)], "2 stages are too few"),
+    "unknown shares": (
+        [unknown(ghosts("a.pt")), ghostify("a.pt", ERRORS)],
+        "Of 4 stages no redundancy and cost are known for the same three: .* more photographs",
+    ),
+    "pairs": (
+        [{"settings": {"model": "a.pt"}, "rows": [{"layer": 0}]}],
+        r"0\.json is not what ghosts or ghostify writes",
+    ),
+    "no size": ([ghosts("a.pt"), {"settings": {"model": "a.pt"}, "rows": []}], r"1\.json is not what .* 'imgsz'"),
+    "a bad seed": ([ghosts("a.pt"), ghostify("a.pt", ERRORS)], "--seed -1: give 0 or more"),
     "something else": ([{"settings": {}, "rows": []}], r"0\.json is not what ghosts or ghostify writes"),
 }
 
@@ -181,6 +245,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
     """What does not go together is named, and nothing is written."""
     contents, message = REFUSED[case]
     words = ["correlate", *written(tmp_path, *contents), "-o", str(tmp_path / "out")]
+    words += ["--seed", "-1"] if case == "a bad seed" else []
     with pytest.raises(UserError, match=message):
         CliRunner().invoke(app, words, catch_exceptions=False)
     assert not (tmp_path / "out").exists()

@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
 from conftest import ROOT
+from PIL import Image
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
@@ -169,10 +171,41 @@ def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest)
     assert {path.name for path in (DOCS / "redundancy").iterdir()} == set(figures)
     assert all((DOCS / "redundancy" / name).stat().st_size < 300_000 for name in figures)
     assert len(found) == 9 and min(row["p_alike"] for row in found) > 0.05 / 9  # "None is."
+    fitted = redundancy.cost.photographs(redundancy.cost.read(redundancy.measured_files()))
+    assert fitted == {"ghost-smear25.pt": 160} | dict.fromkeys(("ghost60.pt", "narrow100.pt", "stock100.pt"), 205)
     models = {stage.model: [s for s in redundancy.stages() if s.model == stage.model] for stage in redundancy.stages()}
     hardest = [max(own, key=lambda stage: stage.alone).layer for own in models.values()]
     most = [max(own, key=lambda stage: stage.share).layer for own in models.values()]
     assert hardest == [21] * 4 and most.count(21) == 3  # "the most redundant one in three ... the hardest in all"
+
+
+def test_a_smaller_figure_keeps_its_colours(redundancy: Any, tmp_path: Path) -> None:
+    """A figure too large for the page gets narrower; a pale blue beside many greys stays as it is."""
+    noise = np.repeat(np.random.default_rng(0).integers(0, 256, (900, 1400, 1), dtype=np.uint8), 3, 2)
+    noise[:400, :400] = (200, 220, 240)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    redundancy.shrink(tmp_path / "large.png", tmp_path / "small.png")
+    with Image.open(tmp_path / "small.png") as small:
+        assert small.width in redundancy.WIDTHS and small.getpixel((50, 50)) == (200, 220, 240)
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("a/ghosts",), ("a/ghosts", "a/pairs", "b/ghosts", "b/pairs"), ("a/ghosts", "a/pairs")]
+)
+def test_incomplete_runs_replace_nothing(
+    given: tuple[str, ...], redundancy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs without a model, without exactly one pairs/ or without a file are refused, and what was kept stays."""
+    for folder in given:
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    monkeypatch.setattr(redundancy, "KEPT", tmp_path / "kept")
+    redundancy.replace(tmp_path / "kept", {"old.json": b"{}"})
+
+    with pytest.raises(
+        SystemExit, match="missing: .*ghosts.json" if len(given) == 2 else "exactly one must have pairs/"
+    ):
+        redundancy.take_over(tmp_path / "runs")
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["old.json"]
 
 
 def test_the_example_block_works() -> None:

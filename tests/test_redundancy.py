@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.models import path_of
 from ghost_yolo.photos import find_photos
-from ghost_yolo.redundancy import cheap, survey
+from ghost_yolo.redundancy import cheap, plots, survey
 from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, open_checkpoint, pick
 from ghost_yolo.redundancy.pairs import opposites, pairs
 from ghost_yolo.redundancy.survey import Settings, fit_numbers, positions, shuffler
@@ -148,7 +149,12 @@ def test_held_out() -> None:
     assert [len(part) for part in positions(shape, 0, 3, (0,))] == [80, 0]
     assert [len(part) for part in positions(shape, 1, 3, (0,))] == [0, 80]
     assert list(fit_numbers(3)) == [0, 2]
-    assert [moments.enough(d) for d in cheap.SIZES] == [True, True, False, False]
+    assert [moments.enough(d) for d in cheap.SIZES] == [
+        True,
+        False,
+        False,
+        False,
+    ]  # 40 positions for 2, 10, 26, 50 unknowns
     assert len(positions(torch.Size((1, 200, 200)), 0, 2, (0,))[0]) == survey.POSITIONS
 
 
@@ -186,6 +192,19 @@ def test_every_task(name: str, folder: Path) -> None:
     assert all(row.shuffled.share[1] is None or row.shuffled.share[1] < 0.2 for row in result.rows[:4])
     assert not any(module._forward_hooks for module in model.modules()) and not model.training
     assert len(pairs(model, 0)) > 20
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_maps_are_drawn_on_a_photograph_to_test_on(count: int, checkpoint: Path, folder: Path) -> None:
+    """The kernels were not learned on the photograph that is drawn, where there is another; the figure says which it is."""
+    model, paths = open_checkpoint(checkpoint, "cpu"), find_photos([folder])[:count]
+    result = survey.survey(model, paths, 2, False, Settings(imgsz=64))
+    image = Photos(paths, 64, 32).open(result.number)
+    title = plots.pairs_figure(result.drawn, result.maps, result.number).get_suptitle()
+
+    assert result.number == min(1, count - 1) and (count == 1 or result.number not in fit_numbers(count))
+    assert torch.equal(result.maps, survey.maps_of(model, image, result.drawn.layer))
+    assert f"drawn on photograph {result.number + 1};" in title
 
 
 def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) -> None:
@@ -289,6 +308,35 @@ def test_ghosts_writes_its_folder(run: Run, checkpoint: Path, folder: Path, tmp_
         "inner": False,
     }
     assert [float(row["mse_d3"]) for row in mse] == [pair["mse_d3"] for pair in told["pairs"]] and len(mse) > 9
+
+
+def test_one_layer_alone(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    """A single layer has no picture by depth; without any copy the shares' axis still goes up to 0.1."""
+    words = [
+        "ghosts",
+        str(checkpoint),
+        "--image",
+        str(folder),
+        "--layer",
+        "4",
+        "--imgsz",
+        "64",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    done = CliRunner().invoke(app, words)
+    result = survey.survey(
+        open_checkpoint(checkpoint, "cpu"), find_photos([folder]), 4, False, Settings(1e-9, imgsz=64)
+    )
+
+    assert done.exit_code == 0
+    first = result.drawn.trained.pairs[0]
+    told = f"{first.map} {first.partner} {first.correlation:+.3f} {first.mse[1]:.3g} {first.mse[3]:.3g}"
+    assert told in " ".join(re.sub(r"[^\w.+-]+", " ", done.stdout).split())
+    assert {file.name for file in (tmp_path / "o").iterdir()} == {
+        *("ghosts.json", "layers.csv", "pairs.csv", "layer04-maps.png", "layer04-pairs.png")
+    }
+    assert plots.depth_figure(result.rows, 1e-9).axes[0].get_ylim()[1] >= 0.1
 
 
 def test_pairs_writes_its_folder(checkpoint: Path, tmp_path: Path) -> None:

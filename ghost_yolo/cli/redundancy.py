@@ -94,7 +94,7 @@ def correlate(
 
         folder, contents = new_folder(out, "correlate"), cost.read(results)
         stages = cost.join(contents, block)
-        told = report.correlate_report(stages, cost.bound(contents), seed)
+        told = report.correlate_report(stages, cost.bound(contents), seed, cost.photographs(contents))
         report.write_correlation(folder, stages, told, versions())
     print(write(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)

@@ -17,6 +17,7 @@ LARGEST = SIZES[-1]
 TAPS = LARGEST * LARGEST
 CHUNK = 4  # pairs at once: 4 x 4096 positions x 51 values in float64 are 7 MB
 DEAD = 1e-6  # of the layer's root mean square
+ENOUGH = 10  # positions an unknown: with fewer a kernel fits the noise, and held-out errors say nothing of the maps
 PAIRS = 3  # as the paper's figure
 
 
@@ -82,10 +83,10 @@ class Moments:
                 moments[part] += z.transpose(1, 2) @ z
 
     def enough(self, d: int) -> bool:
-        """Whether there are twice as many positions to fit on as unknowns, and any to test on."""
+        """Whether there are ten times as many positions to fit on as unknowns, and any to test on."""
         if not len(self.targets):
             return False
-        return bool(self.fit[0, TAPS, TAPS] >= 2 * (d * d + 1) and self.test[0, TAPS, TAPS] > 0)
+        return bool(self.fit[0, TAPS, TAPS] >= ENOUGH * (d * d + 1) and self.test[0, TAPS, TAPS] > 0)
 
     def kernels(self, d: int) -> torch.Tensor:
         """Return the least-squares kernels and their biases (m, d * d + 1).

@@ -54,7 +54,8 @@ def read_one(file: Path) -> Content:
         kind = "ghosts" if "within" in content["settings"] else "ghostify"
         content |= {"kind": kind, "file": file, "model": content["settings"]["model"]}
         _ = rows_of(content) if kind == "ghosts" else [*costs_of(content)]  # all that is read of it must be there
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _ = content["settings"]["imgsz"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is not what ghosts or ghostify writes; give ghosts' folder or its ghosts.json, and the .json beside "
             f"ghostify's checkpoint ({type(error).__name__}: {error})"
@@ -74,6 +75,7 @@ def join(contents: Sequence[Content], block: str | None) -> list[Stage]:
     """
     surveys = {content["model"]: content for content in contents if content["kind"] == "ghosts"}
     require_one_each(contents, surveys)
+    require_same_steps([content for content in contents if in_order(content)])
     swaps: dict[tuple[str, int, str], dict[str, float]] = {}
     for content in (item for item in contents if item["kind"] == "ghostify"):
         require_alike(surveys, content)
@@ -162,6 +164,27 @@ def require_alike(surveys: dict[str, Content], content: Content) -> None:
         raise UserError(f"{model}: surveyed at {sizes[0]} and swapped at {sizes[1]} ({file}); use one --imgsz.")
 
 
+def in_order(content: Content) -> bool:
+    """Whether it is of a run of ghostify without a budget."""
+    return content["kind"] == "ghostify" and "options" not in content
+
+
+def require_same_steps(swaps: Sequence[Content]) -> None:
+    """Raise an error where the stages of one model were fitted longer than those of another: their errors would not be alike."""
+    for content in swaps[1:]:
+        steps = [part["settings"].get("steps") for part in (swaps[0], content)]
+        if steps[0] != steps[1]:
+            raise UserError(
+                f"error in order: {swaps[0]['file']} was fitted with --steps {steps[0]} and {content['file']} with {steps[1]}; "
+                "make both with one --steps."
+            )
+
+
+def photographs(contents: Sequence[Content]) -> dict[str, int]:
+    """Return on how many photographs each model was fitted from stage to stage, where it says so: data sets differ in size."""
+    return {item["model"]: item["photographs"] for item in contents if in_order(item) and "photographs" in item}
+
+
 def the_word(words: Iterable[str], block: str | None) -> str:
     """Return the word whose swaps count.
 
@@ -179,7 +202,13 @@ def the_word(words: Iterable[str], block: str | None) -> str:
 
 
 def compare(stages: Sequence[Stage], seed: int = 0) -> list[dict[str, Any]]:
-    """Return the rank correlations of each redundancy with each cost, over the stages that have both."""
+    """Return the rank correlations of each redundancy with each cost, over the stages that have both.
+
+    Raises:
+        UserError: If the seed is negative.
+    """
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give 0 or more")
     found = []
     for x in REDUNDANCY:
         for y in COST:

@@ -16,6 +16,7 @@ from ghost_yolo.redundancy.cheap import SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import GHOST, Row
+from ghost_yolo.report.sources import labels
 
 HIGHEST = 1.2  # errors above are drawn there: no better than a constant
 CELLS = 64  # maps in the grid
@@ -42,13 +43,13 @@ def depth_figure(rows: Sequence[Row], within: float) -> Figure:
             for line, field in enumerate(("share", "median")):
                 values = [np.nan if (v := getattr(result, field)[d]) is None else v for result in results]
                 axes[line, column].plot(
-                    np.minimum(values, HIGHEST), "o-", color=SHADES[d], label=f"{d} x {d}", markersize=4
+                    np.minimum(values, HIGHEST), "o-", color=SHADES[d], label=f"{d} x {d}", markersize=4, clip_on=False
                 )
         axes[0, column].set_title(title)
         axes[1, column].set_xticks(range(len(rows)), [f"{r.layer.index} {r.layer.module}" for r in rows], rotation=90)
         axes[1, column].axhline(within, color="black", linewidth=0.8, linestyle=":")
     axes[0, 0].set_ylabel(f"share of maps reproduced\nwithin {within:g} of their variance")
-    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylim(0, max(0.1, axes[0, 0].get_ylim()[1]))  # a few copies must not look like many
     axes[1, 0].set_ylabel(f"median error, as a part\nof the variance (cut at {HIGHEST};\ndotted: the bound)")
     axes[1, 0].set_ylim(0, HIGHEST)
     axes[0, 2].legend(title="depthwise kernel")
@@ -56,7 +57,7 @@ def depth_figure(rows: Sequence[Row], within: float) -> Figure:
     return figure
 
 
-def maps_figure(row: Row, maps: torch.Tensor) -> Figure:
+def maps_figure(row: Row, maps: torch.Tensor, photo: int) -> Figure:
     """Draw a layer's maps (c, h, w) as a grid, the most similar pairs framed alike; each map on its own grey scale."""
     frames = {number: FRAMES[i] for i, pair in enumerate(row.trained.pairs) for number in (pair.map, pair.partner)}
     rest = [number for number in range(len(maps)) if number not in frames]
@@ -71,12 +72,13 @@ def maps_figure(row: Row, maps: torch.Tensor) -> Figure:
         picture(axis, maps[number], f"{number}", frames.get(number))
     hidden = f", {len(shown)} of them drawn" if len(shown) < len(maps) else ""
     figure.suptitle(
-        f"layer {row.layer.index} ({row.layer.module}): {len(maps)} maps{hidden}; framed: the most similar pairs"
+        f"layer {row.layer.index} ({row.layer.module}): {len(maps)} maps on photograph {photo + 1}{hidden}; "
+        "framed: the most similar pairs over all"
     )
     return figure
 
 
-def pairs_figure(row: Row, maps: torch.Tensor) -> Figure:
+def pairs_figure(row: Row, maps: torch.Tensor, photo: int) -> Figure:
     """Draw for each pair what the 3x3 kernel makes of the one map, beside the other and what is left."""
     pairs = row.trained.pairs
     figure = Figure(figsize=(12, 0.6 + 2.4 * max(len(pairs), 1)), layout="constrained")
@@ -96,7 +98,8 @@ def pairs_figure(row: Row, maps: torch.Tensor) -> Figure:
         for axis in axes.ravel():
             axis.remove()
     figure.suptitle(
-        f"layer {row.layer.index} ({row.layer.module}): the most similar pairs on the first image; errors are held-out"
+        f"layer {row.layer.index} ({row.layer.module}): the most similar pairs, chosen over all photographs to learn from, "
+        f"drawn on photograph {photo + 1}; errors are over all held-out ones"
     )
     return figure
 
@@ -167,27 +170,35 @@ def cosines_figure(found: Sequence[Convolution]) -> Figure:
 def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]]) -> Figure:
     """Draw each stage's cost over its redundancy, a column for each measure and a line for each cost that is known."""
     across, down = (list(dict.fromkeys(row[side] for row in correlations)) for side in ("redundancy", "cost"))
-    figure = Figure(figsize=(3.7 * len(across) + 2, 0.6 + 3.1 * len(down)), layout="constrained")
+    figure = Figure(figsize=(3.9 * len(across) + 0.5, 1.2 + 3.2 * len(down)), layout="constrained")
     axes = figure.subplots(len(down), len(across), sharex="col", sharey="row", squeeze=False)
     for row in correlations:
         axis = axes[down.index(row["cost"]), across.index(row["redundancy"])]
         draw_stages(axis, stages, row["redundancy"], row["cost"])
-        rho, p = ("-" if row[key] is None else f"{row[key]:.2g}" for key in ("within", "p_alike"))
-        axis.set_title(f"n = {row['n']}, rho within models {rho}, p alike {p}", fontsize=9)
+        axis.set_title(agreement_title(row), fontsize=9)
     for axis, name in zip(axes[-1], across, strict=True):
         axis.set_xlabel(REDUNDANCY[name])
     for axis, name in zip(axes[:, 0], down, strict=True):
         axis.set_ylabel(COST[name])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", title="model; number: stage")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(across), title="model; number: stage")
     return figure
+
+
+def agreement_title(row: dict[str, Any]) -> str:
+    """Return what a panel says of its correlation, on two lines."""
+    if row["within"] is None:
+        return f"n = {row['n']}: no rank correlation,\none of them is the same for all"
+    alike = "" if row["p_alike"] is None else f", p alike {row['p_alike']:.2g}"
+    return f"n = {row['n']}, rho within models {row['within']:+.2f}\np {row['p']:.2g}{alike}"
 
 
 def draw_stages(axis: Axes, stages: Sequence[Stage], x: str, y: str) -> None:
     """Draw the stages that have both figures, a colour a model, each with its number."""
-    for model in dict.fromkeys(stage.model for stage in stages):
+    for model, label in labels([stage.model for stage in stages]).items():
         known = [s for s in stages if s.model == model and None not in (getattr(s, x), getattr(s, y))]
         places = [(getattr(s, x), getattr(s, y)) for s in known]
-        axis.plot([place[0] for place in places], [place[1] for place in places], "o", label=model, alpha=0.8)
+        axis.plot([place[0] for place in places], [place[1] for place in places], "o", label=label, alpha=0.8)
         for stage, place in zip(known, places, strict=True):
             axis.annotate(str(stage.layer), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
     axis.margins(0.1)

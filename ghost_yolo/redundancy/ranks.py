@@ -35,8 +35,9 @@ class Agreement:
         rho: Spearman's, all stages ranked together.
         within: The same of ranks within each model: what differs between models cannot make or hide it.
         p: Two-sided, of `within`: each model's stages put into any order, models apart.
-        p_alike: The same, but models with the same stages put into the same order: as though they were one network measured
-            several times, which is the careful reading for one architecture trained on one data set.
+        p_alike: The same, but models with exactly the same stages put into the same order: as though they were one network
+            measured several times, which is the careful reading for one architecture trained on one data set. None where
+            no two models have the same stages.
         exact: Whether all orders were counted; else DRAWS of them a model, and the one that was observed.
     """
 
@@ -65,7 +66,7 @@ def agreement(samples: Sequence[Sample], seed: int = 0) -> Agreement:
         rho=float(x @ y / whole) if whole else None,
         within=float(sum(int(product.trace()) for product in products) / length) if length else None,
         p=p_value(products, seed) if length else None,
-        p_alike=p_value(together.values(), seed) if length else None,
+        p_alike=p_value(together.values(), seed) if length and len(together) < len(samples) else None,
         exact=all(len(sample.stages) <= EXACT for sample in samples),
     )
 

@@ -11,23 +11,26 @@ import numpy as np
 
 from ghost_yolo.files import whole_folder
 from ghost_yolo.redundancy import plots
-from ghost_yolo.redundancy.cheap import SIZES
+from ghost_yolo.redundancy.cheap import ENOUGH, SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
 from ghost_yolo.redundancy.pairs import Convolution
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
 from ghost_yolo.registry import PREFIX, UserError
 from ghost_yolo.report.render import Report, to_csv, write
+from ghost_yolo.report.sources import labels
 
 NETWORKS = ("trained", "shuffled", "untrained")
 GHOSTS = {
     "layer": "top-level index in the model; layers without weights, which only repeat maps, are left out",
     "trained_share_d3": "share of the sampled living maps that a 3 x 3 depthwise kernel with a bias makes from their "
     "partner within the relative error (d1, d5, d7: the other kernel sizes); empty where there are fewer than "
-    "2 (d x d + 1) positions to learn from",
+    f"{ENOUGH} (d x d + 1) positions to learn from",
     "trained_median_d3": "median of the relative errors",
     "relative error": "mean squared error / variance of the map, on positions that the kernel was not learned from: "
     "the images take turns, one to learn from and one to test on; a single image is cut into left and right half. 1 is what "
     "a constant would give, more than 1 is possible",
+    "mean squared error": "of the drawn layer's three pairs, in the units of the maps, on positions that the kernel was not learned "
+    "from; pairs.csv has all layers' pairs, and the errors relative to the variance",
     "partner": "the other map of the layer with the largest absolute correlation, on the images to learn from: the best "
     "for 1 x 1, while a larger kernel might do better from another",
     "trained_removable": "as the share for 3 x 3, but only of maps whose partner stays: two maps that make each other save one",
@@ -56,12 +59,13 @@ STAGES = {
     "error alone": "relative error of the new block's maps when it alone stands in the trained model, after ghostify's brief trial fit: "
     "every stage gets the trained inputs and the same steps; needs ghostify --budget",
     "error in order": "the same as ghostify fits, from the first stage to the last: a later block gets what the new blocks before it "
-    "give, so its error holds theirs too; not of runs with --budget, which swap a choice",
+    "give, so its error holds theirs too; not of runs with --budget, which swap a choice; all with the same --steps",
     "harm alone": "what the predictions lose by this block alone, after the same trial fit",
     "rho": "Spearman's rank correlation, equal values sharing their rank. If redundancy foretold a low cost it would be near "
-    "-1 for shares and near +1 for the median error; within: of ranks within each model",
-    "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with the same stages in the same "
-    "order, as though they were one network measured several times. Both exact unless it says drawn",
+    "-1 for shares and near +1 for the median error; within: of ranks within each model, as they are: "
+    "they are not scaled, so a model with more stages weighs more",
+    "p": "two-sided permutation p of rho within: each model's stages in any order; alike: models with exactly the same stages "
+    "in the same order, as though they were one network measured several times; - where no two have. Both exact unless it says drawn",
 }
 
 
@@ -76,7 +80,7 @@ def ghosts_report(result: Survey, settings: Settings, model: str, images: int) -
     )
     return Report(
         rows=[ghosts_row(row) for row in result.rows],
-        tables=[(header, [ghosts_cells(row) for row in (*result.rows, *result.inner)])],
+        tables=[(header, [ghosts_cells(row) for row in (*result.rows, *result.inner)]), *pairs_table(result.drawn)],
         conventions=GHOSTS,
         notes=[said],
         more={
@@ -111,6 +115,19 @@ def pair_rows(row: Row) -> list[dict[str, Any]]:
     ]
 
 
+def pairs_table(row: Row) -> list[tuple[list[str], list[list[str]]]]:
+    """Return the drawn layer's chosen pairs as a table for people, as the paper has it; none without pairs."""
+    if not row.trained.pairs:
+        return []
+    header = [f"layer {row.layer.index}: map", "from", "correlation", *(f"mean squared error d={d}" for d in SIZES)]
+    lines = [
+        [str(pair.map), str(pair.partner), figure(pair.correlation)]
+        + ["-" if (mse := pair.mse.get(d)) is None else f"{mse:.3g}" for d in SIZES]
+        for pair in row.trained.pairs
+    ]
+    return [(header, lines)]
+
+
 def ghosts_cells(row: Row) -> list[str]:
     """Return one layer, or one convolution in it, as people read it."""
     layer, trained = row.layer, row.trained
@@ -130,9 +147,10 @@ def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, 
     """Write the folder: figures, layers.csv, pairs.csv, inner.csv and ghosts.json, all or nothing."""
     name = f"layer{result.drawn.layer.index:02}"
     with whole_folder(out) as work:
-        plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
-        plots.save(plots.maps_figure(result.drawn, result.maps), work / f"{name}-maps.png")
-        plots.save(plots.pairs_figure(result.drawn, result.maps), work / f"{name}-pairs.png")
+        if len(result.rows) > 1:  # one layer alone has no depth
+            plots.save(plots.depth_figure(result.rows, within), work / "redundancy.png")
+        plots.save(plots.maps_figure(result.drawn, result.maps, result.number), work / f"{name}-maps.png")
+        plots.save(plots.pairs_figure(result.drawn, result.maps, result.number), work / f"{name}-pairs.png")
         (work / "layers.csv").write_text(to_csv(report.rows), encoding="utf-8")
         for kind in ("pairs", "inner"):
             if report.more[kind]:
@@ -189,29 +207,57 @@ def write_pairs(out: Path, found: list[Convolution], report: Report, versions: d
         (work / "pairs.json").write_text(write(report, versions, "json"), encoding="utf-8")
 
 
-def correlate_report(stages: Sequence[Stage], within: float, seed: int) -> Report:
+def correlate_report(
+    stages: Sequence[Stage], within: float, seed: int, photographs: dict[str, int] | None = None
+) -> Report:
     """Return stages and rank correlations as a report.
+
+    Args:
+        stages: See `cost.join`.
+        within: Relative error that counts as reproduced.
+        seed: Of drawn orders.
+        photographs: On how many each model was fitted in order; said where they differ.
 
     Raises:
         UserError: If there are too few stages.
     """
     found = compare(stages, seed)
     if not found:
-        raise UserError(f"{len(stages)} stages are too few for a rank correlation: give at least 3.")
-    names = {**REDUNDANCY, **COST}
+        raise UserError(too_few(stages))
+    names, short = {**REDUNDANCY, **COST}, labels([stage.model for stage in stages])
     lines = [
-        [f"{stage.model} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)] for stage in stages
+        [f"{short[stage.model]} {stage.layer}", *(cost_cell(name, getattr(stage, name)) for name in names)]
+        for stage in stages
     ]
     second = ["redundancy", "cost", "models", "n", "rho", "rho within", "p", "p alike"]
     word, models = stages[0].word.removeprefix(PREFIX), dict.fromkeys(stage.model for stage in stages)
     note = f"{word} in {len(stages)} stages of {len(models)} model(s): {', '.join(models)}; within {within:g} of the variance."
+    notes = [note, chance_note(len(found))]
+    if len(set((photographs or {}).values())) > 1:
+        fitted = ", ".join(f"{model} on {count}" for model, count in (photographs or {}).items())
+        notes.append(f"error in order was fitted on different numbers of photographs: {fitted}.")
     return Report(
         rows=[asdict(stage) for stage in stages],
         tables=[(["stage", *names.values()], lines), (second, [correlation_cells(row) for row in found])],
         conventions=STAGES,
-        notes=[note],
+        notes=notes,
         more={"settings": {"word": word, "within": within, "seed": seed}, "correlations": found},
     )
+
+
+def too_few(stages: Sequence[Stage]) -> str:
+    """Return why there is nothing to correlate, and what to do."""
+    if len(stages) < 3:
+        return f"{len(stages)} stages are too few for a rank correlation: give at least 3."
+    return (
+        f'Of {len(stages)} stages no redundancy and cost are known for the same three: where ghosts shows "-" it had too few '
+        "positions to learn from; give it more photographs or a larger --imgsz."
+    )
+
+
+def chance_note(count: int) -> str:
+    """Return how small a p must be where several correlations were looked at (Bonferroni)."""
+    return f"{count} rank correlations were looked at: by Bonferroni only a p below 0.05 / {count} = {0.05 / count:.2g} counts by itself."
 
 
 def cost_cell(name: str, value: float | None) -> str:

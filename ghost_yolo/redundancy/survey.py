@@ -94,11 +94,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Survey:
-    """All rows, the layer to draw, its maps (c, h, w) on the first image, and the rows of convolutions in the layers."""
+    """All rows, the layer to draw, its maps (c, h, w) on one image, that image's number, and the rows of inner convolutions."""
 
     rows: list[Row]
     drawn: Row
     maps: torch.Tensor
+    number: int
     inner: list[Row]
 
 
@@ -135,7 +136,9 @@ def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: boo
     rows = [Row(item, *(result[item.key] for result in results)) for item in wanted]
     inner = [row for row in rows if row.layer.part]
     rows = rows[: len(rows) - len(inner)]
-    return Survey(rows, next(row for row in rows if row.layer == drawn), maps_of(model, photos, drawn), inner)
+    number = min(1, len(photos) - 1)  # one to test on, where there is one
+    maps = maps_of(model, photos.open(number), drawn)
+    return Survey(rows, next(row for row in rows if row.layer == drawn), maps, number, inner)
 
 
 def require_channels(model: Any) -> None:
@@ -265,8 +268,8 @@ def pairs_of(
         )
 
 
-def maps_of(model: Any, photos: Photos, layer: Layer) -> torch.Tensor:
-    """Return one layer's maps (c, h, w) on the first image."""
+def maps_of(model: Any, image: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """Return one layer's maps (c, h, w) on an image (1, 3, h, w)."""
     kept: list[torch.Tensor] = []
-    look(model, photos.open(0), lambda key, maps: kept.append(maps.clone()) if key == layer.key else None)
+    look(model, image, lambda key, maps: kept.append(maps.clone()) if key == layer.key else None)
     return kept[0]
