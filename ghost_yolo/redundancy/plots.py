@@ -173,7 +173,7 @@ def draw_histogram(axis: Axes, item: Convolution) -> None:
     if not len(item.cosine):
         return
     both = np.concatenate((item.cosine, item.random.ravel()))
-    bins = np.linspace(both.min(), both.max() + 1e-6, 31)
+    bins = np.linspace(both.min(), both.max() + 1e-6, 31).tolist()
     axis.hist(item.cosine, bins, density=True, color=TRAINED, alpha=0.6, histtype="stepfilled")
     axis.hist(item.random.ravel(), bins, density=True, color=RANDOM, histtype="step")
 
