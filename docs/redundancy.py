@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from PIL import Image
 
 from ghost_yolo.files import write_whole
 from ghost_yolo.redundancy import cost, plots
-from ghost_yolo.redundancy.report import correlate_report, figure, percent
+from ghost_yolo.redundancy.report import correlate_report, opposite_cells, percent
 from ghost_yolo.report.render import to_markdown
 
 DOCS = Path(__file__).parent
@@ -127,19 +127,25 @@ def layers(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def opposites(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return the table of the convolutions that are layers by themselves."""
+def opposites(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the convolutions that are layers by themselves, and of those furthest below chance."""
+    header = ["convolution", "filters", "mean", "random", "sd", "least", "random"]
     alone = [row for row in rows if row["convolution"].count(".") == 2]
-    header = ["convolution", "filters", "mean", "random", "least", "random"]
-    lines = [
-        [
-            f"{row['layer']} Conv ({row['shape']})",
-            str(row["filters"]),
-            *(figure(row[part][key]) for key in ("mean", "least") for part in ("cosine", "random")),
-        ]
-        for row in alone
-    ]
+    lines = []
+    for row in (*alone, *furthest(rows)):
+        name = row["convolution"].removeprefix("model.").removesuffix(".conv")
+        lines.append([f"{name} ({row['shape']})", str(row["filters"]), *opposite_cells(row)])
     return header, lines
+
+
+def gap(row: dict[str, Any]) -> float:
+    """Return how much more opposite a convolution's filters are than random ones, in the mean."""
+    return float(row["random"]["mean"] - row["cosine"]["mean"])
+
+
+def furthest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the three convolutions with the largest gap, of those with enough filters to tell."""
+    return sorted((row for row in rows if row["filters"] >= plots.FEW), key=gap, reverse=True)[:3]
 
 
 def page(text: str) -> str:

@@ -179,6 +179,22 @@ def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest)
     assert hardest == [21] * 4 and most.count(21) == 3  # "the most redundant one in three ... the hardest in all"
 
 
+def test_what_the_page_says_of_filters(redundancy: Any) -> None:
+    """Its sentence holds of all convolutions with filters enough: chance in layers 0 and 1, up to 0.05 elsewhere, 0.15 in the head."""
+    (filters,) = redundancy.kept("pairs").values()
+    rows = [row for row in filters["rows"] if row["filters"] >= 8]
+    gaps = {
+        part: [redundancy.gap(row) for row in rows if (row["layer"] == 22) is head]
+        for part, head in (("head", True), ("rest", False))
+    }
+    table = redundancy.opposites(filters["rows"])[1]
+
+    assert all(abs(redundancy.gap(row)) < row["random"]["sd"] for row in rows if row["layer"] in (0, 1))
+    assert max(gaps["rest"]) == pytest.approx(0.05, abs=0.01) and max(gaps["head"]) == pytest.approx(0.15, abs=0.005)
+    assert min(row["cosine"]["least"] for row in rows) == pytest.approx(-0.56, abs=0.005)
+    assert len(table) == 10 and all(line[0].startswith("22.") for line in table[-3:])
+
+
 def test_a_smaller_figure_keeps_its_colours(redundancy: Any, tmp_path: Path) -> None:
     """A figure too large for the page gets narrower; a pale blue beside many greys stays as it is."""
     noise = np.repeat(np.random.default_rng(0).integers(0, 256, (900, 1400, 1), dtype=np.uint8), 3, 2)

@@ -26,6 +26,7 @@ from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy import cheap, plots, survey
 from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, open_checkpoint, pick
 from ghost_yolo.redundancy.pairs import opposites, pairs
+from ghost_yolo.redundancy.report import drawn_summary
 from ghost_yolo.redundancy.survey import Settings, fit_numbers, positions, shuffler
 from ghost_yolo.registry import UserError
 
@@ -172,13 +173,21 @@ def test_random_filters_are_what_chance_says() -> None:
     """Two Gaussian filters of D weights have a cosine of mean 0 and variance 1 / D; more filters are more opposite."""
     model = nn.Sequential(*(nn.Conv2d(2, 2, 3) for _ in range(400)), nn.Conv2d(2, 64, 3))
     found = pairs(model, 0)
-    cosines = np.array([item.random[0] for item in found[:-1]])
+    cosines = np.array([item.random[:, 0] for item in found[:-1]])
 
-    assert abs(cosines.mean()) < 4 / (18 * 400) ** 0.5
-    assert cosines.var() == pytest.approx(1 / 18, rel=0.25)
+    assert abs(cosines.mean()) < 4 / (18 * cosines.size) ** 0.5
+    assert cosines.var() == pytest.approx(1 / 18, rel=0.06)
     assert found[-1].random.mean() < -0.4
     assert [item.random.tolist() for item in pairs(model, 0)] == [item.random.tolist() for item in found]
     assert found[0].random.tolist() != pairs(model, 1)[0].random.tolist()
+
+
+def test_random_draws_are_summed_up() -> None:
+    """Of two draws by hand: mean of all, the sd of their means, the mean of their least values."""
+    told = drawn_summary(np.array([[-0.5, -0.3], [-0.3, -0.1]]))
+
+    assert [told[key] for key in ("mean", "sd", "least")] == pytest.approx([-0.3, 0.02**0.5, -0.4])
+    assert set(drawn_summary(np.empty((20, 0))).values()) == {None}
 
 
 @pytest.mark.parametrize("name", [*TASKS, *NEWER])
@@ -351,6 +360,7 @@ def test_pairs_writes_its_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert {file.name for file in out.iterdir()} == {"pairs.png", "pairs.json", "filters.csv", "convolutions.csv"}
     assert len(filters) == told["filters"] == 16 and told["shape"] == "16x3x3x3"
     assert np.mean([float(row["cosine"]) for row in filters]) == pytest.approx(told["cosine"]["mean"])
+    assert told["random"]["mean"] < 0 < told["random"]["sd"] < 0.1 and told["random"]["least"] < told["random"]["mean"]
     assert isinstance(again.exception, UserError) and "already exists" in str(again.exception)
 
 

@@ -1,7 +1,7 @@
 """CReLU's analysis: do filters come in pairs of opposite phase?
 
 Shang et al. (arXiv 1603.05201), section 2.1: for each filter of a convolution the other one of most negative cosine
-similarity, and the histogram of these similarities against random Gaussian filters of the same shape.
+similarity, and the histogram of these similarities against random Gaussian filters of the same shape, here drawn several times.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ghost_yolo.progress import progress
 from ghost_yolo.registry import UserError
 
+DRAWS = 20  # of random filters a convolution
 ZERO = 1e-12  # norm below which a filter has no direction
 
 
@@ -31,7 +32,7 @@ class Convolution:
         filters: The filters that are not zero, (m,).
         partner: For each the filter of most negative cosine similarity, (m,).
         cosine: That similarity, (m,).
-        random: The same of as many Gaussian filters of this shape, (m,).
+        random: The same of as many Gaussian filters of this shape, (DRAWS, m).
     """
 
     name: str
@@ -82,6 +83,7 @@ def pairs(model: nn.Module, seed: int) -> list[Convolution]:
 def _analyse(name: str, weight: torch.Tensor, generator: torch.Generator) -> Convolution:
     """Analyse one convolution."""
     filters, partner, cosine = opposites(weight)
-    gaussian = opposites(torch.randn((len(filters), *weight.shape[1:]), generator=generator))[2]
+    shape = (len(filters), *weight.shape[1:])
+    gaussian = torch.stack([opposites(torch.randn(shape, generator=generator))[2] for _ in range(DRAWS)])
     arrays: list[Any] = [part.numpy() for part in (filters, partner, cosine, gaussian)]
     return Convolution(name, tuple(weight.shape), *arrays)

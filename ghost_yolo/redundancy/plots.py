@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.redundancy.cheap import SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage
-from ghost_yolo.redundancy.pairs import Convolution
+from ghost_yolo.redundancy.pairs import DRAWS, Convolution
 from ghost_yolo.redundancy.survey import GHOST, Row
 from ghost_yolo.report.sources import labels
 
@@ -24,8 +24,8 @@ COLUMNS = 8
 FRAMES = ("red", "limegreen", "dodgerblue")
 SHADES = {1: "#c6a5d8", 3: "#7b3294", 5: "#1b9e77", 7: "#e08214"}
 NETWORKS = {"trained": "this checkpoint", "untrained": "untrained network", "shuffled": "maps shuffled in space"}
-LAST = 0.5  # end of the histograms; what little lies above is drawn there
-TRAINED, RANDOM = "#7b3294", "#999999"
+FEW = 8  # filters below which a convolution's mean says nothing
+TRAINED, RANDOM = "#7b3294", "black"
 
 
 def save(figure: Figure, file: Path) -> None:
@@ -138,33 +138,44 @@ def picture(
 def cosines_figure(found: Sequence[Convolution]) -> Figure:
     """Draw the means by depth, and one histogram a convolution against random Gaussian filters."""
     lines = ceil(len(found) / COLUMNS)
-    figure = Figure(figsize=(16, 4 + 1.7 * lines), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=(3.5, 1.7 * lines), squeeze=False)[:, 0]
-    top = parts[0].subplots()
-    for values, colour, label in (
-        ([item.cosine.mean() if len(item.cosine) else np.nan for item in found], TRAINED, "this checkpoint"),
-        ([item.random.mean() if len(item.random) else np.nan for item in found], RANDOM, "random Gaussian filters"),
-    ):
-        top.plot(values, "o-", markersize=3, color=colour, label=label)
-    firsts = [i for i, item in enumerate(found) if i == 0 or item.layer != found[i - 1].layer]
-    top.set_xticks(firsts, [str(found[i].layer) for i in firsts])
-    top.set(xlabel="layer (its convolutions in order)", ylabel="mean cosine similarity\nto the most opposite filter")
-    top.margins(x=0.01)
-    top.grid(axis="y", alpha=0.4)
-    top.legend()
-    axes = parts[1].subplots(lines, COLUMNS, squeeze=False, sharex=True).ravel()
-    bins = np.linspace(-1, LAST, 61)
+    figure = Figure(figsize=(16, 4 + 1.9 * lines), layout="constrained")
+    parts = figure.subfigures(2, 1, height_ratios=(3.5, 1.9 * lines), squeeze=False)[:, 0]
+    draw_means(parts[0].subplots(), [item for item in found if len(item.filters) >= FEW])
+    axes = parts[1].subplots(lines, COLUMNS, squeeze=False).ravel()
     for axis, item in zip(axes, found, strict=False):
-        axis.hist(np.clip(item.random, -1, LAST), bins, color=RANDOM, alpha=0.7, histtype="stepfilled")
-        axis.hist(np.clip(item.cosine, -1, LAST), bins, color=TRAINED, alpha=0.7, histtype="stepfilled")
-        axis.set_yticks([])
-        shape = " x ".join(map(str, item.shape))
-        axis.set_title(f"{item.name.removeprefix('model.')}\n{shape}", fontsize=7, pad=2)
-    for axis in axes[max(len(found) - COLUMNS, 0) : len(found)]:  # the lowest of each column
-        axis.tick_params(labelbottom=True)
+        draw_histogram(axis, item)
     for axis in axes[len(found) :]:
         axis.set_visible(False)
     return figure
+
+
+def draw_means(axis: Axes, found: Sequence[Convolution]) -> None:
+    """Draw the mean similarity by depth; a convolution of few filters (one for each class) is close to nothing opposite."""
+    for values, colour, label in (
+        ([item.cosine.mean() for item in found], TRAINED, "this checkpoint"),
+        ([item.random.mean() for item in found], RANDOM, f"random Gaussian filters, {DRAWS} draws"),
+    ):
+        axis.plot(values, "o-", markersize=3, color=colour, label=label)
+    firsts = [i for i, item in enumerate(found) if i == 0 or item.layer != found[i - 1].layer]
+    axis.set_xticks(firsts, [str(found[i].layer) for i in firsts])
+    axis.set_xlabel(f"layer (its convolutions of {FEW} filters or more in order)")
+    axis.set_ylabel("mean cosine similarity\nto the most opposite filter")
+    axis.margins(x=0.01)
+    axis.grid(axis="y", alpha=0.4)
+    axis.legend(title="below: filled, and outlined")
+
+
+def draw_histogram(axis: Axes, item: Convolution) -> None:
+    """Draw one convolution's similarities, filled, and those of all random draws as an outline, on their own range."""
+    axis.set_yticks([])
+    axis.tick_params(labelsize=7)
+    axis.set_title(f"{item.name.removeprefix('model.')}\n{' x '.join(map(str, item.shape))}", fontsize=7, pad=2)
+    if not len(item.cosine):
+        return
+    both = np.concatenate((item.cosine, item.random.ravel()))
+    bins = np.linspace(both.min(), both.max() + 1e-6, 31).tolist()
+    axis.hist(item.cosine, bins, density=True, color=TRAINED, alpha=0.6, histtype="stepfilled")
+    axis.hist(item.random.ravel(), bins, density=True, color=RANDOM, histtype="step")
 
 
 def cost_figure(stages: Sequence[Stage], correlations: Sequence[dict[str, Any]]) -> Figure:

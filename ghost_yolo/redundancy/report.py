@@ -13,7 +13,7 @@ from ghost_yolo.files import whole_folder
 from ghost_yolo.redundancy import plots
 from ghost_yolo.redundancy.cheap import ENOUGH, SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
-from ghost_yolo.redundancy.pairs import Convolution
+from ghost_yolo.redundancy.pairs import DRAWS, Convolution
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
 from ghost_yolo.registry import PREFIX, UserError
 from ghost_yolo.report.render import Report, to_csv, write
@@ -45,8 +45,9 @@ GHOSTS = {
 FILTERS = {
     "mean, median, least": "of the cosine similarities between each filter and the other filter of the same convolution "
     "most opposite to it; -1 is its negative",
-    "random": "the same of as many Gaussian filters of the same shape, drawn with the seed: small filters are close to "
-    "opposite by chance",
+    "random": f"the same of as many Gaussian filters of the same shape, {DRAWS} draws with the seed: small filters are close to "
+    "opposite by chance. Mean and median of all draws, sd: the standard deviation of a draw's mean, least: the mean of "
+    "the draws' least",
     "zero": "filters without direction; left out",
 }
 STAGES = {
@@ -161,16 +162,17 @@ def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, 
 def pairs_report(found: list[Convolution], model: str, seed: int) -> Report:
     """Return the convolutions as a report."""
     rows = [pairs_row(item) for item in found]
-    header = ["convolution", "shape", "mean", "least", "random mean", "random least"]
-    lines = [
-        [row["convolution"], row["shape"], *(figure(row[part][key]) for part in ("cosine", "random") for key in SHOWN)]
-        for row in rows
-    ]
+    header = ["convolution", "shape", "mean", "random mean", "sd", "least", "random least"]
+    lines = [[row["convolution"], row["shape"], *opposite_cells(row)] for row in rows]
     footer = f"{model}: cosine similarity of each filter to the most opposite one of its convolution (seed {seed})."
     return Report(rows, [(header, lines)], FILTERS, [footer], {"settings": {"model": model, "seed": seed}})
 
 
-SHOWN = ("mean", "least")
+def opposite_cells(row: dict[str, Any]) -> list[str]:
+    """Return one convolution's cosines as people read them."""
+    cosine, random = row["cosine"], row["random"]
+    sd = "-" if random["sd"] is None else f"{random['sd']:.3f}"
+    return [figure(cosine["mean"]), figure(random["mean"]), sd, figure(cosine["least"]), figure(random["least"])]
 
 
 def figure(value: float | None) -> str:
@@ -182,14 +184,21 @@ def pairs_row(item: Convolution) -> dict[str, Any]:
     """Return one convolution's raw numbers."""
     about = {"convolution": item.name, "layer": item.layer, "shape": "x".join(map(str, item.shape))}
     about |= {"filters": item.shape[0], "zero": item.shape[0] - len(item.filters)}
-    return about | {"cosine": summary(item.cosine), "random": summary(item.random)}
+    return about | {"cosine": summary(item.cosine), "random": drawn_summary(item.random)}
 
 
 def summary(values: np.ndarray[Any, Any]) -> dict[str, float | None]:
     """Return mean, median and least value; None where there are none."""
-    if not len(values):
+    if not values.size:
         return dict.fromkeys(("mean", "median", "least"))
     return {"mean": float(values.mean()), "median": float(np.median(values)), "least": float(values.min())}
+
+
+def drawn_summary(draws: np.ndarray[Any, Any]) -> dict[str, float | None]:
+    """Return the summary of several draws (n, m), their least values' mean, and the standard deviation of a draw's mean."""
+    if not draws.size:
+        return summary(draws) | {"sd": None}
+    return summary(draws) | {"least": float(draws.min(1).mean()), "sd": float(draws.mean(1).std(ddof=1))}
 
 
 def write_pairs(out: Path, found: list[Convolution], report: Report, versions: dict[str, str]) -> None:
