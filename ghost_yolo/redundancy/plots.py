@@ -138,8 +138,8 @@ def picture(
 def cosines_figure(found: Sequence[Convolution]) -> Figure:
     """Draw the means by depth, and one histogram a convolution against random Gaussian filters."""
     lines = ceil(len(found) / COLUMNS)
-    figure = Figure(figsize=(16, 4 + 1.9 * lines), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=(3.5, 1.9 * lines), squeeze=False)[:, 0]
+    figure = Figure(figsize=(12, 3.5 + 1.5 * lines), layout="constrained")
+    parts = figure.subfigures(2, 1, height_ratios=(3.5, 1.5 * lines), squeeze=False)[:, 0]
     draw_means(parts[0].subplots(), [item for item in found if len(item.filters) >= FEW])
     axes = parts[1].subplots(lines, COLUMNS, squeeze=False).ravel()
     for axis, item in zip(axes, found, strict=False):
@@ -157,7 +157,7 @@ def draw_means(axis: Axes, found: Sequence[Convolution]) -> None:
     ):
         axis.plot(values, "o-", markersize=3, color=colour, label=label)
     firsts = [i for i, item in enumerate(found) if i == 0 or item.layer != found[i - 1].layer]
-    axis.set_xticks(firsts, [str(found[i].layer) for i in firsts])
+    axis.set_xticks(firsts, [str(found[i].layer) for i in firsts], fontsize=7)
     axis.set_xlabel(f"layer (its convolutions of {FEW} filters or more in order)")
     axis.set_ylabel("mean cosine similarity\nto the most opposite filter")
     axis.margins(x=0.01)
@@ -169,6 +169,7 @@ def draw_histogram(axis: Axes, item: Convolution) -> None:
     """Draw one convolution's similarities, filled, and those of all random draws as an outline, on their own range."""
     axis.set_yticks([])
     axis.tick_params(labelsize=7)
+    axis.locator_params(axis="x", nbins=3)
     axis.set_title(f"{item.name.removeprefix('model.')}\n{' x '.join(map(str, item.shape))}", fontsize=7, pad=2)
     if not len(item.cosine):
         return
