@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ghost_yolo.cli import app
-from ghost_yolo.redundancy import plots, ranks
+from ghost_yolo.redundancy import cost, plots, ranks
 from ghost_yolo.redundancy.cost import Stage
 from ghost_yolo.redundancy.ranks import Sample, agreement, twice_centred_ranks
 from ghost_yolo.redundancy.report import correlate_report
@@ -189,6 +189,22 @@ def test_other_numbers_of_photographs_are_said(tmp_path: Path) -> None:
     words = ["correlate", *written(tmp_path, ghosts("a.pt"), ghosts("b.pt"), *runs), "-o", str(tmp_path / "out")]
 
     assert "different numbers of photographs: a.pt on 205, b.pt on 160" in CliRunner().invoke(app, words).stdout
+
+
+def test_models_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    """Two models called best.pt are two, and one that is named in two ways is one."""
+    errors = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4}
+    files = written(
+        tmp_path,
+        ghosts("best.pt", weights="aaaaaaaaaaaa"),
+        ghosts("best.pt", weights="bbbbbbbbbbbb"),
+        ghostify("/there/best.pt", errors, weights="aaaaaaaaaaaa"),
+        ghostify("runs/best.pt", errors, weights="bbbbbbbbbbbb"),
+    )
+    stages = cost.join(cost.read([Path(file) for file in files]), None)
+    assert [stage.model for stage in stages] == ["best-aaaaaa.pt"] * 4 + ["best-bbbbbb.pt"] * 4
+    alone = cost.join(cost.read([Path(files[0]), Path(files[2])]), None)
+    assert {stage.model for stage in alone} == {"best.pt"}
 
 
 def test_models_have_short_names() -> None:

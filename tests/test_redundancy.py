@@ -21,6 +21,7 @@ from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
 from ghost_yolo.cli import app
+from ghost_yolo.ghostify.part import fingerprint
 from ghost_yolo.models import path_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy import cheap, plots, survey
@@ -310,6 +311,7 @@ def test_ghosts_writes_its_folder(run: Run, checkpoint: Path, folder: Path, tmp_
     assert float(layers[0]["trained_median_d3"]) == told["rows"][0]["trained"]["median_d3"]
     assert told["settings"] == {
         "model": str(checkpoint),
+        "weights": fingerprint([checkpoint]),
         "images": 4,
         "within": 0.1,
         "seed": 0,

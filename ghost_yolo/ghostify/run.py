@@ -122,7 +122,8 @@ def ghostify(
         student = drawn_student(teacher, words, settings.seed) if trade else models[0]
         fitted = fit_all(teacher, student, words, pictures, part)
         seconds = time.perf_counter() - start
-        report = report_of(teacher, student, fitted, seconds, pictures, asked | {"model": str(model)}, trade)
+        named = {"model": str(model), "weights": part.settings["model"]}
+        report = report_of(teacher, student, fitted, seconds, pictures, asked | named, trade)
         deliver(teacher, student, report, out, trade)
         part.remove()
     return report

@@ -40,10 +40,21 @@ def read(given: Sequence[Path]) -> list[Content]:
     Raises:
         UserError: If one is neither, or one kind is missing.
     """
-    contents = [read_one(path / "ghosts.json" if path.is_dir() else path) for path in given]
+    contents = told_apart([read_one(path / "ghosts.json" if path.is_dir() else path) for path in given])
     for kind, how in (("ghosts", "ghosts best.pt --image photos/"), ("ghostify", "ghostify best.pt --budget 0.9 ...")):
         if not any(content["kind"] == kind for content in contents):
             raise UserError(f"No result of {kind} is given; make one: ghost-yolo {how}")
+    return contents
+
+
+def told_apart(contents: list[Content]) -> list[Content]:
+    """Name each model by its file, and by its weights too where several are called the same, as best.pt usually is."""
+    named = [content for content in contents if content["weights"]]  # older results have a path alone
+    names = [name for name, _ in {(Path(content["model"]).name, content["weights"]) for content in named}]
+    for content in named:
+        file = Path(content["model"])
+        alone = names.count(file.name) == 1
+        content["model"] = file.name if alone else f"{file.stem}-{content['weights'][:6]}{file.suffix}"
     return contents
 
 
@@ -53,6 +64,7 @@ def read_one(file: Path) -> Content:
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = "ghosts" if "within" in content["settings"] else "ghostify"
         content |= {"kind": kind, "file": file, "model": content["settings"]["model"]}
+        content["weights"] = content["settings"].get("weights")
         _ = rows_of(content) if kind == "ghosts" else [*costs_of(content)]  # all that is read of it must be there
         _ = content["settings"]["imgsz"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ghost_yolo.files import whole_folder
+from ghost_yolo.ghostify.part import fingerprint
 from ghost_yolo.redundancy import plots
 from ghost_yolo.redundancy.cheap import ENOUGH, SIZES
 from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
@@ -74,7 +75,7 @@ def ghosts_report(result: Survey, settings: Settings, model: str, images: int) -
     """Return the layers as a report; JSON has the pairs too."""
     header = ["layer", "maps", "dead", *(f"d={d}" for d in SIZES), "removable", "median d=3"]
     header += [f"{name} d=3" for name in NETWORKS[1:]]
-    asked = {"model": model, "images": images} | asdict(settings)
+    asked = {"model": model, "weights": fingerprint([Path(model)]), "images": images} | asdict(settings)
     said = (
         f"{model}, {images} image(s) at {settings.imgsz}: share of each layer's maps that a cheap kernel makes from "
         f"another map within {settings.within:g} of their variance (seed {settings.seed})."
