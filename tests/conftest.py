@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +27,12 @@ signal.signal(
 )  # a shell's background job ignores Ctrl-C, and its children with it
 
 import ultralytics  # noqa: E402 (after the environment that it reads)
+from little import LITTLE, photographs, settled, stock  # noqa: E402
 from ultralytics.utils import SETTINGS  # noqa: E402
 from ultralytics.utils.checks import check_version  # noqa: E402
+
+from ghost_yolo import host  # noqa: E402
+from ghost_yolo.ghostify.pictures import Pictures  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -86,3 +92,35 @@ def run(tmp_path: Path) -> Run:
 def python(run: Run) -> Run:
     """Run a piece of Python in a fresh interpreter."""
     return lambda code, **options: run(sys.executable, "-c", code, **options)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight smooth pictures."""
+    return photographs(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def pictures(photos: Path) -> Pictures:
+    """The pictures at 64."""
+    return Pictures(sorted(photos.iterdir()), 64)
+
+
+@pytest.fixture(scope="session")
+def teacher(photos: Path) -> Any:
+    """A YOLOv8n of three classes."""
+    return settled(stock("v8/yolov8"), photos)
+
+
+@pytest.fixture(scope="session")
+def little(photos: Path) -> Any:
+    """A detector with two C2f in its backbone and one in its neck."""
+    return settled(copy.deepcopy(LITTLE), photos)
+
+
+@pytest.fixture(scope="session")
+def best(little: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its checkpoint, which says 64 pixels."""
+    file = tmp_path_factory.mktemp("best") / "best.pt"
+    host.save(little, file, {"imgsz": 64})
+    return file

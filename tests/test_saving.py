@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
-from test_ghostify import LITTLE
+from little import LITTLE
 
 from ghost_yolo import host
 from ghost_yolo.deploy import machine, runtimes
@@ -63,33 +63,6 @@ class Clock:
         ]
         said = machine.conditions(asked.device, 2)
         return Measured(asked, rows, said, machine.versions(), interrupted=len(self.seen) == self.stop)
-
-
-@pytest.fixture(scope="module")
-def little() -> Any:
-    """A detector of three classes with two C2f in its backbone and one in its neck."""
-    torch.manual_seed(0)
-    model = host.build(copy.deepcopy(LITTLE))
-    settle(model)
-    model.names = dict(enumerate("abc"))
-    return model.requires_grad_(requires_grad=False)
-
-
-@pytest.fixture
-def best(little: Any, tmp_path: Path) -> Path:
-    """Its checkpoint, which says 64 pixels."""
-    host.save(little, tmp_path / "best.pt", {"imgsz": 64})
-    return tmp_path / "best.pt"
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two pictures of noise."""
-    (tmp_path / "photos").mkdir()
-    for number in range(2):
-        noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / f"photos/{number}.png"), noise)
-    return tmp_path / "photos"
 
 
 @pytest.fixture

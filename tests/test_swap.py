@@ -8,26 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from conftest import NEWEST, newest_only
+from little import MODELS, outputs, stock
 from torch import nn
-from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo import BLOCKS, host, swap
 from ghost_yolo.blocks.detect import LightDetect
 from ghost_yolo.registry import UnknownBlockError, UserError
 
-MODELS = HOST / "cfg/models"
 TASKS = ("", "-seg", "-pose", "-obb", "-cls")
 FAMILIES = {"v8/yolov8": "C2f", "11/yolo11": "C3k2", "26/yolo26": "C3k2"}
 STOCK = [name for family in FAMILIES for task in TASKS if (MODELS / f"{(name := family + task)}.yaml").is_file()]
 WORD = "ghost_yolo.C2f_GhostBottleneck"
 C2F_LIKE = [block for block in BLOCKS if block.like == "C2f"]
-
-
-def stock(name: str) -> dict[str, Any]:
-    """Return the content of a stock YAML at scale n with three classes."""
-    return yaml.safe_load((MODELS / f"{name}.yaml").read_text(encoding="utf-8")) | {"nc": 3, "scale": "n"}
 
 
 def light(config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -86,13 +79,6 @@ def test_all_rows_of_every_family(name: str) -> None:
         if word != WORD and (newer or not word.startswith("ghost_yolo.Light")):
             assert (word, b.np) == (word, a.np)
     assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
-
-
-def outputs(y: Any) -> list[torch.Tensor]:
-    """Return the tensors that a model gives, its predictions first."""
-    if isinstance(y, torch.Tensor):
-        return [y]
-    return [tensor for part in (y.values() if isinstance(y, dict) else y) for tensor in outputs(part)]
 
 
 def test_without_the_head_word_the_host_builds_the_older_branch() -> None:

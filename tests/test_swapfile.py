@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, Run
-from test_swap import MODELS, WORD, light, small
+from little import MODELS
+from test_swap import WORD, light, small
 from test_yolo import SMALL, into, shapes
 from ultralytics import YOLO
 
