@@ -30,6 +30,7 @@ from ghost_yolo.files import write_whole
 from ghost_yolo.registry import Block, UserError, unknown_block
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
+TRAINED = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"  # told where another file was given
 
 
 MODELS = {  # by name: a host outside the range may lack one, and must still be told so
@@ -245,11 +246,12 @@ def load(path: Path) -> Any:
     try:
         model = ultralytics.YOLO(str(path)).model
     except Exception as error:  # the host raises half a dozen kinds, some only on some releases
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise ModelError(
-            f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?): {error!r}"
+            f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?); {TRAINED}: {reason}"
         ) from error
     if not isinstance(model, tasks.BaseModel):
-        raise ModelError(f"{path} is not a checkpoint of a YOLO model: it holds a {type(model).__name__}")
+        raise ModelError(f"{path} holds a {type(model).__name__} and no YOLO model; {TRAINED}.")
     return model.float().eval()
 
 

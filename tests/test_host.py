@@ -119,14 +119,14 @@ def test_the_declared_range_is_the_checked_one() -> None:
 
 
 def test_truncated_and_foreign_checkpoints(tmp_path: Path) -> None:
-    """A cut-off file, a text file and a state dict are each refused with the file's name."""
+    """A cut-off file, a text file and a state dict are each refused with the file's name and what would do."""
     whole = tmp_path / "whole.pt"
     torch.save({"state_dict": {"w": torch.zeros(3)}}, whole)
     (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:300])
     (tmp_path / "text.pt").write_text("not a checkpoint")
 
     for name in ("whole.pt", "cut.pt", "text.pt"):
-        with pytest.raises(UserError, match=f"{name} is not a checkpoint"):
+        with pytest.raises(UserError, match=rf"{name} is not a checkpoint.*give the best\.pt"):
             host.load(tmp_path / name)
 
 
