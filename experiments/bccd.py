@@ -60,13 +60,7 @@ def main(
         print("\n".join(f"{state(run):10} {run.name}" for run in planned))
         return
     try:
-        left = do(planned, jobs)
-        finished = [run for run in planned if run.finished()]
-        if test and len(finished) < len(planned):
-            raise UserError(f"--test is for the end, and not all is done: {'; '.join(left)}. Leave out with --only.")
-        for run in finished:
-            for split in ["val", "test"] if test else ["val"]:
-                evaluate(run, str(file), split, imgsz, device, resamples)
+        finished, left = carry_out(planned, asked, jobs, test, resamples)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -75,6 +69,18 @@ def main(
         print(f"wrote {out} and {out.with_suffix('')}/; to time these models:\n{bench_command(asked, finished)}")
     if left:
         raise UserError(f"not all is done: {'; '.join(left)}")
+
+
+def carry_out(planned: list[Run], asked: Asked, jobs: int, test: bool, resamples: int) -> tuple[list[Run], list[str]]:
+    """Run what is missing and evaluate what is finished; return that, and what is left in words."""
+    left = do(planned, jobs)
+    finished = [run for run in planned if run.finished()]
+    if test and len(finished) < len(planned):
+        raise UserError(f"--test is for the end, and not all is done: {'; '.join(left)}. Leave out with --only.")
+    for run in finished:
+        for split in ["val", "test"] if test else ["val"]:
+            evaluate(run, asked.data, split, asked.imgsz, asked.device, resamples)
+    return finished, left
 
 
 def folders(data: Path) -> dict[str, str]:

@@ -30,7 +30,8 @@ from ghost_yolo.files import write_whole
 from ghost_yolo.registry import Block, UserError, unknown_block
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
-TRAINED = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"  # told where another file was given
+# what a person is told who gave another file
+TRAINED = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
 
 
 MODELS = {  # by name: a host outside the range may lack one, and must still be told so

@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
+from ghost_yolo.ghostify.features import BATCH, Features, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part
 from ghost_yolo.ghostify.pictures import GIB, Pictures
@@ -173,15 +173,19 @@ def survey(
                 hybrid = copy.deepcopy(teacher)
                 hybrid.model[row] = copy.deepcopy(model.model[row])
                 torch.manual_seed(asked["seed"])
-                errors = []
-                for known in features:
-                    block = hybrid.get_submodule(known.place.name)
-                    begin(block, teacher.get_submodule(known.place.name), known.some())
-                    fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {known.place.name}")
-                    errors.append(error_of(block, known))
+                errors = [tried(hybrid, teacher, known, word) for known in features]
                 saved, harm = savings.each[row, word], harm_of(teacher, hybrid, pictures, asked["seed"])
                 options.append(Option(row, word, saved.amount, harm, sum(errors) / len(errors), saved.interval))
     return options
+
+
+def tried(hybrid: Any, teacher: Any, known: Features, word: str) -> float:
+    """Fit a block briefly where it stands in the hybrid, and return its error."""
+    name = known.place.name
+    block = hybrid.get_submodule(name)
+    begin(block, teacher.get_submodule(name), known.some())
+    fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {name}")
+    return error_of(block, known)
 
 
 @torch.no_grad()
