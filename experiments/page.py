@@ -60,13 +60,15 @@ def triple(figure: Triple) -> str:
 
 
 def plot(rows: Sequence[Row], split: str, timed: Group) -> bytes:
-    """Return the scores against the times as PNG, the stock models from scratch joined by a line."""
+    """Return the scores against the times as PNG, the stock models from scratch joined by a line.
+
+    Times are ratios that were paired round by round: medians of milliseconds differ when the machine's speed does.
+    """
     short = labels([label(row) for row in rows])
-    points = [(row.ms or 0.0, row.score[0], short[label(row)], row.key == "stock") for row in rows]
+    points = [(row.time_ratio or 0.0, row.score[0], short[label(row)], row.key == "stock") for row in rows]
     whiskers = [row.score[1:] for row in rows]
-    return png(
-        scatter(points, f"milliseconds a forward pass, {timed.title}", f"{split} mAP50-95, 95 % interval", whiskers)
-    )
+    across = f"time / {Path(timed.rows[0].model).stem}'s, {timed.title}"
+    return png(scatter(points, across, f"{split} mAP50-95, 95 % interval", whiskers))
 
 
 def label(row: Row) -> str:
