@@ -31,9 +31,7 @@ LEFT_OUT: dict[str, tuple[tuple[Any, str, Callable[..., Any]], ...]] = {
     "the new model's own inputs: the trained one's": (
         (run, "recorder", lambda teacher, _, *rest: recorder(teacher, teacher, *rest)),
     ),
-    "error relative by channel: plain squared error": (
-        (fit, "relative_error", lambda y, target: (y - target).square().mean()),
-    ),
+    "plain squared error: relative by channel": ((fit, "mse_loss", fit.relative_error),),
     "varied photographs: as they are": (
         (Pictures, "batch", lambda self, indices, **_: as_given(self, indices, varied=False)),
     ),

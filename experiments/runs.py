@@ -54,9 +54,9 @@ class Ghostify:
 GHOSTIFY = {
     "ghostify-backbone": Ghostify("backbone", like=MODELS["ghost"]),
     "ghostify-backbone-long": Ghostify("backbone", polish=1000, like=MODELS["ghost"]),
-    "ghostify-all": Ghostify("all", polish=500),
+    "ghostify-all": Ghostify("all", polish=1000),
     "ghostify-16": Ghostify("backbone", photographs=16, like=MODELS["ghost"]),
-    "ghostify-budget": Ghostify("all", None, budget=0.7),
+    "ghostify-budget": Ghostify("all", None, budget=0.7, polish=1000),
 }
 TUNED = ("stock-tune", "ghostify-all-tune", "ghostify-all-distil")  # the first is the control of the others
 KEYS = (*MODELS, *GHOSTIFY, *TUNED)

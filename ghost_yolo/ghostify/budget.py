@@ -190,8 +190,11 @@ def tried(hybrid: Any, teacher: Any, known: Features, word: str) -> float:
 
 @torch.no_grad()
 def harm_of(teacher: Any, hybrid: Any, pictures: Pictures, seed: int) -> float:
-    """Return how far the model with one block swapped is from the trained one, on views that are the same for all."""
-    torch.manual_seed(seed)
+    """Return how far the model with one block swapped is from the trained one, on views that are the same for all.
+
+    They are other views of the photographs than those of the trial fits, which the seed itself draws.
+    """
+    torch.manual_seed(seed + 1)
     starts = range(0, VIEWS, BATCH)
     return sum(distance(teacher, hybrid, pictures.batch(range(i, i + BATCH)), ()).item() for i in starts) / len(starts)
 
