@@ -10,7 +10,7 @@ from typing import Any
 
 from runs import Run
 from scores import interval, read
-from table import Row, Triple, rows_of, split_of
+from table import Duel, Row, Triple, duels_of, rows_of, split_of
 
 from ghost_yolo.files import write_whole
 from ghost_yolo.report.figures import png, scatter
@@ -96,12 +96,18 @@ def write(out: Path, runs: Sequence[Run], data: str, imgsz: int, conditions: str
     for run in runs:
         record = record_of(run, split, data, imgsz, f"{conditions}; {said}")
         write_whole(folder / f"{run.name}-{split}.json", json.dumps(record, indent=2) + "\n")
-    text = {"split": split, "rows": [asdict(row) for row in rows]}
+    duels = duels_of(runs)
+    text = {"split": split, "rows": [asdict(row) for row in rows], "duels": [asdict(duel) for duel in duels]}
     write_whole(folder / "table.json", json.dumps(text, indent=2) + "\n")
     drawn = [row for row in rows if row.ms is not None]
     if timed and drawn:
         write_whole(out.with_suffix(".png"), plot(drawn, split, timed))
-    about = [f"{conditions}; {split}: {said}.", *notes(rows, split), *time_notes(rows, timed, out.with_suffix(".png"))]
+    about = [
+        f"{conditions}; {split}: {said}.",
+        *notes(rows, split),
+        *(said_of(duel) for duel in duels),
+        *time_notes(rows, timed, out.with_suffix(".png")),
+    ]
     write_whole(out, between(out, "\n".join(["", markdown(rows, split), *about, ""])))
 
 
@@ -125,6 +131,13 @@ def notes(rows: Sequence[Row], split: str) -> list[str]:
         "What another seed would give is not in the intervals." if alone else "Figures are means over the seeds.",
         "The best epoch of each training and the settings of ghostify were chosen on val; nothing was chosen on test.",
     ]
+
+
+def said_of(duel: Duel) -> str:
+    """Return two models held against each other as a line of a list."""
+    low, high = duel.ratio[1:]
+    word = "better" if low > 1 else "worse" if high < 1 else "neither is shown to be better"
+    return f"\n- `{duel.one}` / `{duel.other}`: {triple(duel.ratio)}: {word}."
 
 
 def time_notes(rows: Sequence[Row], timed: Group | None, picture: Path) -> list[str]:

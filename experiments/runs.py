@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from ghost_yolo.registry import UserError
 
@@ -113,6 +112,7 @@ class Run:
         epochs: Of training, those of the run it starts from included.
         timed_as: Which model of a bench has its architecture: a YAML, or a checkpoint below the folder of the runs.
         needs: The run whose checkpoint it starts from.
+        scale: Of the model.
     """
 
     key: str
@@ -125,6 +125,7 @@ class Run:
     epochs: int
     timed_as: str
     needs: Run | None = None
+    scale: str = Asked.scale
 
     @property
     def stage(self) -> int:
@@ -155,30 +156,6 @@ class Run:
         goes_on = self.is_training and self.last.is_file()
         return ("yolo", "train", "resume", f"model={self.last}") if goes_on else self.words
 
-    def check(self) -> None:
-        """Raise an error where the folder holds a training with other arguments than are asked for."""
-        file = self.folder / "args.yaml"
-        if not self.is_training or not file.is_file():
-            return
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        asked = dict(word.split("=", 1) for word in self.words if "=" in word)
-        other = [f"{key}={found[key]}" for key in ("imgsz", "epochs", "seed", "batch") if str(found[key]) != asked[key]]
-        if Path(found["model"]) != self.last and not same_file(found["model"], asked["model"]):  # resumed: last.pt
-            other.append(f"model={found['model']}")
-        if not same_file(found["data"], asked["data"]):
-            other.append(f"data={found['data']}")
-        if other:
-            raise UserError(
-                f"{self.folder} holds a training with {', '.join(other)}, and this one is: {' '.join(self.words)}. "
-                "Give another --runs folder."
-            )
-
-
-def same_file(one: str, other: str) -> bool:
-    """Return whether two words name the same YAML: a bare name is the host's, and checkouts may lie in two places."""
-    first, second = Path(one).parts, Path(other).parts
-    return first[-2:] == second[-2:] and (len(first) > 1) == (len(second) > 1)
-
 
 def epoch_of(file: Path) -> int | None:
     """Return the last epoch that a checkpoint has seen, -1 for one that is stripped, None where there is none.
@@ -206,8 +183,10 @@ def trained(
     words = ("yolo", "train", f"model={model}", f"data={asked.data}", *sizes, *rest, "exist_ok=True")
     file = asked.folder / name / "weights" / "best.pt"
     if needs is None:
-        return Run(key, name, model, how, seed, words, file, epochs, model)
-    return Run(key, name, needs.model, how, seed, words, file, needs.epochs + epochs, needs.timed_as, needs)
+        return Run(key, name, model, how, seed, words, file, epochs, model, scale=asked.scale)
+    return Run(
+        key, name, needs.model, how, seed, words, file, needs.epochs + epochs, needs.timed_as, needs, asked.scale
+    )
 
 
 def scratch(asked: Asked, key: str, seed: int) -> Run:
@@ -230,7 +209,7 @@ def ghostified(asked: Asked, key: str, teacher: Run) -> Run:
     command = ("ghost-yolo", "ghostify", str(teacher.file), "-o", str(file), *words, *images)
     like = setting.like.format(asked.scale) or f"{name}/{file.name}"
     how = f"{teacher.model} ghostified: {setting.said(len(asked.photos))}"
-    return Run(key, name, teacher.model, how, teacher.seed, command, file, teacher.epochs, like, teacher)
+    return Run(key, name, teacher.model, how, teacher.seed, command, file, teacher.epochs, like, teacher, asked.scale)
 
 
 def tuned(asked: Asked, key: str, base: Run, teacher: Run) -> Run:
@@ -253,13 +232,15 @@ def plan(asked: Asked, seeds: Iterable[int], only: Sequence[str] = (), line: str
         line: Another scale at which the stock model is trained, too.
 
     Raises:
-        UserError: If a key is unknown.
+        UserError: If a key is unknown, or the line is of the same scale.
     """
+    if line == asked.scale:
+        raise UserError(f"--line {line}: give another scale than --scale {asked.scale}, or none")
     unknown = [key for key in only if key not in KEYS]
     if unknown:
         raise UserError(f"--only {','.join(unknown)}: unknown. There are {', '.join(KEYS)}.")
     runs = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         made = {key: scratch(asked, key, seed) for key in MODELS}
         teacher = made["stock"]
         made |= {key: ghostified(asked, key, teacher) for key in GHOSTIFY}

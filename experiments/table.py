@@ -17,6 +17,13 @@ from ghost_yolo.registry import UserError
 from ghost_yolo.report.sources import Group, Timed
 
 Triple = tuple[float, float, float]  # a figure and the ends of its interval
+DUELS = {  # key: what it is held against besides stock
+    "ghostify-all-tune": "stock-tune",
+    "ghostify-all-distil": "ghostify-all-tune",
+    "ghostify-budget": "ghostify-all",
+    "ghostfast": "narrow",
+    "ghost": "host-ghost",
+}
 SAME_COST = 0.01  # most that GFLOPs of a timed model may differ from those of the trained one
 
 
@@ -78,7 +85,14 @@ class Model:
 
 def split_of(runs: Sequence[Run]) -> str:
     """Return the split that a table is about: test where all runs have been evaluated on it."""
-    return "test" if all(file_of(run, "test").is_file() for run in runs) else "val"
+    return "test" if all(is_tested(run) for run in runs) else "val"
+
+
+def is_tested(run: Run) -> bool:
+    """Return whether the weights that were evaluated on val have been evaluated on test."""
+    if not file_of(run, "test").is_file():
+        return False
+    return bool(read(run, "test").facts["weights"] == read(run, "val").facts["weights"])
 
 
 def rows_of(runs: Sequence[Run], timed: Group | None = None) -> list[Row]:
@@ -88,21 +102,49 @@ def rows_of(runs: Sequence[Run], timed: Group | None = None) -> list[Row]:
         runs: Those that were evaluated on val.
         timed: Times of the same models.
     """
-    split = split_of(runs)
-    models: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        models.setdefault((run.key, run.model), []).append(run)
-    made = [Model(group, [read(run, "val") for run in group], [read(run, split) for run in group]) for group in models.values()]  # fmt: skip
+    made = models_of(runs)
     rows = [row_of(model, stock_of(model, made), timed) for model in made]
     return sorted(rows, key=lambda row: -row.score[0])
 
 
+def models_of(runs: Sequence[Run]) -> list[Model]:
+    """Return the models of runs, their seeds taken together, with the scores that were kept."""
+    split = split_of(runs)
+    models: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        models.setdefault((run.key, run.model), []).append(run)
+    return [Model(group, [read(run, "val") for run in group], [read(run, split) for run in group]) for group in models.values()]  # fmt: skip
+
+
 def stock_of(model: Model, models: Sequence[Model]) -> Model | None:
     """Return what a model is held against: the stock one from scratch; at another scale and for itself nothing."""
-    stock = next((other for other in models if other.runs[0].key == "stock"), None)
-    if stock is None or model.runs[0].key == "stock":
-        return None
-    return stock if [run.seed for run in stock.runs] == [run.seed for run in model.runs] else None
+    return None if model.runs[0].key == "stock" else same_seeds(model, "stock", models)
+
+
+def same_seeds(model: Model, key: str, models: Sequence[Model]) -> Model | None:
+    """Return the model of a key that was trained from the same seeds at the same scale, if there is one."""
+    known = [(run.seed, run.scale) for run in model.runs]
+    return next(
+        (m for m in models if m.runs[0].key == key and [(run.seed, run.scale) for run in m.runs] == known), None
+    )
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two models held against each other: the ratio of their scores, its interval from the same resamples of both."""
+
+    one: str
+    other: str
+    ratio: Triple
+
+
+def duels_of(runs: Sequence[Run]) -> list[Duel]:
+    """Return the questions of which the answer is not in the ratios to stock, as far as both models are there."""
+    models = models_of(runs)
+    found = (
+        (model, same_seeds(model, DUELS[model.runs[0].key], models)) for model in models if model.runs[0].key in DUELS
+    )
+    return [Duel(a.runs[0].key, b.runs[0].key, ratio(a, b)) for a, b in found if b is not None and b.point > 0]
 
 
 def row_of(model: Model, stock: Model | None, timed: Group | None) -> Row:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 import psutil
+from checks import check
 from runs import Run
 
 from ghost_yolo.registry import UserError
@@ -38,7 +39,7 @@ def do(runs: Sequence[Run], jobs: int) -> list[str]:
         KeyboardInterrupt: All commands are then stopped; the same call goes on.
     """
     for run in runs:
-        run.check()
+        check(run)
     left = []
     for stage in sorted({run.stage for run in runs}):
         ready, waiting = [], [run for run in runs if run.stage == stage and not run.finished()]

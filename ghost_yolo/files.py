@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ghost_yolo.registry import UserError
+
 
 @contextmanager
 def whole_folder(root: Path) -> Iterator[Path]:
@@ -31,6 +33,19 @@ def whole_folder(root: Path) -> Iterator[Path]:
         work.replace(root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def require_writable(file: Path) -> None:
+    """Raise an error for an output that cannot be written, before any work.
+
+    Raises:
+        UserError: If its folder is missing, or may not be written to.
+    """
+    if not file.parent.is_dir():
+        raise UserError(f"--out {file}: there is no folder {file.parent}.")
+    place = file if file.exists() and not file.is_file() else file.resolve().parent  # a pipe or a device, or the folder
+    if not os.access(place, os.W_OK):
+        raise UserError(f"--out {file}: you may not write there.")
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import IMG_FORMATS
 
@@ -22,13 +24,14 @@ def find_photos(given: Sequence[Path]) -> list[Path]:
         UserError: If nothing is given, a path does not exist, or a folder holds no image.
     """
     if not given:
-        raise UserError("No image is given; name one or a folder with --image, and repeat it for more.")
+        raise UserError("No image is given; name a file or a folder, and repeat the option for more.")
     photos: list[Path] = []
     for path in given:
         found = sorted(p for p in path.iterdir() if p.suffix[1:].lower() in IMG_FORMATS) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             wanted = "holds no image" if path.is_dir() else "does not exist"
-            raise UserError(f"{path} {wanted}; give a file or a folder of {', '.join(sorted(IMG_FORMATS))}.")
+            below = " itself (folders in it are not searched)" if path.is_dir() else ""
+            raise UserError(f"{path} {wanted}{below}; give a file or a folder of {', '.join(sorted(IMG_FORMATS))}.")
         photos += found
     return photos
 
@@ -40,9 +43,19 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         UserError: If it cannot be read.
     """
     photo = cv2.imread(str(path))
-    if photo is None:
+    if photo is None or is_cut_off(path):
         raise UserError(f"{path} cannot be read as an image; give another, a JPEG or PNG say.")
     return photo  # type: ignore[return-value]
+
+
+def is_cut_off(path: Path) -> bool:
+    """Return whether an image ends too early; OpenCV fills the rest with grey without a word."""
+    with suppress(UnidentifiedImageError), Image.open(path) as image:  # a kind that Pillow does not know is OpenCV's
+        try:
+            image.load()
+        except OSError:
+            return True
+    return False
 
 
 def fitted(photo: NDArray[np.uint8], imgsz: int, stride: int) -> torch.Tensor:

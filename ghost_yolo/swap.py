@@ -115,11 +115,16 @@ def _nothing(config: Config, where: str) -> str:
     rows = rows_of(config)
     last, word = len(rows) - 1, rows[-1][2]
     if where != "head":
-        parts = {"backbone": config["backbone"], "neck": config["head"][:-1], "all": rows}
-        held = (
-            ", ".join(dict.fromkeys(row[2] for row in parts[where])) or f"no row before the head (row {last}, {word})"
+        first = len(config["backbone"])
+        parts = {"backbone": range(first), "neck": range(first, last), "all": range(last + 1)}
+        seen = {rows[i][2]: i for i in reversed(parts[where])}  # each word with its first row
+        held = ", ".join(f"{word} (row {i})" for word, i in sorted(seen.items(), key=lambda item: item[1]))
+        part = "model" if where == "all" else where
+        again = "; it has been swapped already" if any(name.startswith(PREFIX) for name in seen) else ""
+        return (
+            f"No row of the {part} is a C2f or a C3k2, as in YOLOv8, YOLO11 and YOLO26; it has "
+            f"{held or f'no row before the head (row {last}, {word})'}{again}"
         )
-        return f"No row of the {'model' if where == 'all' else where} is a C2f or a C3k2; it has {held}"
     if word in LIGHT or word in LIGHT.values():
         return f"Row {last}, {word}, has the depthwise class branch already; swap the backbone, the neck or all"
     return f"Row {last} is {word}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"

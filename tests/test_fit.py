@@ -148,6 +148,19 @@ def test_streamed_maps_are_the_walks(name: str, photos: Path, pictures: Pictures
     assert not folder.exists()
 
 
+def test_a_heads_levels_lie_there_together(photos: Path, pictures: Pictures) -> None:
+    """With many classes the targets of a head are much, and counted."""
+    model = settled(stock("v8/yolov8") | {"nc": 80}, photos)
+    words = plan(model.yaml, "head")
+    student = student_of(model, words)
+    places, used = places_of(student, words), 0
+    with recorder(model, student, pictures, 8) as recorded:
+        for place in places:
+            recorded.at(place)
+            used = max(used, sum(file.stat().st_size for file in recorded.folder.rglob("*.npy")))
+    assert 0.5 * bytes_each(model, places, 64) < used / 8 <= 1.01 * bytes_each(model, places, 64) + 200
+
+
 def test_recording_keeps_within_its_limit() -> None:
     """A small cache holds fewer views; one that holds no batch, or a full disk, is an error before any work."""
     assert views_within(1000, 100, 12500) == 12 and views_within(1000, 5, 12500) == 5

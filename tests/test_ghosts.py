@@ -18,12 +18,13 @@ from ultralytics import YOLO
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
+from ghost_yolo.checkpoints import open_checkpoint
 from ghost_yolo.cli import app
 from ghost_yolo.ghostify.part import fingerprint
 from ghost_yolo.models import path_of
 from ghost_yolo.photos import find_photos
 from ghost_yolo.redundancy import plots, survey
-from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, open_checkpoint, pick
+from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, pick
 from ghost_yolo.redundancy.pairs import pairs
 from ghost_yolo.redundancy.survey import Settings, fit_numbers
 from ghost_yolo.registry import UserError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import Enum
 from pathlib import Path
 
+from ghost_yolo.files import require_writable
 from ghost_yolo.registry import UserError
 
 
@@ -32,10 +32,8 @@ def check_target(out: Path | None) -> None:
     """Raise an error, before any work, for a file that cannot be written."""
     if out is not None and out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file.")
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}.")
-    if out is not None and not os.access(out if out.exists() and not out.is_file() else out.resolve().parent, os.W_OK):
-        raise UserError(f"--out {out}: you may not write there.")
+    if out is not None:
+        require_writable(out)
 
 
 def new_folder(out: Path | None, command: str) -> Path:

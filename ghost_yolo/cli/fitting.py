@@ -14,10 +14,13 @@ from ghost_yolo.cli.common import Format, Where
 
 def ghostify(
     model: Annotated[Path, typer.Argument(help="Trained checkpoint (.pt) of a YOLOv8, YOLO11 or YOLO26, any task.")],
-    images: Annotated[list[Path], typer.Option(help="Photographs without labels: file or folder; repeat for more.")],
+    images: Annotated[
+        list[Path], typer.Option(help="Photographs without labels: file or folder (not those in it); repeat for more.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="New checkpoint; its report goes beside it as .json.")],
     block: Annotated[
-        str | None, typer.Option(help="The word for the C2f and C3k2 rows; several, with commas, for --budget.")
+        str | None,
+        typer.Option(help="The word for the C2f and C3k2 rows; with --budget candidates, commas between them."),
     ] = None,
     where: Annotated[
         Where, typer.Option(help="C2f and C3k2 rows of backbone or neck, class branch of the head, or all.")
@@ -34,19 +37,19 @@ def ghostify(
     imgsz: Annotated[int, typer.Option(help="Image side in pixels; 0 for the one it was trained at.")] = 0,
     cache: Annotated[float, typer.Option(help="Most that recorded maps may take on disk, in GiB.")] = 4.0,
     device: Annotated[str, typer.Option(help="Where the models run, as in `yolo`.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads, of --cost too; 0 for the physical cores.")] = 0,
     style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
 ) -> None:
     """Make a trained YOLO light without labels: swap blocks and fit each to the one it replaces. Ctrl-C keeps the blocks so far."""
     with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
-        from ghost_yolo.ghostify.run import Settings
+        from ghost_yolo.ghostify.asked import Settings
         from ghost_yolo.ghostify.run import ghostify as make_light
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
         settings = Settings(steps, polish, seed, imgsz, cache, device, threads, cost)
         try:
-            words = tuple(block.split(",")) if block else ()
+            words = tuple(word.strip() for word in block.split(",")) if block else ()
             report = make_light(model, images, out, words, where.value, budget, settings)
         except KeyboardInterrupt:
             kept = Path(f"{out}.part")

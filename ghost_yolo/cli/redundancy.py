@@ -33,15 +33,16 @@ def ghosts(
 ) -> None:
     """Measure, layer by layer, how many feature maps a cheap kernel makes from another map."""
     with redirect_stdout(sys.stderr):
+        from ghost_yolo.checkpoints import open_checkpoint, trained_at
         from ghost_yolo.photos import find_photos
-        from ghost_yolo.redundancy import maps, report
+        from ghost_yolo.redundancy import report
         from ghost_yolo.redundancy.survey import Settings, survey
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
         folder, photos = new_folder(out, "ghosts"), find_photos(image or [])
-        network = maps.open_checkpoint(model, device)
-        settings = Settings(within, seed, imgsz or maps.trained_at(network), inner)
+        network = open_checkpoint(model, device)
+        settings = Settings(within, seed, imgsz or trained_at(network), inner)
         result = survey(network, photos, layer, everything or layer is None, settings)
         told = report.ghosts_report(result, settings, str(model), len(photos))
         report.write_ghosts(folder, result, told, versions(), within)
@@ -59,13 +60,14 @@ def pairs(
 ) -> None:
     """Find, convolution by convolution, how nearly opposite its filters are in pairs (CReLU's analysis)."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.redundancy import maps, report
+        from ghost_yolo.checkpoints import open_checkpoint
+        from ghost_yolo.redundancy import report
         from ghost_yolo.redundancy.pairs import pairs as compare_filters
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
         folder = new_folder(out, "pairs")
-        found = compare_filters(maps.open_checkpoint(model, "cpu"), seed)
+        found = compare_filters(open_checkpoint(model, "cpu"), seed)
         told = report.pairs_report(found, str(model), seed)
         report.write_pairs(folder, found, told, versions())
     print(write(told, versions(), style.value), end="")

@@ -120,11 +120,11 @@ class Recorder:
 
     def at(self, place: Place) -> Features:
         """Walk both models to a place and return its inputs and targets; places come in the models' order."""
-        self.teacher.advance(place.row, f"Trained model up to {place.name}")
-        self.student.advance(place.row, f"New model up to {place.name}")
-        if place.row != self._row:
+        if place.row != self._row:  # before the walk goes on: else both would lie there
             for old in self.folder.glob("model.*.npy"):
                 drop(old)
+        self.teacher.advance(place.row, f"Trained model up to {place.name}")
+        self.student.advance(place.row, f"New model up to {place.name}")
         self._row, module, targets = place.row, self.teacher.model.get_submodule(place.name), None
         for indices in batches(self.teacher.count):
             with torch.no_grad():
@@ -169,10 +169,13 @@ def bytes_each(model: Any, places: Sequence[Place], imgsz: int) -> int:
     image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
     last = len(model.model) - 1
     with torch.no_grad():
-        sizes = {j: y.numel() for j, y in walk(model, image, last, range(last))[1].items()}
+        taken, maps = walk(model, image, last, range(last))
+        branches = [model.get_submodule(place.name)(place.taken(taken)) for place in places if place.row == last]
+    sizes = {j: y.numel() for j, y in maps.items()}
+    targets = sizes | {last: sum(y.numel() for y in branches)}  # a head's levels lie there together
     rows = sorted({place.row for place in places})
     live = [needed(model, before) | needed(model, row) for before, row in zip([0, *rows], rows, strict=False)]
-    most = max(2 * sum(sizes.get(j, 0) for j in maps) + sizes.get(row, 0) for maps, row in zip(live, rows, strict=True))
+    most = max(2 * sum(sizes.get(j, 0) for j in kept) + targets[row] for kept, row in zip(live, rows, strict=True))
     return 2 * (most + image.numel())
 
 

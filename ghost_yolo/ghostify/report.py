@@ -20,14 +20,16 @@ CONVENTIONS = {
     "parameters, gflops": "of the module as deployed, every BN merged; 2 x MACs of one image at imgsz",
     "error": "mean squared error of the module's maps to the trained one's, each channel in units of its variance, over 64 "
     "recorded views right after it was fitted; 1 is what constants would give",
+    "seconds": "wall clock, recording included; the whole has the last pass in it, and what an interrupted run took before",
+}
+CHOSEN = {
     "harm": "disagreement of the predictions plus relative error of the maps that the head takes in, when this block alone, fitted "
     "briefly, stands in the trained model; those of a set are added",
     "error of an option": "as the error, of this block alone in the trained model after its brief fit; of a head the mean over its "
     "levels",
-    "seconds": "wall clock, recording included; the whole has the last pass in it",
 }
 TIMED = {
-    "saved, 95 %": "of the trained model's milliseconds when this block alone stands in it: those milliseconds times 1 - ratio, where "
+    "saved": "of the trained model's milliseconds when this block alone stands in it: those milliseconds times 1 - ratio, where "
     "the ratio is the median of times paired round by round, and its confidence interval is by bootstrap over rounds. What may "
     "as well be noise, as its interval reaches 0, is never chosen; those of a set are added",
 }
@@ -72,7 +74,8 @@ def report_of(
     whole = row_of("whole", "", cost_of_model(teacher, imgsz), cost_of_model(student, imgsz), None, seconds)
     lines = [cells(row) for row in [*rows, whole]]
     header = ["layer", "word", "parameters", "after", "GFLOPs", "after", "error", "seconds"]
-    skipped = f", {len(pictures.skipped)} files skipped that cannot be read" if pictures.skipped else ""
+    number = len(pictures.skipped)
+    skipped = f", {number} {'file' if number == 1 else 'files'} skipped that cannot be read" if number else ""
     note = (
         f"{asked['model']}: {len(pictures)} photographs at {imgsz}{skipped}; {asked['steps']} steps a block, {asked['polish']} "
         f"over the whole, seed {asked['seed']}. Parameters {percent(whole, 'parameters')}, GFLOPs {percent(whole, 'gflops')}."
@@ -80,10 +83,10 @@ def report_of(
     used = {"photographs": len(pictures), "skipped": [str(path) for path in pictures.skipped]}
     notes, tables, more = [note], [(header, lines)], {"settings": asked, **used, "whole": whole}
     if trade is not None:
-        tables += [*([options_table(trade)] if trade.whole else []), curve_table(trade)]
+        tables += [options_table(trade), curve_table(trade)]
         more |= curve_of(trade)
         notes.append(held_against(trade))
-    conventions = CONVENTIONS | (TIMED if trade and trade.whole else {})
+    conventions = CONVENTIONS | (CHOSEN if trade else {}) | (TIMED if trade and trade.whole else {})
     return Report(rows, tables, conventions, notes, more)
 
 
@@ -132,15 +135,14 @@ def held_against(trade: Trade) -> str:
 
 
 def options_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
-    """Return what each word saves in each row, with its interval, row by row."""
+    """Return what each candidate saves in each row and what harm it does, row by row; a time has its interval."""
     lines = []
     for option in sorted(trade.options, key=lambda option: option.row):
-        low, high = option.interval or (option.saving, option.saving)
-        figures = [f"{option.saving:.3f}", f"{low:.3f} to {high:.3f}", f"{option.harm:.4f}"]
-        lines.append(
-            [str(option.row), option.word.removeprefix(PREFIX), *figures, "" if option.saves else "no sure saving"]
-        )
-    return ["row", "word", f"{trade.unit} saved", "95 %", "harm", ""], lines
+        saved = f"{option.saving:.3f}"
+        saved += " ({:.3f} to {:.3f})".format(*option.interval) if option.interval else ""
+        figures = [saved, f"{option.error:.4f}", f"{option.harm:.4f}", "" if option.saves else "no sure saving"]
+        lines.append([str(option.row), option.word.removeprefix(PREFIX), *figures])
+    return ["row", "candidate", f"{trade.unit} saved", "error", "harm", ""], lines
 
 
 def curve_table(trade: Trade) -> tuple[list[str], list[list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 import torch
 
 from ghost_yolo import host
+from ghost_yolo.checkpoints import open_checkpoint, require_channels, trained_at
 from ghost_yolo.deploy.machine import default_threads
 from ghost_yolo.files import write_whole
-from ghost_yolo.ghostify.budget import CANDIDATES, Option, Trade, best_of, drawn, front_of, require_reachable, survey
+from ghost_yolo.ghostify.asked import LEAST, Settings, named_in_errors, plans_of, require_new, require_room
+from ghost_yolo.ghostify.budget import Option, Trade, best_of, front_of, require_reachable, survey
+from ghost_yolo.ghostify.curve import drawn
 from ghost_yolo.ghostify.features import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.fit import error_of, fit
 from ghost_yolo.ghostify.part import Part, fingerprint
@@ -26,52 +29,9 @@ from ghost_yolo.ghostify.saving import require_cost, savings_of, time_whole
 from ghost_yolo.ghostify.structure import begin
 from ghost_yolo.ghostify.student import Place, places_of, student_of
 from ghost_yolo.photos import find_photos
-from ghost_yolo.redundancy.maps import open_checkpoint, trained_at
-from ghost_yolo.redundancy.survey import require_channels
-from ghost_yolo.registry import UserError
 from ghost_yolo.report.compare import versions
 from ghost_yolo.report.measure import Subject, quiet, require_stride
 from ghost_yolo.report.render import Report, write
-from ghost_yolo.swap import plan
-
-LEAST = 256  # recorded views of a block, where there are fewer photographs
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is fitted.
-
-    Attributes:
-        steps: Batches of 8 from which each block learns.
-        polish: Batches of 8 of the last pass over the whole model.
-        seed: Of all that is drawn.
-        imgsz: Side of the images in pixels; 0 for the one at which the checkpoint was trained.
-        cache: Most that recorded maps may take on disk, GiB.
-        device: Where the models run, as in `yolo`.
-        threads: CPU threads; 0 for all cores. Sums of another order differ in their last digits.
-        cost: Of what a budget is a share: `gflops`, or milliseconds on the CPU in a runtime of `ghost-yolo bench`.
-    """
-
-    steps: int = 100
-    polish: int = 250
-    seed: int = 0
-    imgsz: int = 0
-    cache: float = 4.0
-    device: str = "cpu"
-    threads: int = 0
-    cost: str = "gflops"
-
-    def check(self) -> None:
-        """Raise an error for what cannot be."""
-        if self.steps < 1 or self.polish < 0:
-            raise UserError(
-                f"--steps {self.steps}, --polish {self.polish}: give at least one step, and 0 or more to polish"
-            )
-        if self.cache <= 0 or min(self.seed, self.imgsz, self.threads) < 0:
-            raise UserError(
-                f"--cache {self.cache:g}, --seed {self.seed}, --imgsz {self.imgsz}, --threads {self.threads}: none can be "
-                "negative, nor the cache 0"
-            )
 
 
 def ghostify(
@@ -112,32 +72,47 @@ def ghostify(
         require_channels(teacher)
         imgsz = settings.imgsz or trained_at(teacher)
         require_stride(Subject(str(model), teacher, 0, "", ""), imgsz)
-        plans = plans_of(teacher, blocks, where, budget)
-        models = [drawn_student(teacher, words, settings.seed) for words in plans]
         asked = asdict(settings) | {"imgsz": imgsz, "where": where, "blocks": list(blocks), "budget": budget}
-        part = Part(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)})
+        part = Part(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)}, start)
+        with named_in_errors(model):
+            plans = plans_of(teacher, blocks, where, budget)
+            models = [drawn_student(teacher, words, settings.seed) for words in plans]
+        require_room(teacher, places_of(models[0], plans[0]), part)
         pictures = Pictures(photos, imgsz, next(teacher.parameters()).device)
-        trade = trade_of(teacher, plans, models, pictures, part) if budget is not None else None
-        words = trade.chosen.words if trade else plans[0]
-        student = drawn_student(teacher, words, settings.seed) if trade else models[0]
-        fitted = fit_all(teacher, student, words, pictures, part)
-        seconds = time.perf_counter() - start
-        named = {"model": str(model), "weights": part.settings["model"]}
-        report = report_of(teacher, student, fitted, seconds, pictures, asked | named, trade)
-        deliver(teacher, student, report, out, trade)
-        part.remove()
+        return made_light(teacher, plans, models, pictures, part, out, str(model))
+
+
+def made_light(
+    teacher: Any,
+    plans: Sequence[dict[int, str]],
+    models: Sequence[Any],
+    pictures: Pictures,
+    part: Part,
+    out: Path,
+    name: str,
+) -> Report:
+    """Choose within a budget, fit, write; what the part file holds is not done again, and it goes at the end.
+
+    Args:
+        teacher: The trained model.
+        plans: Row to word, for each candidate; one where there is no budget.
+        models: What `student_of` makes of each.
+        pictures: Photographs without labels.
+        part: What was done so far, and the settings.
+        out: The checkpoint to write.
+        name: The trained checkpoint's, for the report.
+    """
+    asked = part.settings
+    trade = trade_of(teacher, plans, models, pictures, part) if asked["budget"] is not None else None
+    words = trade.chosen.words if trade else plans[0]
+    student = drawn_student(teacher, words, asked["seed"]) if trade else models[0]
+    fitted = fit_all(teacher, student, words, pictures, part)
+    named = {key: value for key, value in asked.items() if key != "images"}
+    named |= {"model": name, "weights": asked["model"]}
+    report = report_of(teacher, student, fitted, part.seconds, pictures, named, trade)
+    deliver(teacher, student, report, out, trade)
+    part.remove()
     return report
-
-
-def require_new(out: Path) -> None:
-    """Raise an error for an output that exists: a trained model is not replaced by one that may be worse."""
-    if out.suffix != ".pt":
-        raise UserError(f"--out {out}: a checkpoint's name ends in .pt")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}.")
-    for file in (out, out.with_suffix(".json"), out.with_suffix(".png")):
-        if file.exists():
-            raise UserError(f"--out {out}: {file} already exists; name a new file, or remove it.")
 
 
 @contextmanager
@@ -154,23 +129,6 @@ def drawn_student(teacher: Any, words: Mapping[int, str], seed: int) -> Any:
     """Return the light model, its new tensors drawn by the seed, whatever was drawn before."""
     torch.manual_seed(seed)
     return student_of(teacher, words)
-
-
-def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | None) -> list[dict[int, str]]:
-    """Return the plan of each word that was asked for, all candidates where there is a budget.
-
-    Raises:
-        UserError: If words and budget do not go together, or a word cannot stand in a row.
-    """
-    if budget is None:
-        if len(blocks) > 1:
-            raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
-        return [plan(teacher.yaml, where, next(iter(blocks), None))]
-    if not 0 < budget < 1:
-        raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
-    if where == "head":
-        return [plan(teacher.yaml, where)]
-    return [plan(teacher.yaml, where, word) for word in blocks or CANDIDATES]
 
 
 def trade_of(

@@ -123,7 +123,7 @@ def time_all(teacher: Any, plans: Sequence[Mapping[int, str]], part: Part) -> di
     left = [key for key in wanted if key not in timed]
     for group in (left[i : i + TOGETHER] for i in range(0, len(left), TOGETHER)):
         models = ((f"{row}-{word.removeprefix(PREFIX)}", student_of(teacher, {row: word})) for row, word in group)
-        rows = time_against(teacher, models, part.settings["cost"], part.settings["imgsz"])
+        rows = time_against(teacher, models, part)
         timed |= dict(zip(group, rows, strict=True))
         part.add("times", {key: asdict(row) for key, row in timed.items()})
     return timed
@@ -133,30 +133,30 @@ def time_whole(teacher: Any, words: Mapping[int, str], part: Part) -> Timed:
     """Return the time of a whole set, timed once against the trained model: savings that were added are held against this."""
     if "whole time" not in part.done:
         models = [("chosen model", student_of(teacher, words))]
-        (timed,) = time_against(teacher, models, part.settings["cost"], part.settings["imgsz"])
+        (timed,) = time_against(teacher, models, part)
         part.add("whole time", asdict(timed))
     return Timed(**part.done["whole time"])
 
 
-def time_against(teacher: Any, others: Iterable[tuple[str, Any]], runtime: str, imgsz: int) -> list[Timed]:
+def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: Part) -> list[Timed]:
     """Time models against the trained one by `ghost-yolo bench`: one image, fp32, on the CPU.
 
     Args:
         teacher: The trained model.
         others: Name and model; each is written to a file before the next is asked for.
-        runtime: A word of RUNTIMES.
-        imgsz: Image side in pixels.
+        part: Its settings say `cost`, a word of RUNTIMES, `imgsz` and `threads`.
 
     Raises:
         UserError: If one of them cannot be exported or run.
         KeyboardInterrupt: If it was interrupted; the rounds so far are too few to choose by.
     """
+    runtime, imgsz = part.settings["cost"], part.settings["imgsz"]
     with tempfile.TemporaryDirectory(prefix="ghostify-") as folder:
         files = []
         for name, model in chain([(TRAINED, teacher)], others):  # one at a time in memory
             files.append(Path(folder) / f"{name}.pt")
             host.save(model, files[-1], {"task": host.task_of(model)})
-        plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz)
+        plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz, threads=part.settings["threads"])
         measured = bench(plan)
     if measured.interrupted:
         raise KeyboardInterrupt

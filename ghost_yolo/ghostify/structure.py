@@ -48,14 +48,18 @@ def begin(block: Any, trained: Any, x: torch.Tensor) -> bool:
 
 
 def alike(block: Any, trained: Any) -> bool:
-    """Whether a block is made of plain Ghost bottlenecks, ungrouped, of even width, and the other of as many of the host's."""
+    """Whether a block is made of plain Ghost bottlenecks, ungrouped, of even width, and the other of as many of the host's.
+
+    Theirs must hold as many maps inside as ours: the host's C3k2 has half as many, so there are none to be likenesses.
+    """
     if type(block) is not C2f_GhostBottleneck or block.c % 2:
         return False
     news: list[Any] = [*block.m]
     olds: list[Any] = [*getattr(trained, "m", ())]
     if [type(old) for old in olds] != [Bottleneck] * len(news):
         return False
-    same = all(new.add == old.add for new, old in zip(news, olds, strict=True))
+    pairs = [*zip(news, olds, strict=True)]
+    same = all(new.add == old.add and old.cv1.conv.out_channels == block.c for new, old in pairs)
     return same and all(new.ghost1.cv1.conv.groups == 1 for new in news)
 
 

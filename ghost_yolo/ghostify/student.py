@@ -49,25 +49,23 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
         A model in eval mode, without gradients, whose `yaml` is the swapped one, so that the host rebuilds it as it is.
 
     Raises:
-        SwapError: If the teacher is not the model of its own `yaml`, as after pruning or fusing.
+        SwapError: If the teacher is of another kind, or not the model of its own `yaml`, as after pruning or fusing.
         ModelError: If the host cannot build it.
     """
+    if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World run in ways of their own
+        known = ", ".join(host.MODELS.values())
+        raise SwapError(f"The checkpoint holds a {type(teacher).__name__}; ghostify takes YOLOs that are a {known}")
     student = host.build(swapped(copy.deepcopy(teacher.yaml), words))
-    if type(student) is not type(teacher):
-        raise SwapError(
-            f"The checkpoint holds a {type(teacher).__name__}, and a {type(student).__name__} comes of its rows; ghostify "
-            f"takes {', '.join(host.MODELS.values())}"
-        )
     theirs, ours = teacher.state_dict(), student.state_dict()
-    known = intersect_dicts(theirs, ours)
-    changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - known.keys()} - set(words)
+    same = intersect_dicts(theirs, ours)
+    changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - same.keys()} - set(words)
     if changed:
         row = min(changed)
         raise SwapError(
             f"Row {row} of the checkpoint, {teacher.model[row].type}, is not what its own model.yaml builds (pruned, fused, "
             "or changed by hand?); ghostify needs a model as Ultralytics trained it"
         )
-    student.load_state_dict(known, strict=False)
+    student.load_state_dict(same, strict=False)
     for name in ("names", "args", "task", "kpt_names", "transforms"):
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))

@@ -11,11 +11,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.nn.modules.conv import Conv
-from ultralytics.utils.torch_utils import select_device
 
 from ghost_yolo.photos import fitted, read_photo
 from ghost_yolo.registry import UserError
-from ghost_yolo.report.measure import from_checkpoint
 from ghost_yolo.swap import HOSTS
 
 Key = tuple[int, ...]  # a layer's index; and for a convolution in it its number, from 1
@@ -63,29 +61,6 @@ class Layer:
     def key(self) -> Key:
         """What tells it from all others."""
         return (self.index, self.part) if self.part else (self.index,)
-
-
-def open_checkpoint(path: Path, device: str = "") -> Any:
-    """Return a checkpoint's model in eval mode on a device, named as the host names them; the host's choice for "".
-
-    Raises:
-        UserError: If it is no checkpoint, or there is no such device.
-    """
-    if path.suffix != ".pt":
-        raise UserError(f"{path} is not a checkpoint; give a trained model's .pt file.")
-    model = from_checkpoint(path).model
-    try:
-        return model.to(select_device(device, verbose=False))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--device {device}: {reason}; give cpu, or the number of a GPU.") from error
-
-
-def trained_at(model: Any) -> int:
-    """Return the image side in pixels with which a model was trained, 640 where it does not say."""
-    args = getattr(model, "args", {})
-    side = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
-    return max(side) if isinstance(side, list | tuple) else int(side)
 
 
 def look(model: Any, image: torch.Tensor, see: See) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ghost_yolo import host
+from ghost_yolo.checkpoints import require_channels
 from ghost_yolo.progress import progress
 from ghost_yolo.redundancy.cheap import SIZES, TAPS, Moments, Partners, best_pairs, removable
 from ghost_yolo.redundancy.maps import Key, Layer, Photos, calibrate, first_stage, layers_of, look, pick
@@ -139,13 +140,6 @@ def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: boo
     number = min(1, len(photos) - 1)  # one to test on, where there is one
     maps = maps_of(model, photos.open(number), drawn)
     return Survey(rows, next(row for row in rows if row.layer == drawn), maps, number, inner)
-
-
-def require_channels(model: Any) -> None:
-    """Raise an error for a model that does not take RGB."""
-    channels = model.yaml.get("channels", 3)
-    if channels != 3:
-        raise UserError(f"The model takes {channels} channels and photographs have 3; give a model for RGB images.")
 
 
 def measure(

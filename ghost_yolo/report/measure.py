@@ -116,7 +116,9 @@ def require_stride(subject: Subject, imgsz: int) -> None:
     """Raise an error unless the model's stride divides the side."""
     stride = int(max(subject.model.stride))
     if imgsz % stride:
-        raise UserError(f"{subject.name}: imgsz={imgsz} is not a multiple of its stride {stride}")
+        near = imgsz // stride * stride
+        either = f"{near} or {near + stride}" if near else stride
+        raise UserError(f"{subject.name}: imgsz={imgsz} is not a multiple of its stride {stride}; give {either}")
 
 
 def _norms(model: Any) -> list[nn.Module]:

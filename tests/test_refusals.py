@@ -1,0 +1,111 @@
+"""What ghostify refuses: each with one clear error, before any work, and nothing written."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from little import QUICK, WORD, stock
+
+from ghost_yolo import files, host
+from ghost_yolo.ghostify import Settings, asked, ghostify, run
+from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo.ghostify.student import student_of
+from ghost_yolo.registry import UserError
+from ghost_yolo.swap import plan
+
+
+def bad_images(tmp_path: Path) -> Path:
+    """Return a folder in which nothing can be read."""
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.png").write_text("no image")
+    return tmp_path / "bad"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no block": ({"blocks": []}, "needs --block"),
+    "unknown block": ({"blocks": ["C2f_Gost"]}, "Unknown block"),
+    "not like a C2f": ({"blocks": ["Fire"]}, "takes the place of a Conv"),
+    "several without a budget": ({"blocks": [WORD, "NarrowELAN"]}, "candidates for --budget"),
+    "budget above one": ({"budget": 1.5}, "between 0 and 1"),
+    "a word for the head": ({"where": "head", "budget": 0.9}, "leave --block out"),
+    "no steps": ({"settings": Settings(steps=0)}, "at least one step"),
+    "wrong size": ({"settings": Settings(imgsz=100)}, "multiple of its stride"),
+    "no cache": ({"settings": Settings(steps=2, cache=1e-6)}, "--cache"),
+    "no number for the cache": ({"settings": Settings(cache=float("nan"))}, "--cache nan: give GiB"),
+    "not a checkpoint's name": ({"out": "light.onnx"}, "ends in .pt"),
+    "no such folder": ({"out": "nowhere/light.pt"}, "there is no folder"),
+    "no such model": ({"model": "missing.pt"}, "does not exist"),
+    "foreign file": ({"model": "foreign.pt"}, "is not a checkpoint"),
+    "no image": ({"images": "bad"}, "None of the 1 images can be read"),
+    "empty folder": ({"images": "empty"}, "holds no image"),
+    "output exists": ({"out": "there.pt"}, "already exists"),
+    "damaged part": ({"out": "damaged.pt"}, "not what an interrupted run left"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case: str, best: Path, photos: Path, tmp_path: Path) -> None:
+    """Each says what is wrong, and writes nothing."""
+    bad_images(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("foreign.pt", "there.pt", "damaged.pt.part"):
+        (tmp_path / name).write_text("something else")
+    given, message = REFUSED[case]
+    given = {"model": best, "images": photos, "out": "light.pt", "blocks": [WORD], "settings": QUICK} | given
+    before = sorted(tmp_path.rglob("*"))
+    images = [tmp_path / given.pop("images")]
+    model, out = tmp_path / given.pop("model"), tmp_path / given.pop("out")
+    with pytest.raises(UserError, match=message):
+        ghostify(model, images, out, **given)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_changed_models_are_refused(teacher: Any, photos: Path, tmp_path: Path) -> None:
+    """A fused model, one with a layer changed by hand, and one without a C2f: the row is named."""
+    fused, pruned = host.untrained(teacher, 0).fuse(verbose=False), host.untrained(teacher, 0)
+    pruned.model[3].conv = torch.nn.Conv2d(32, 64, 1)
+    with pytest.raises(UserError, match=r"Row 0 of the checkpoint.*Conv"):
+        student_of(fused, plan(fused.yaml, "backbone", WORD))
+    with pytest.raises(UserError, match=r"Row 3 of the checkpoint.*Conv"):
+        student_of(pruned, plan(pruned.yaml, "backbone", WORD))
+    host.save(student_of(teacher, plan(teacher.yaml, "all", WORD)), tmp_path / "light.pt", {"imgsz": 64})
+    with pytest.raises(UserError, match=r"light\.pt: No row of the backbone is a C2f .* swapped already"):
+        ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [WORD], settings=QUICK)
+
+
+def test_other_architectures_are_refused(teacher: Any, photos: Path, tmp_path: Path) -> None:
+    """What has no C2f is named with file and rows; what runs in a way of its own, as RT-DETR, with its kind."""
+    host.save(host.build(stock("v5/yolov5")), tmp_path / "v5.pt", {"imgsz": 64})
+    with pytest.raises(UserError, match=r"v5\.pt: .*YOLOv8, YOLO11 and YOLO26; it has Conv \(row 0\), C3 \(row 2\)"):
+        ghostify(tmp_path / "v5.pt", [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
+    other = copy.copy(teacher)
+    other.__class__ = type("RTDETRDetectionModel", (type(teacher),), {})
+    with pytest.raises(UserError, match="holds a RTDETRDetectionModel; ghostify takes YOLOs that are a DetectionModel"):
+        student_of(other, plan(teacher.yaml, "backbone", WORD))
+
+
+def test_nowhere_to_write_is_said_before_any_work(
+    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without leave to write, a disk without room, a cache that holds nothing: before anything is timed or fitted."""
+    monkeypatch.setattr(run, "trade_of", None)
+    words = {"blocks": [WORD], "budget": 0.9}
+    with pytest.raises(UserError, match="--cache"):
+        ghostify(best, [photos], tmp_path / "light.pt", **words, settings=Settings(cache=1e-6))
+    monkeypatch.setattr(asked, "COPIES", 10**12)
+    with pytest.raises(UserError, match="name a file on another disk"):
+        ghostify(best, [photos], tmp_path / "light.pt", **words)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=r"light\.pt: you may not write there"):
+        ghostify(best, [photos], tmp_path / "light.pt", **words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_said_before_reading(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs that memory would not hold are not read."""
+    with pytest.raises(UserError, match="GiB of memory"):
+        Pictures(sorted(photos.iterdir()), 2**22)
