@@ -49,6 +49,7 @@ def cells(row: Row) -> list[str]:
     seeds = ", ".join(map(str, row.seeds))
     spread = "" if row.spread is None else f", sd {row.spread:.3f}"
     time = ["" if value is None else f"{value:.{digits}f}" for value, digits in ((row.ms, 1), (row.time_ratio, 2))]
+    time[1] += " ({:.2f} to {:.2f})".format(*row.time_interval) if row.time_interval else ""
     cost = [str(row.parameters), f"{row.gflops:.3f}", *time]
     score = [f"{row.val:.3f}", triple(row.score) + spread, f"{row.map50:.3f}", triple(row.ratio) if row.ratio else ""]
     return [f"`{label(row)}`", row.how, seeds, *cost, *score]
@@ -105,6 +106,7 @@ def write(out: Path, runs: Sequence[Run], data: str, imgsz: int, conditions: str
     about = [
         f"{conditions}; {split}: {said}.",
         *notes(rows, split),
+        "",
         *(said_of(duel) for duel in duels),
         *time_notes(rows, timed, out.with_suffix(".png")),
     ]
@@ -137,7 +139,7 @@ def said_of(duel: Duel) -> str:
     """Return two models held against each other as a line of a list."""
     low, high = duel.ratio[1:]
     word = "better" if low > 1 else "worse" if high < 1 else "neither is shown to be better"
-    return f"\n- `{duel.one}` / `{duel.other}`: {triple(duel.ratio)}: {word}."
+    return f"- `{duel.one}` / `{duel.other}`: {triple(duel.ratio)}: {word}."
 
 
 def time_notes(rows: Sequence[Row], timed: Group | None, picture: Path) -> list[str]:
@@ -149,6 +151,6 @@ def time_notes(rows: Sequence[Row], timed: Group | None, picture: Path) -> list[
     stock = [row.model for row in rows if row.key == "stock" and row.ms is not None]
     says = f"The line joins {' and '.join(stock)}." if len(stock) > 1 else NO_LINE
     return [
-        f"\n`ms`: {timed.title}, {timed.sizes}; `time`: its ratio to `{timed.rows[0].model}`.{rest}",
+        f"\n`ms`: {timed.title}, {timed.sizes}; `time`: its ratio to `{timed.rows[0].model}`, paired round by round.{rest}",
         f"\n![mAP50-95 against measured time]({picture.name})\n\n*{says}*",
     ]

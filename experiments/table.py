@@ -40,6 +40,7 @@ class Row:
         gflops: Of the fused model, one image.
         ms: Median time of a forward pass; None where it was not timed.
         time_ratio: To the first model's of the bench.
+        time_interval: Its 95 % interval, by bootstrap over rounds; None for the first model.
         val: mAP50-95 on val.
         score: mAP50-95 on the split that the table is about, with its interval.
         spread: Standard deviation of that over seeds; None for one seed.
@@ -56,6 +57,7 @@ class Row:
     gflops: float
     ms: float | None
     time_ratio: float | None
+    time_interval: tuple[float, float] | None
     val: float
     score: Triple
     spread: float | None
@@ -161,6 +163,7 @@ def row_of(model: Model, stock: Model | None, timed: Group | None) -> Row:
         gflops=facts["gflops"],
         ms=time.median_ms if time else None,
         time_ratio=time.ratio if time else None,
+        time_interval=interval_of(time),
         val=fmean(scores.facts["map50_95"] for scores in model.val),
         score=(model.point, *interval(model.draws)),
         spread=stdev(scores) if len(scores) > 1 else None,
@@ -189,6 +192,13 @@ def require_same_images(one: Model, other: Model) -> None:
         raise UserError(
             f"{one.runs[0].name} and {other.runs[0].name} were evaluated on other images; remove one's scores"
         )
+
+
+def interval_of(time: Timed | None) -> tuple[float, float] | None:
+    """Return the interval of a ratio of times, if it has one."""
+    if time is None or time.ratio_low is None or time.ratio_high is None or time.ratio_low == time.ratio_high:
+        return None
+    return time.ratio_low, time.ratio_high
 
 
 def time_of(run: Run, facts: dict[str, Any], timed: Group | None) -> Timed | None:

@@ -181,3 +181,15 @@ def test_the_kept_table_is_the_kept_figures(runs: Any) -> None:
 
     assert page.markdown(rows, kept["split"]) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
     assert all((row.score[0], row.map50, *row.score[1:]) in said for row in rows if len(row.seeds) == 1)
+
+
+@pytest.mark.skipif(not (ROOT / "results/accuracy.md").is_file(), reason="no results are kept")
+def test_readme_tells_what_was_measured() -> None:
+    """What README says that ghostify keeps is in the kept table, of the test split."""
+    kept = json.loads((ROOT / "results/accuracy/table.json").read_text(encoding="utf-8"))
+    ratios = {row["key"]: row["ratio"] for row in kept["rows"]}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert kept["split"] == "test"
+    for key in ("ghostify-backbone", "ghostify-backbone-long", "ghostify-16", "ghostify-all"):
+        assert f"{100 * ratios[key][0]:.1f} %" in readme

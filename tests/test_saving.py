@@ -53,6 +53,7 @@ class Clock:
             asked.runtimes == ("onnx",)
             and asked.precisions == ("fp32",)
             and asked.threads in (0, 3)
+            and asked.rounds in (20, 40)
             and all(map(host.load, asked.models))
         )
         noise = 1 + 0.02 * np.random.default_rng(len(self.seen)).standard_normal((len(names), asked.rounds))
@@ -89,7 +90,7 @@ def test_timed_in_groups_with_the_trained_model(little: Any, tmp_path: Path, clo
     plans = [plan(little.yaml, "all", word) for word in WORDS]
     models = [student_of(little, words) for words in plans]
     shares = {f"{row}-{word}": 0.5 + row / 10 for row in (1, 3, 4) for word in WORDS} | {"5-LightDetect": 0.9}
-    fake, settings = clock(shares), {"cost": "onnx", "imgsz": 64, "threads": 3}
+    fake, settings = clock(shares), {"cost": "onnx", "imgsz": 64, "threads": 3, "rounds": 20}
     fake.stop = 2
     with pytest.raises(KeyboardInterrupt):
         saving.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))

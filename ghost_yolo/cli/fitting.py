@@ -31,6 +31,7 @@ def ghostify(
     cost: Annotated[
         str, typer.Option(help="Of --budget: gflops, or ms on the CPU in pytorch, onnx, openvino or ncnn.")
     ] = "gflops",
+    rounds: Annotated[int, typer.Option(help="Of --cost in ms: how often every model has its turn.")] = 40,
     steps: Annotated[int, typer.Option(help="Batches of 8 from which each block learns.")] = 100,
     polish: Annotated[int, typer.Option(help="Batches of 8 of the last pass over the whole model.")] = 250,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
@@ -47,7 +48,7 @@ def ghostify(
         from ghost_yolo.report.compare import versions
         from ghost_yolo.report.render import write
 
-        settings = Settings(steps, polish, seed, imgsz, cache, device, threads, cost)
+        settings = Settings(steps, polish, seed, imgsz, cache, device, threads, cost, rounds)
         try:
             words = tuple(word.strip() for word in block.split(",")) if block else ()
             report = make_light(model, images, out, words, where.value, budget, settings)

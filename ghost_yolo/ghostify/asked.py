@@ -38,6 +38,7 @@ class Settings:
         threads: CPU threads, of the fit and of milliseconds; 0 for the physical cores. Another number changes the last digits of
             sums, and so the result a little.
         cost: Of what a budget is a share: `gflops`, or milliseconds on the CPU in a runtime of `ghost-yolo bench`.
+        rounds: How often every model has its turn while milliseconds are measured.
     """
 
     steps: int = 100
@@ -48,6 +49,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 0
     cost: str = "gflops"
+    rounds: int = 40
 
     def check(self) -> None:
         """Raise an error for what cannot be."""
@@ -55,6 +57,8 @@ class Settings:
             raise UserError(
                 f"--steps {self.steps}, --polish {self.polish}: give at least one step, and 0 or more to polish"
             )
+        if self.rounds < 2:
+            raise UserError(f"--rounds {self.rounds}: give 2 or more")
         for name, value in (("seed", self.seed), ("imgsz", self.imgsz), ("threads", self.threads)):
             if value < 0:
                 raise UserError(f"--{name} {value}: give 0 or more")

@@ -116,7 +116,11 @@ def require_reachable(savings: Savings, part: Part) -> None:
     """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
     options = [Option(*key, saved.amount, 0.0, 0.0, saved.interval) for key, saved in savings.each.items()]
     doubtful = sum(option.interval is not None and not option.saves for option in options)
-    hint = f" {doubtful} of {len(options)} savings may be noise: nothing else should run meanwhile." if doubtful else ""
+    hint = (
+        f" {doubtful} of {len(options)} savings may be noise: give more --rounds, with nothing else running."
+        if doubtful
+        else ""
+    )
     try:
         best_of(front_of(options, savings.total), part.settings["budget"], savings.total, savings.unit, hint)
     except UserError:

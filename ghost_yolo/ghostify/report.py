@@ -121,9 +121,9 @@ def held_against(trade: Trade) -> str:
         return f"{predicted}."
     said = whole.conditions
     advice = (
-        "give a smaller one"
+        "give a smaller one, or more --rounds"
         if whole.high < 1
-        else "it may save no time at all; nothing else should run while it is timed"
+        else "it may save no time at all; give more --rounds, with nothing else running"
     )
     above = f" That is above the budget: {advice}." if whole.ratio > trade.budget else ""
     return (

@@ -144,19 +144,20 @@ def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: Part) ->
     Args:
         teacher: The trained model.
         others: Name and model; each is written to a file before the next is asked for.
-        part: Its settings say `cost`, a word of RUNTIMES, `imgsz` and `threads`.
+        part: Its settings say `cost`, a word of RUNTIMES, `imgsz`, `threads` and `rounds`.
 
     Raises:
         UserError: If one of them cannot be exported or run.
         KeyboardInterrupt: If it was interrupted; the rounds so far are too few to choose by.
     """
     runtime, imgsz = part.settings["cost"], part.settings["imgsz"]
+    turns = {key: part.settings[key] for key in ("threads", "rounds")}
     with tempfile.TemporaryDirectory(prefix="ghostify-") as folder:
         files = []
         for name, model in chain([(TRAINED, teacher)], others):  # one at a time in memory
             files.append(Path(folder) / f"{name}.pt")
             host.save(model, files[-1], {"task": host.task_of(model)})
-        plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz, threads=part.settings["threads"])
+        plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz, **turns)
         measured = bench(plan)
     if measured.interrupted:
         raise KeyboardInterrupt
