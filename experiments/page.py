@@ -19,6 +19,7 @@ from ghost_yolo.report.sources import Group, labels, read_bench
 VAL = "val mAP50-95"
 HEADER = ("model", "how", "seeds", "parameters", "GFLOPs", "ms", "time", VAL, "{} mAP50-95", "{} mAP50", "/ stock's")
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
+PAIRED = "paired round by round, which is the one to compare: the machine's speed changes, and medians of `ms` with it."
 NO_LINE = "No second scale of the stock model was trained and timed, so there is no line of stock models."
 
 
@@ -151,6 +152,6 @@ def time_notes(rows: Sequence[Row], timed: Group | None, picture: Path) -> list[
     stock = [row.model for row in rows if row.key == "stock" and row.ms is not None]
     says = f"The line joins {' and '.join(stock)}." if len(stock) > 1 else NO_LINE
     return [
-        f"\n`ms`: {timed.title}, {timed.sizes}; `time`: its ratio to `{timed.rows[0].model}`, paired round by round.{rest}",
+        f"\n`ms`: {timed.title}, {timed.sizes}; `time`: its ratio to `{timed.rows[0].model}`, {PAIRED}{rest}",
         f"\n![mAP50-95 against measured time]({picture.name})\n\n*{says}*",
     ]

@@ -42,6 +42,9 @@ def do(runs: Sequence[Run], jobs: int) -> list[str]:
         check(run)
     left = []
     for stage in sorted({run.stage for run in runs}):
+        for run in runs:  # again: what it starts from may have been made anew just now
+            if run.stage == stage:
+                check(run)
         ready, waiting = [], [run for run in runs if run.stage == stage and not run.finished()]
         for run in waiting:
             reason = why_not(run)

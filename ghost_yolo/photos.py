@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -50,11 +49,13 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 
 def is_cut_off(path: Path) -> bool:
     """Return whether an image ends too early; OpenCV fills the rest with grey without a word."""
-    with suppress(UnidentifiedImageError), Image.open(path) as image:  # a kind that Pillow does not know is OpenCV's
-        try:
+    try:
+        with Image.open(path) as image:
             image.load()
-        except OSError:
-            return True
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # a kind or a size that is OpenCV's to judge
+        return False
+    except (OSError, SyntaxError):
+        return True
     return False
 
 

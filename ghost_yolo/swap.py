@@ -120,7 +120,7 @@ def _nothing(config: Config, where: str) -> str:
         seen = {rows[i][2]: i for i in reversed(parts[where])}  # each word with its first row
         held = ", ".join(f"{word} (row {i})" for word, i in sorted(seen.items(), key=lambda item: item[1]))
         part = "model" if where == "all" else where
-        again = "; it has been swapped already" if any(name.startswith(PREFIX) for name in seen) else ""
+        again = "; words of ghost_yolo are light already" if any(name.startswith(PREFIX) for name in seen) else ""
         return (
             f"No row of the {part} is a C2f or a C3k2, as in YOLOv8, YOLO11 and YOLO26; it has "
             f"{held or f'no row before the head (row {last}, {word})'}{again}"

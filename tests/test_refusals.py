@@ -35,7 +35,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no steps": ({"settings": Settings(steps=0)}, "at least one step"),
     "wrong size": ({"settings": Settings(imgsz=100)}, "multiple of its stride"),
     "no cache": ({"settings": Settings(steps=2, cache=1e-6)}, "--cache"),
-    "no number for the cache": ({"settings": Settings(cache=float("nan"))}, "--cache nan: give GiB"),
+    "no number for the cache": ({"settings": Settings(cache=float("nan"))}, "--cache nan: give a number of GiB"),
     "not a checkpoint's name": ({"out": "light.onnx"}, "ends in .pt"),
     "no such folder": ({"out": "nowhere/light.pt"}, "there is no folder"),
     "no such model": ({"model": "missing.pt"}, "does not exist"),
@@ -73,7 +73,7 @@ def test_changed_models_are_refused(teacher: Any, photos: Path, tmp_path: Path) 
     with pytest.raises(UserError, match=r"Row 3 of the checkpoint.*Conv"):
         student_of(pruned, plan(pruned.yaml, "backbone", WORD))
     host.save(student_of(teacher, plan(teacher.yaml, "all", WORD)), tmp_path / "light.pt", {"imgsz": 64})
-    with pytest.raises(UserError, match=r"light\.pt: No row of the backbone is a C2f .* swapped already"):
+    with pytest.raises(UserError, match=r"light\.pt: No row of the backbone is a C2f .* are light already"):
         ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [WORD], settings=QUICK)
 
 
@@ -84,7 +84,7 @@ def test_other_architectures_are_refused(teacher: Any, photos: Path, tmp_path: P
         ghostify(tmp_path / "v5.pt", [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
     other = copy.copy(teacher)
     other.__class__ = type("RTDETRDetectionModel", (type(teacher),), {})
-    with pytest.raises(UserError, match="holds a RTDETRDetectionModel; ghostify takes YOLOs that are a DetectionModel"):
+    with pytest.raises(UserError, match="model is a RTDETRDetectionModel; ghostify takes DetectionModel"):
         student_of(other, plan(teacher.yaml, "backbone", WORD))
 
 

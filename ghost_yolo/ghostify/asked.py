@@ -63,7 +63,7 @@ class Settings:
             if value < 0:
                 raise UserError(f"--{name} {value}: give 0 or more")
         if not 0 < self.cache < inf:
-            raise UserError(f"--cache {self.cache:g}: give GiB of disk, more than 0")
+            raise UserError(f"--cache {self.cache:g}: give a number of GiB, more than 0")
 
 
 def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | None) -> list[dict[int, str]]:

@@ -54,7 +54,7 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
     """
     if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World run in ways of their own
         known = ", ".join(host.MODELS.values())
-        raise SwapError(f"The checkpoint holds a {type(teacher).__name__}; ghostify takes YOLOs that are a {known}")
+        raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify takes {known}")
     student = host.build(swapped(copy.deepcopy(teacher.yaml), words))
     theirs, ours = teacher.state_dict(), student.state_dict()
     same = intersect_dicts(theirs, ours)
