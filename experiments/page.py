@@ -10,7 +10,7 @@ from typing import Any
 
 from runs import Run
 from scores import interval, read
-from table import Duel, Row, Triple, duels_of, rows_of, split_of
+from table import Duel, Row, Triple, duels_of, label, rows_of, split_of
 
 from ghost_yolo.files import write_whole
 from ghost_yolo.report.figures import png, scatter
@@ -71,11 +71,6 @@ def plot(rows: Sequence[Row], split: str, timed: Group) -> bytes:
     whiskers = [row.score[1:] for row in rows]
     across = f"time / {Path(timed.rows[0].model).stem}'s, {timed.title}"
     return png(scatter(points, across, f"{split} mAP50-95, 95 % interval", whiskers))
-
-
-def label(row: Row) -> str:
-    """Return what a row is called: its YAML where it was trained from scratch, else its key."""
-    return row.model if row.how == "from scratch" else row.key
 
 
 def write(out: Path, runs: Sequence[Run], data: str, imgsz: int, conditions: str, times: Path | None) -> None:

@@ -146,13 +146,12 @@ def duels_of(runs: Sequence[Run]) -> list[Duel]:
     found = (
         (model, same_seeds(model, DUELS[model.runs[0].key], models)) for model in models if model.runs[0].key in DUELS
     )
-    return [Duel(label_of(a), label_of(b), ratio(a, b)) for a, b in found if b is not None and b.point > 0]
+    return [Duel(label(a.runs[0]), label(b.runs[0]), ratio(a, b)) for a, b in found if b is not None and b.point > 0]
 
 
-def label_of(model: Model) -> str:
+def label(item: Row | Run) -> str:
     """Return what a model is called: its YAML where it was trained from scratch, else its key."""
-    run = model.runs[0]
-    return run.model if run.how == "from scratch" else run.key
+    return item.model if item.how == "from scratch" else item.key
 
 
 def row_of(model: Model, stock: Model | None, timed: Group | None) -> Row:

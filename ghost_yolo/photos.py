@@ -35,14 +35,14 @@ def find_photos(given: Sequence[Path]) -> list[Path]:
     return photos
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
+def read_photo(path: Path, whole: bool = False) -> NDArray[np.uint8]:
     """Return a photograph (h, w, 3) in BGR.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, or with `whole` if it ends too early, for which it is decoded twice.
     """
     photo = cv2.imread(str(path))
-    if photo is None or is_cut_off(path):
+    if photo is None or (whole and is_cut_off(path)):
         raise UserError(f"{path} cannot be read as an image; give another, a JPEG or PNG say.")
     return photo  # type: ignore[return-value]
 

@@ -72,13 +72,11 @@ def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | No
     Raises:
         UserError: If words and budget do not go together, or a word cannot stand in a row.
     """
-    if budget is None:
-        if len(blocks) > 1:
-            raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
-        return [plan(teacher.yaml, where, next(iter(blocks), None))]
-    if not 0 < budget < 1:
+    if budget is None and len(blocks) > 1:
+        raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
+    if budget is not None and not 0 < budget < 1:
         raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
-    if where == "head":  # there is one word for it
+    if budget is None or where == "head":  # for a head there is one word
         return [plan(teacher.yaml, where, next(iter(blocks), None))]
     return [plan(teacher.yaml, where, word) for word in blocks or CANDIDATES]
 

@@ -48,7 +48,7 @@ class Pictures:
         square, self.skipped, images = LetterBox((imgsz, imgsz)), [], []
         for path in progress(paths, "Reading photographs"):
             try:
-                photo = read_photo(path)
+                photo = read_photo(path, whole=True)
             except UserError:
                 self.skipped.append(path)
                 continue
