@@ -72,7 +72,7 @@ def test_readme_tables(name: str, kb: int, compared: comparison.Comparison, requ
 def test_readme_names_every_word_and_yaml() -> None:
     """No block and no packaged model is left out of the README."""
     text = README.read_text(encoding="utf-8")
-    words = [block.word for block in BLOCKS if not block.word.startswith("Published")]
+    words = [block.name for block in BLOCKS if not block.name.startswith("Published")]
 
     assert [word for word in words if f"`{word}`" not in text and f"`ghost_yolo.{word}`" not in text] == []
     assert [name for name in families() if f"`{name}`" not in text] == []
@@ -111,10 +111,10 @@ def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, reques
     assert differ == [], "`pytest --accept` rewrites them"
 
 
-@pytest.mark.parametrize("word", [b.word for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
+@pytest.mark.parametrize("word", [b.name for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
 def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
     """The parameters that a class's docstring writes as a formula in c are those of its inner block, at several widths."""
-    (block,) = (b for b in BLOCKS if b.word == word)
+    (block,) = (b for b in BLOCKS if b.name == word)
     text = " ".join(blocks.paragraphs(block.cls))
     found = re.search(r"(?:With ([^`]*?), an|An) inner block of width c has `([^`]*)` parameters", text)
     assert found, "the docstring says: [With a = ..., an] inner block of width c has `formula` parameters"
