@@ -20,9 +20,9 @@ from runs import TUNE_EPOCHS, Asked, Run, plan
 from scores import RESAMPLES, evaluate, file_of, read
 from work import ROOT, do, who_runs
 
-from ghost_yolo.models import SCALES
-from ghost_yolo.photos import find_photos
-from ghost_yolo.registry import UserError
+from ghost_yolo.data.images import find_photos
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import SCALES
 
 
 def main(
@@ -106,7 +106,7 @@ def conditions(asked: Asked, data: str) -> str:
     """Say what all runs share."""
     from ultralytics.utils.torch_utils import get_cpu_info, get_gpu_info
 
-    from ghost_yolo.report.compare import versions
+    from ghost_yolo.utils.system import versions
 
     first = asked.device.split(",")[0]
     machine = get_gpu_info(int(first)) if first.isdigit() else get_cpu_info()

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from runs import Run
 
-from ghost_yolo.ghostify.part import fingerprint
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.utils.files import fingerprint
 
 
 def check(run: Run) -> None:

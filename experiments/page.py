@@ -12,9 +12,10 @@ from runs import Run
 from scores import interval, read
 from table import Duel, Row, Triple, duels_of, label, rows_of, split_of
 
-from ghost_yolo.files import write_whole
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.report.figures import png, scatter
-from ghost_yolo.report.sources import Group, labels, read_bench
+from ghost_yolo.report.sources import Group, read_bench
+from ghost_yolo.utils.files import write_whole
 
 VAL = "val mAP50-95"
 HEADER = ("model", "how", "seeds", "parameters", "GFLOPs", "ms", "time", VAL, "{} mAP50-95", "{} mAP50", "/ stock's")

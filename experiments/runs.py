@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 MODELS = {  # key: YAML; a bare name is the host's own
     "stock": "yolov8{}.yaml",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runs import Run
 from scores import Scores, file_of, interval, read
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import Group, Timed
 
 Triple = tuple[float, float, float]  # a figure and the ends of its interval

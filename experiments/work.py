@@ -16,7 +16,7 @@ import psutil
 from checks import check
 from runs import Run
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]  # where `cfg/` is
 
