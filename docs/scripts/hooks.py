@@ -1,11 +1,14 @@
-"""MkDocs hooks: pages kept outside `docs/`, the notebook as a page, and the reference of the model YAMLs."""
+"""MkDocs hooks: pages kept outside `docs/`, the notebook as a page, and the generated references."""
 
 from __future__ import annotations
 
 import base64
+import html
 import json
 import posixpath
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, picture in pictures(cells).items():
         files.append(File.generated(config, uri, content=picture))
     files.append(File.generated(config, "reference/yamls.md", content=yaml_page()))
+    files.append(File.generated(config, "reference/cli.md", content=cli_page()))
     return files
 
 
@@ -102,6 +106,13 @@ def notebook_page(cells: list[dict[str, Any]]) -> str:
         if number in shown:
             parts.append(f"![What the cell shows]({Path(NOTEBOOK).name}-{number}.{shown[number]})")
     return "\n\n".join(parts) + "\n"
+
+
+def cli_page() -> str:
+    """Return the reference of the command line, as typer writes it."""
+    words = ["-m", "typer", "ghost_yolo.cli", "utils", "docs", "--name", "ghost-yolo", "--title", "Command line"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    return html.unescape(done.stdout)
 
 
 def yaml_page() -> str:
