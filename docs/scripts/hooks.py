@@ -56,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 (given by name)
     """Point links that leave a folder of the repository to where the file stands on the site."""
     if page.file.generated_by and page.file.abs_src_path is None:
         return markdown
@@ -124,8 +124,8 @@ def yaml_page() -> str:
     }
     parts = [
         "# Model YAMLs",
-        "Every YAML that comes with the package, described by its own header. Figures are of the model as trained (not fused), "
-        "80 classes, 640 x 640; a test recomputes them. [How they are counted](metrics.md).",
+        "Every YAML that comes with the package, described by its own header.",
+        "Figures are of the model as trained (not fused), 80 classes, 640 x 640. [How they are counted](metrics.md).",
     ]
     for title, folder in folders.items():
         parts.append(f"## {title}")
