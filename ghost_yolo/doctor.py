@@ -28,9 +28,9 @@ def examine() -> tuple[str, bool]:
     lines.append(f"supported    yes: ultralytics {host.SUPPORTED}")
     loads, how = autoload()
     lines += [f"auto-load    {how}", "", f"{'word in a YAML':34} bare word"]
-    words = {block: host.words_of(block) for block in BLOCKS}
+    words = {block: host.registered_names(block) for block in BLOCKS}
     for block, known in words.items():
-        owner = "the same" if block.word in known else f"{block.word} is the host's own"
+        owner = "the same" if block.name in known else f"{block.name} is the host's own"
         lines.append(f"{block.qualified if block.qualified in known else 'MISSING':34} {owner}")
     healthy = loads and all(block.qualified in known for block, known in words.items())
     return "\n".join([*lines, "", "all is well" if healthy else "NOT well: see above"]), healthy

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import ultralytics
@@ -27,6 +27,7 @@ from ultralytics.utils.checks import check_version
 
 from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_whole
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
@@ -76,7 +77,7 @@ def register() -> None:
     for block in BLOCKS:
         stand_in = known.get(block.qualified) or _stand_in(block)
         known[block.qualified] = stand_in
-        known.setdefault(block.word, stand_in)  # a word that the host owns stays the host's
+        known.setdefault(block.name, stand_in)  # a word that the host owns stays the host's
     torch.serialization.add_safe_globals([*_module_classes()])
     if not hasattr(tasks.parse_model, "_ghost_yolo"):  # ours may also lie below another plugin's wrapper
         tasks.parse_model = _with_clear_error(tasks.parse_model)
@@ -86,7 +87,7 @@ def unregister() -> None:
     """Take every word back and leave the host as it was."""
     known = vars(tasks)
     for block in BLOCKS:
-        for word in words_of(block):
+        for word in registered_names(block):
             del known[word]
     ours = {*_module_classes()}
     others = [entry for entry in torch.serialization.get_safe_globals() if entry not in ours]
@@ -97,10 +98,10 @@ def unregister() -> None:
         tasks.parse_model = vars(parser)["__wrapped__"]
 
 
-def words_of(block: Block) -> tuple[str, ...]:
+def registered_names(block: Block) -> tuple[str, ...]:
     """Return the words under which the host knows a block now: none, the qualified one, or both."""
     known = vars(tasks)
-    return tuple(word for word in (block.qualified, block.word) if isinstance(known.get(word), _StandIn))
+    return tuple(word for word in (block.qualified, block.name) if isinstance(known.get(word), _StandIn))
 
 
 def check_host() -> None:
@@ -151,7 +152,7 @@ def _with_clear_error(parse_model: Any) -> Any:
             word, arguments = (d["backbone"] + d["head"])[index][2:4]
             if isinstance(error, KeyError) and error.args == (word,):
                 hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
-                raise unknown_block(word, [block.word for block in BLOCKS], hosts) from error
+                raise unknown_block(word, [block.name for block in BLOCKS], hosts) from error
             if not isinstance(vars(tasks).get(word), _StandIn):
                 raise
             raise ModelError(f"Row {index} of the model YAML, {word} with {arguments}: {error}") from error
@@ -189,7 +190,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return config
 
 
-def build(config: dict[str, Any]) -> Any:
+def build(config: dict[str, Any]) -> HostModel:
     """Build the untrained model of a YAML's content in eval mode, for any task that the host guesses from it.
 
     Raises:
@@ -210,7 +211,7 @@ def build(config: dict[str, Any]) -> Any:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
 
 
-def untrained(model: Any, seed: int) -> Any:
+def untrained(model: HostModel, seed: int) -> HostModel:
     """Build the network of a model's own YAML anew in eval mode, on the same device, with weights drawn from the seed.
 
     Raises:
@@ -219,18 +220,18 @@ def untrained(model: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            fresh = type(model)(copy.deepcopy(model.yaml), verbose=False)
+            fresh: HostModel = cast("Any", type(model))(copy.deepcopy(model.yaml), verbose=False)
         except Exception as error:  # whatever the host trips over
             raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
     return fresh.to(next(model.parameters()).device).eval()
 
 
-def task_of(model: nn.Module) -> str:
+def task_of(model: HostModel) -> str:
     """Return the task for which a model was built."""
     return next(task for task, name in reversed(MODELS.items()) if isinstance(model, getattr(tasks, name)))
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> HostModel:
     """Load a checkpoint's model in eval mode and float32.
 
     Raises:
@@ -248,7 +249,7 @@ def load(path: Path) -> Any:
     return model.float().eval()
 
 
-def save(model: nn.Module, path: Path, train_args: Mapping[str, Any] | None = None) -> None:
+def save(model: HostModel, path: Path, train_args: Mapping[str, Any] | None = None) -> None:
     """Write a model as an ordinary checkpoint in fp16, as the host's own `YOLO.save()` does; the file appears whole.
 
     Args:

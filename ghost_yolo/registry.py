@@ -31,25 +31,25 @@ PREFIX = "ghost_yolo."
 
 @dataclass(frozen=True)
 class Block:
-    """One word that a model YAML may use.
+    """A module that a model YAML may name.
 
     Attributes:
-        word: The bare word; `ghost_yolo.<word>` is always understood, the bare one where the host does not own it.
-        cls: The module that the word builds.
+        name: The bare module name; `ghost_yolo.<name>` is always understood, the bare one where the host does not own it.
+        cls: The class that it builds.
         like: The host's class whose YAML row it imitates: `C2f` for `(c1, c2, n, ...)`, `Conv` for `(c1, c2, ...)`, or any
             other that the host's parser treats by itself.
         paper: Where the block is defined.
     """
 
-    word: str
+    name: str
     cls: type[nn.Module]
     like: str
     paper: str
 
     @property
     def qualified(self) -> str:
-        """The word that no host can ever own."""
-        return PREFIX + self.word
+        """The name that no host can ever own."""
+        return PREFIX + self.name
 
 
 def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> UnknownBlockError:

@@ -155,7 +155,7 @@ def test_readme_is_one_screen() -> None:
 def test_every_module_name_is_documented() -> None:
     """No block is left out of the page of module names."""
     text = (DOCS / "reference" / "module-names.md").read_text(encoding="utf-8")
-    names = [block.word for block in BLOCKS if not block.word.startswith("Published")]
+    names = [block.name for block in BLOCKS if not block.name.startswith("Published")]
 
     assert [name for name in names if f"`{name}`" not in text and f"`ghost_yolo.{name}`" not in text] == []
 
@@ -202,10 +202,10 @@ def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, reques
     assert differ == [], "`pytest --accept` rewrites them"
 
 
-@pytest.mark.parametrize("word", [b.word for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
-def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
+@pytest.mark.parametrize("name", [b.name for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
+def test_the_formula_of_a_family(name: str, blocks: Any) -> None:
     """The parameters that a class's docstring writes as a formula in c are those of its inner block, at several widths."""
-    (block,) = (b for b in BLOCKS if b.word == word)
+    (block,) = (b for b in BLOCKS if b.name == name)
     text = " ".join(blocks.paragraphs(block.cls))
     found = re.search(r"(?:With ([^`]*?), an|An) inner block of width c has `([^`]*)` parameters", text)
     assert found, "the docstring says: [With a = ..., an] inner block of width c has `formula` parameters"

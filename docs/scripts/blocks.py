@@ -23,9 +23,9 @@ from ghost_yolo import BLOCKS
 from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
 from ghost_yolo.compare import Comparison, compare
 from ghost_yolo.model.catalog import families, packaged
-from ghost_yolo.model.profile import Row
+from ghost_yolo.model.profile import ProfileRow
 from ghost_yolo.registry import Block
-from ghost_yolo.tables import percent, to_markdown
+from ghost_yolo.tables import format_percent, to_markdown
 from ghost_yolo.utils.files import write_whole
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 
 def shown() -> list[Block]:
     """Return the blocks that can replace a C2f, without those of the widely copied table."""
-    return [b for b in BLOCKS if b.like == "C2f" and not b.word.startswith("Published")]
+    return [b for b in BLOCKS if b.like == "C2f" and not b.name.startswith("Published")]
 
 
 def slot(cls: type[nn.Module]) -> nn.Module:
@@ -79,14 +79,14 @@ def cost(module: nn.Module) -> Cost:
     return Cost(*(sum(p.numel() for p in m.parameters()) for m in (module, fused)), gflops)
 
 
-def rows_by_name(result: Comparison) -> dict[str, Row]:
+def rows_by_name(result: Comparison) -> dict[str, ProfileRow]:
     """Return the fused row of the whole model whose YAML has a block in the four C2f rows of the backbone, and only there."""
     rows = {
         e.row.model.split("/")[-1].replace("yolov8s", "yolov8"): e.row for e in result.entries if e.row.fused == "all"
     }
     texts = {name: packaged()[name].path.read_text(encoding="utf-8") for name in families()}
     return {
-        b.word: rows[f"{name}.yaml"]
+        b.name: rows[f"{name}.yaml"]
         for b in shown()
         for name, text in texts.items()
         if text.count(f"{b.qualified},") == 4
@@ -114,16 +114,16 @@ multiplication is repeated at every pixel, so GFLOPs follow the same ratio. The 
 """
 
 
-def costs(stock: Row, whole: dict[str, Row]) -> str:
+def costs(stock: ProfileRow, whole: dict[str, ProfileRow]) -> str:
     """Return the table of what each block costs in one slot and in a whole model."""
     base = cost(slot(C2f))
     header = ["block in the slot", "parameters, training", "fused", "", "GFLOPs", ""]
     header += ["YOLOv8s with it: parameters", "", "GFLOPs", ""]
     lines = [["`C2f` (stock)", *cells(base, base), *whole_cells(stock, stock)]]
     for block in shown():
-        row = whole.get(block.word)
+        row = whole.get(block.name)
         rest = whole_cells(row, stock) if row else [""] * 4
-        lines.append([f"[`{block.word}`](#{block.word.lower()})", *cells(cost(slot(block.cls)), base), *rest])
+        lines.append([f"[`{block.name}`](#{block.name.lower()})", *cells(cost(slot(block.cls)), base), *rest])
     return f"""## What each costs
 
 One slot: {C} channels in and out, {SIDE} × {SIDE}, n = {N}, shortcut, as at stride 16 of YOLOv8s for 640 × 640. The last four columns
@@ -135,13 +135,15 @@ activations included; percentages are against stock. Fewer GFLOPs are not yet le
 
 def cells(found: Cost, base: Cost) -> list[str]:
     """Return a slot's figures and their changes."""
-    changes = [percent((a / b - 1) * 100) for a, b in zip(found[1:], base[1:], strict=True)]
+    changes = [format_percent((a / b - 1) * 100) for a, b in zip(found[1:], base[1:], strict=True)]
     return [str(found.trained), str(found.parameters), changes[0], f"{found.gflops:.3f}", changes[1]]
 
 
-def whole_cells(row: Row, stock: Row) -> list[str]:
+def whole_cells(row: ProfileRow, stock: ProfileRow) -> list[str]:
     """Return a whole model's figures and their changes."""
-    changes = [percent((a / b - 1) * 100) for a, b in ((row.parameters, stock.parameters), (row.gflops, stock.gflops))]
+    changes = [
+        format_percent((a / b - 1) * 100) for a, b in ((row.parameters, stock.parameters), (row.gflops, stock.gflops))
+    ]
     return [str(row.parameters), changes[0], f"{row.gflops:.2f}", changes[1]]
 
 
@@ -155,8 +157,8 @@ def family(block: Block) -> str:
     module, own = paragraphs(sys.modules[block.cls.__module__]), paragraphs(block.cls)
     number = block.paper.split(",")[0].removeprefix("arXiv ")
     source = f"[{block.paper}](https://arxiv.org/abs/{number})" if block.paper.startswith("arXiv") else block.paper
-    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.word}.svg)"
-    parts = [f"## {block.word}", f"{module[0]} Defined in {source}.", *module[1:], picture, *own]
+    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.name}.svg)"
+    parts = [f"## {block.name}", f"{module[0]} Defined in {source}.", *module[1:], picture, *own]
     return "\n\n".join(parts) + "\n"
 
 
@@ -171,9 +173,9 @@ def drawn(block: Block) -> tuple[nn.Module, tuple[int, ...], str]:
 def drawings() -> dict[str, str]:
     """Return the SVG of the shell and of every family by the name of its file."""
     shell = C2f(C, C, 3, True)
-    found = {block.word: svg(panels_of(*drawn(block))) for block in shown()}
+    found = {block.name: svg(panels_of(*drawn(block))) for block in shown()}
     found["C2f"] = svg(panels_of(shell, (1, C, SIDE, SIDE), "C2f, n = 3"))
-    return {f"{word}.svg": text for word, text in found.items()}
+    return {f"{name}.svg": text for name, text in found.items()}
 
 
 def page(result: Comparison) -> str:

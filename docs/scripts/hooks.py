@@ -110,8 +110,8 @@ def notebook_page(cells: list[dict[str, Any]]) -> str:
 
 def cli_page() -> str:
     """Return the reference of the command line, as typer writes it."""
-    words = ["-m", "typer", "ghost_yolo.cli", "utils", "docs", "--name", "ghost-yolo", "--title", "Command line"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    arguments = ["-m", "typer", "ghost_yolo.cli", "utils", "docs", "--name", "ghost-yolo", "--title", "Command line"]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     return html.unescape(done.stdout)
 
 

@@ -44,7 +44,7 @@ def compare(
         asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
         given = {name: value for name, value in asked.items() if value is not None}
         result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
-    emit(comparison.render(result, versions(), style.value), out)
+    emit(comparison.render_comparison(result, versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 

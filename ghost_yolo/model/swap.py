@@ -28,13 +28,13 @@ class Slot:
     Attributes:
         index: The layer's index, counted through `backbone:` and `head:`.
         where: `backbone`, `neck` or `head`.
-        word: The host's module there: C2f, C3k2 or a head.
+        module: Name of the host's module there: C2f, C3k2 or a head.
         arguments: The row's arguments as they stand.
     """
 
     index: int
     where: str
-    word: str
+    module: str
     arguments: list[Any]
 
 
@@ -84,7 +84,7 @@ def is_newer(rows: list[list[Any]]) -> bool:
     return any(row[2] in NEWER for row in rows)
 
 
-def plan(config: Config, where: str, block: str | None = None) -> dict[int, str]:
+def plan_swap(config: Config, where: str, block: str | None = None) -> dict[int, str]:
     """Return which word goes into which row.
 
     Args:
@@ -102,8 +102,8 @@ def plan(config: Config, where: str, block: str | None = None) -> dict[int, str]
     if (block is None) is not (where == "head"):
         need = "swaps the class branch only: leave --block out" if block else "needs --block, a C2f-like word"
         raise SwapError(f"--where {where} {need}")
-    word = block_named(block).qualified if block else ""
-    return {slot.index: LIGHT[slot.word] if slot.where == "head" else word for slot in found}
+    word = find_block(block).qualified if block else ""
+    return {slot.index: LIGHT[slot.module] if slot.where == "head" else word for slot in found}
 
 
 def _nothing(config: Config, where: str) -> str:
@@ -126,7 +126,7 @@ def _nothing(config: Config, where: str) -> str:
     return f"Row {last} is {word}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"
 
 
-def block_named(word: str) -> Block:
+def find_block(word: str) -> Block:
     """Return the C2f-like block of a word, with or without the prefix.
 
     Raises:
@@ -134,8 +134,8 @@ def block_named(word: str) -> Block:
         SwapError: If its row is not like a C2f's.
     """
     like = [block for block in BLOCKS if block.like == "C2f"]
-    known = [block.word for block in like if not block.word.startswith("Published")]  # those are no blocks to build on
-    block = next((block for block in BLOCKS if word in (block.word, block.qualified)), None)
+    known = [block.name for block in like if not block.name.startswith("Published")]  # those are no blocks to build on
+    block = next((block for block in BLOCKS if word in (block.name, block.qualified)), None)
     if block is None:
         raise unknown_block(word, known)
     if block not in like:
@@ -143,7 +143,7 @@ def block_named(word: str) -> Block:
     return block
 
 
-def swapped(config: Config, words: Mapping[int, str]) -> Config:
+def swap_rows(config: Config, words: Mapping[int, str]) -> Config:
     """Return the content of the model YAML with other modules in some rows; all else, and every index, stays.
 
     Args:
@@ -162,8 +162,8 @@ def swapped(config: Config, words: Mapping[int, str]) -> Config:
         new[index] = [*rows[index][:2], *_module(known[index], word)]
     last = Slot(len(rows) - 1, "head", *rows[-1][2:])
     older = is_newer(rows) and not is_newer(new)  # the host would now build its heavier class branch
-    if older and last.word in LIGHT:
-        new[-1] = [*rows[-1][:2], *_module(last, LIGHT[last.word])]
+    if older and last.module in LIGHT:
+        new[-1] = [*rows[-1][:2], *_module(last, LIGHT[last.module])]
     first = len(config["backbone"])
     return config | {"backbone": new[:first], "head": new[first:]}
 
@@ -171,11 +171,11 @@ def swapped(config: Config, words: Mapping[int, str]) -> Config:
 def _module(slot: Slot, word: str) -> tuple[str, list[Any]]:
     """Return word and arguments of a new row."""
     if slot.where == "head":
-        if word != LIGHT[slot.word]:
-            raise SwapError(f"Row {slot.index}, {slot.word}, takes {LIGHT[slot.word]}, not {word}")
-        scaled = slot.word.startswith("Segment")  # the parser scales the prototypes of its own heads only
+        if word != LIGHT[slot.module]:
+            raise SwapError(f"Row {slot.index}, {slot.module}, takes {LIGHT[slot.module]}, not {word}")
+        scaled = slot.module.startswith("Segment")  # the parser scales the prototypes of its own heads only
         return word, [*slot.arguments, *(("width", "max_channels") if scaled else ())]
-    block = block_named(word)
+    block = find_block(word)
     return block.qualified, _arguments(slot, block)
 
 
@@ -184,10 +184,10 @@ def _arguments(slot: Slot, block: Block) -> list[Any]:
 
     A shortcut that the host's block has by default is written out; its inner form (c3k, attn) goes with it.
     """
-    host = list(signature(HOSTS[slot.word]).parameters.values())[3:]  # after c1, c2, n
+    host = list(signature(HOSTS[slot.module]).parameters.values())[3:]  # after c1, c2, n
     if not 1 <= len(slot.arguments) <= 1 + len(host):
         takes = ", ".join(["c2", *(parameter.name for parameter in host)])
-        raise SwapError(f"Row {slot.index}, {slot.word} with {slot.arguments}: right is {takes}, at least c2")
+        raise SwapError(f"Row {slot.index}, {slot.module} with {slot.arguments}: right is {takes}, at least c2")
     c2, *rest = slot.arguments
     given = {parameter.name: parameter.default for parameter in host if parameter.name == "shortcut"}
     given |= {parameter.name: value for parameter, value in zip(host, rest, strict=False)}

@@ -13,8 +13,8 @@ from ultralytics.utils.torch_utils import get_num_params
 from ghost_yolo import host
 from ghost_yolo.errors import ModelNameError, SwapError
 from ghost_yolo.model.catalog import resolve, scale_of, with_scale, without_scale
-from ghost_yolo.model.profile import gflops
-from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan, rows_of, swapped
+from ghost_yolo.model.profile import count_gflops
+from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan_swap, rows_of, swap_rows
 from ghost_yolo.utils.console import quiet
 
 IMGSZ = 640
@@ -56,7 +56,7 @@ def swap(name: str, where: str, block: str | None = None) -> Swapped:
     host.read_yaml(file)  # its errors are better than ours
     text = file.read_text(encoding="utf-8-sig")
     old = yaml.safe_load(text)
-    new = swapped(old, plan(old, where, block))
+    new = swap_rows(old, plan_swap(old, where, block))
     figures = compared(old, new, Path(name).name, scale)
     first = f"{file.name} after `ghost-yolo swap --where {where}`; all other rows, and every index, are as before."
     moved = [f"Scale {scale}, the one that was asked for, stands first in `scales`."] if scale else []
@@ -158,7 +158,7 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
     with quiet():
         before, after = (host.build(config | {"scale": scale, "yaml_file": name}) for config in (old, new))
     _hold_the_rest(before, after, rows_of(old), rows_of(new))
-    (p, f), (q, g) = [(get_num_params(model), gflops(model, IMGSZ)) for model in (before, after)]
+    (p, f), (q, g) = [(get_num_params(model), count_gflops(model, IMGSZ)) for model in (before, after)]
     return (
         f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}, unfused: "
         f"{p} -> {q} parameters ({q / p - 1:+.1%}), {f:.2f} -> {g:.2f} GFLOPs ({g / f - 1:+.1%})"
