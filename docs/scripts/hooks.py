@@ -70,6 +70,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             uri = target.relative_to(docs).as_posix()
         if uri is None:
             return match[0]
+        if uri == f"{NOTEBOOK}.ipynb":
+            uri = f"{NOTEBOOK}.md"
         relative = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         return f"{match['start']}{relative}{match['anchor'] or ''})"
 
@@ -105,6 +107,7 @@ def notebook_page(cells: list[dict[str, Any]]) -> str:
             parts.append(f"```text\n{printed}\n```")
         if number in shown:
             parts.append(f"![What the cell shows]({Path(NOTEBOOK).name}-{number}.{shown[number]})")
+    parts.append(f"[Download this notebook]({Path(NOTEBOOK).name}.ipynb)")
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,7 +3,7 @@
     python docs/scripts/redundancy.py            # tables and scatter plots, from results/redundancy/
     python docs/scripts/redundancy.py runs/      # first replace the kept results by those of the commands
 
-A model is a folder: runs/<model>/ghosts/, light-alone.json and light-in-order.json. Exactly one has pairs/ too: it is the one that is drawn.
+A model is a folder: runs/<model>/ghosts/, light-isolated.json and light-sequential.json. Exactly one must also have pairs/; its figures are kept.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ MAX_BYTES = 300_000
 
 
 def take_over(runs: Path) -> None:
-    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared.
+    """Replace the kept JSON files by those of all models, and the figures by those of the model with pairs/.
 
     Raises:
-        SystemExit: If something is missing; what was kept before is then still there.
+        SystemExit: If a file is missing; nothing is replaced then.
     """
     models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
     drawn = [folder for folder in models if (folder / "pairs").is_dir()]
@@ -49,7 +49,7 @@ def take_over(runs: Path) -> None:
     wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
     for folder in models:
         wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
-        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("alone", "in-order")}
+        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("isolated", "sequential")}
     figures = {drawn[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
     missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
     if missing:
@@ -130,9 +130,9 @@ def layers(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 def opposites(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the table of the convolutions that are layers by themselves, and of those furthest below chance."""
     header = ["convolution", "filters", "mean", "random", "sd", "least", "random"]
-    alone = [row for row in rows if row["convolution"].count(".") == 2]
+    layers = [row for row in rows if row["convolution"].count(".") == 2]
     lines = []
-    for row in (*alone, *furthest(rows)):
+    for row in (*layers, *furthest(rows)):
         name = row["convolution"].removeprefix("model.").removesuffix(".conv")
         lines.append([f"{name} ({row['shape']})", str(row["filters"]), *opposite_cells(row)])
     return header, lines
