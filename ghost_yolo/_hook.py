@@ -1,7 +1,8 @@
 """Register the blocks automatically, right after Ultralytics' parser has been imported, whoever imports it.
 
-`ghost_yolo_hook.pth` imports `ghost_yolo`, and so calls `install()`, when Ultralytics itself is first imported: at
-interpreter start even one file to look for costs a millisecond. From Python 3.15 on `ghost_yolo_hook.start` calls
+`ghost_yolo_hook.pth` imports `ghost_yolo`, and so calls `install()`, when Ultralytics itself is first executed: at
+interpreter start even one file to look for costs a millisecond. Neither that file nor this one imports anything inside
+`find_spec`: importlib then holds its global lock, and another thread's import would wait for it for ever. From Python 3.15 on `ghost_yolo_hook.start` calls
 `install()` at the start, so this module stays within the standard library. `GHOST_YOLO_AUTOLOAD=0` turns it off.
 """
 

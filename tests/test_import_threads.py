@@ -1,0 +1,40 @@
+"""Two threads that import Ultralytics and this package at the same moment never wait for each other for ever."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Run
+
+CODE = """
+import faulthandler, importlib, threading
+faulthandler.dump_traceback_later(120, exit=True)  # a deadlock ends with the stacks of both threads
+start, errors = threading.Barrier(2), []
+def load(name):
+    start.wait()
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        errors.append(error)
+    except RuntimeError as error:  # importlib's own way out of a circle of locks
+        assert "deadlock detected" in str(error)
+        errors.append(error)
+threads = [threading.Thread(target=load, args=(name,)) for name in {names!r}]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+REGISTERED = """
+assert not errors, errors
+import ultralytics.nn.tasks as tasks
+assert "ghost_yolo.C2f_GhostBottleneck" in vars(tasks), "not registered"
+"""
+
+
+@pytest.mark.parametrize("ours", ["ghost_yolo.registry", "ghost_yolo.host"])
+def test_both_threads_succeed(ours: str, python: Run) -> None:
+    """Importing Ultralytics and a module of ours works in both threads, and the blocks are registered."""
+    assert "Warning" not in python(CODE.format(names=("ultralytics", ours)) + REGISTERED).stderr
+
+
+def test_no_thread_hangs(python: Run) -> None:
+    """Two threads inside Ultralytics' circular imports may fail, as without this package, but both end."""
+    python(CODE.format(names=("ultralytics.nn.tasks", "ghost_yolo.registry")))
