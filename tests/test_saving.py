@@ -65,7 +65,8 @@ class Clock:
         for row, name, wobble in zip(rows, names, noise, strict=True):
             row.times = (10 * len(self.seen) * self.shares[name] * wobble).tolist()
         add_statistics(rows, asked.models[0])
-        conditions = system.conditions(asked.device, 2) | {"imgsz": asked.imgsz}
+        workload = {name: getattr(asked, name) for name in ("imgsz", "batch", "rounds", "passes")}
+        conditions = system.conditions(asked.device, 2) | workload
         return BenchResult(rows, conditions, system.versions(), interrupted=len(self.seen) == self.stop)
 
 
