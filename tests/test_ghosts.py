@@ -36,7 +36,7 @@ NEWER = ("yolo26n-pose", "yolo26n-cls") if NEWEST else ()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four crops of the host's own photograph, in a folder."""
+    """Four crops of an image of the host, in a folder."""
     place = tmp_path_factory.mktemp("photos")
     photo = cv2.imread(str(ASSETS / "bus.jpg"))
     for number in range(4):
@@ -80,7 +80,7 @@ def test_maps_are_plotted_on_a_held_out_image(count: int, checkpoint: Path, fold
 
 
 def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) -> None:
-    """Measuring twice changes nothing, another seed does, and torch's own random state is left alone."""
+    """The same seed gives the same result, another seed another one, and torch's random state is unchanged."""
     opened = open_checkpoint(checkpoint)
     paths = find_images([folder])[:2]
     state = torch.get_rng_state()

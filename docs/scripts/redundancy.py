@@ -51,15 +51,15 @@ def take_over(runs: Path) -> None:
         SystemExit: If a file is missing; nothing is replaced then.
     """
     models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
-    drawn = [folder for folder in models if (folder / "pairs").is_dir()]
-    if len(drawn) != 1:
-        names = ", ".join(folder.name for folder in drawn) or "none"
+    plotted = [folder for folder in models if (folder / "pairs").is_dir()]
+    if len(plotted) != 1:
+        names = ", ".join(folder.name for folder in plotted) or "none"
         sys.exit(f"{runs} holds {len(models)} folder(s) with ghosts/; exactly one must have pairs/ too: {names} has")
-    wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
+    wanted = {plotted[0] / "pairs" / "pairs.json": f"{plotted[0].name}-pairs.json"}
     for folder in models:
         wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
         wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("isolated", "sequential")}
-    figures = {drawn[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
+    figures = {plotted[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
     missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
     if missing:
         sys.exit(f"missing: {', '.join(missing)}")

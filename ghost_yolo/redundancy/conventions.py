@@ -51,7 +51,8 @@ STAGE_CONVENTIONS = {
     "sequential error": "relative error after reconstruction from the first stage to the last: the inputs come from the new "
     "blocks before it, so their errors are included. Runs with --budget do not count, since they swap a selection; all "
     "runs have the same --reconstruct-steps",
-    "sensitivity": "loss of the predictions with this block alone, after the same trial reconstruction",
+    "sensitivity": "loss of the predictions plus relative error of the head's inputs, with this block alone in the trained model, "
+    "after the same trial reconstruction",
     "rho": "Spearman's rank correlation, ties sharing their mean rank. If redundancy predicted a low cost, rho would be near "
     "-1 for shares and near +1 for the median error. Within: of ranks within each model, not scaled, so that a model "
     "with more stages has more weight",

@@ -58,7 +58,7 @@ class SwappedLayer:
         block: Module name of the new block.
         error_isolated: Relative error of the new block alone in the trained model.
         error_sequential: The same where all earlier layers are swapped too.
-        sensitivity: Loss of the predictions with this block alone.
+        sensitivity: Loss of the predictions plus relative error of the head's inputs, with this block alone.
     """
 
     layer: int
