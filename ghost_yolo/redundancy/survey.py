@@ -128,13 +128,9 @@ def survey(
     found = find_sources(model, images.load(0))
     layers = [source for source in found if not source.conv]
     plotted = first_stage(model, layers) if layer is None else select_layer(layers, layer)
-    wanted = [source for source in found if settings.inner or not source.conv]
-    measured = measure_sources(
-        model,
-        images,
-        wanted if all_layers else [source for source in wanted if source.index == plotted.index],
-        settings,
-    )
+    candidates = [source for source in found if all_layers or source.index == plotted.index]
+    wanted = [source for source in candidates if settings.inner or not source.conv]
+    measured = measure_sources(model, images, wanted, settings)
     image_index = min(1, len(images) - 1)
     return SurveyResult(
         layers=[item for item in measured if not item.source.conv],
