@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, Run
+from PIL import Image
 
 from ghost_yolo.data import bccd, smear
 from ghost_yolo.data.voc import convert
@@ -119,6 +120,75 @@ def test_what_cannot_be_right_is_refused(text: str, says: str, voc: Path, tmp_pa
 
     assert says in str(error.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["voc"]
+
+
+def listed(voc: Path, split: str, text: str | bytes) -> None:
+    """Set the image set of a split."""
+    (voc / f"ImageSets/Main/{split}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        (lambda voc: listed(voc, "val", "val_0\nval_0\n"), "val_0"),
+        (lambda voc: listed(voc, "val", "train_0\n"), "train_0"),
+        (lambda voc: listed(voc, "val", "../voc/val_0\n"), "../voc/val_0"),
+        (lambda voc: listed(voc, "val", "val_1\n"), "val_1"),
+        (lambda voc: listed(voc, "val", "h\xe9\n".encode("latin-1")), "val.txt"),
+        (lambda voc: (voc / "JPEGImages/val_0.png").write_bytes(b""), "val_0.png"),
+        (lambda voc: (voc / "JPEGImages/val_0.jpg").write_text("text"), "val_0.jpg"),
+        (lambda voc: (voc / "Annotations/val_0.xml").write_text("<html/>"), "val_0.xml"),
+        (lambda voc: (voc / "Annotations/val_0.xml").write_text('<annotation xmlns="a:b"/>'), "val_0.xml"),
+        (lambda voc: (voc / "Annotations/val_0.xml").write_text("<annotation><Object/></annotation>"), "val_0.xml"),
+        (lambda voc: (voc / "Annotations/val_0.xml").write_text('<?xml version="1.0" encoding="none"?><a/>'), "val_0"),
+    ],
+)
+def test_odd_folders_are_refused(change: Callable[[Path], object], says: str, voc: Path, tmp_path: Path) -> None:
+    """What would be silently lost, overwritten, misplaced or read from outside is a problem with a name."""
+    change(voc)
+
+    with pytest.raises(VOCError) as error:
+        bccd_from(voc, tmp_path / "out")
+
+    assert says in str(error.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("line", ["my img 1", "\ufeffmy img 1", "my img 1.jpg", "my img 1.JPG"])
+def test_names_are_whole_lines(line: str, voc: Path, tmp_path: Path) -> None:
+    """Spaces, a byte order mark and an image suffix in a split do not change which image is meant."""
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (voc / folder / f"val_0.{suffix}").rename(voc / folder / f"my img 1.{suffix}")
+    (voc / "JPEGImages/my img 1.jpg").rename(voc / "JPEGImages/my img 1.JPG")
+    listed(voc, "val", f"{line}\n")
+    bccd_from(voc, tmp_path / "out")
+
+    assert (tmp_path / "out/images/val/my img 1.JPG").is_file() and (tmp_path / "out/labels/val/my img 1.txt").is_file()
+
+
+def test_rotated_by_exif(voc: Path, tmp_path: Path) -> None:
+    """Boxes of a photograph that its EXIF data rotates are taken where the annotation has the rotated size, else refused."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(voc / "JPEGImages/val_0.jpg", exif=exif)
+    box = annotation(("RBC", 1, 1, 40, 60))
+    (voc / "Annotations/val_0.xml").write_text(box)
+    with pytest.raises(VOCError, match=r"val_0\.jpg"):
+        bccd_from(voc, tmp_path / "out")
+    (voc / "Annotations/val_0.xml").write_text(
+        box.replace("<width>64", "<width>48").replace("<height>48", "<height>64")
+    )
+    bccd_from(voc, tmp_path / "out")
+
+    assert (tmp_path / "out/labels/val/val_0.txt").read_text() == "1 0.427083 0.476562 0.812500 0.921875\n"
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that could not be written ends the preparation, and nothing stays."""
+    monkeypatch.setattr(smear, "SPLITS", {"train": 1, "val": 1})
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    with pytest.raises(OSError, match=r"0000\.png"):
+        smear.prepare(tmp_path / "smear")
+    assert not list(tmp_path.iterdir())
 
 
 def bccd_from(voc: Path, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import IMG_FORMATS
+from ultralytics.utils import patches
 
 from ghost_yolo.errors import UserError
+
+MAX_PIXELS = 100_000_000  # about 300 MB decoded; a header may announce any number
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
@@ -39,23 +43,53 @@ def read_image(path: Path, truncated_is_error: bool = False) -> NDArray[np.uint8
     """Return an image (h, w, 3) in BGR.
 
     Raises:
-        UserError: If it cannot be read, or with `truncated_is_error` if it ends too early, for which it is decoded twice.
+        UserError: If it cannot be read or is larger than MAX_PIXELS, or with `truncated_is_error` if it ends too early,
+            for which it is decoded twice.
     """
-    image = cv2.imread(str(path))
-    if image is None or (truncated_is_error and is_truncated(path)):
+    if not path.is_file():  # a pipe would wait for ever
+        raise UserError(f"{path} is not a regular file; give a JPEG or PNG file.")
+    try:
+        image = None if _pixels(path) > MAX_PIXELS else cv2.imread(str(path))
+    except Exception as error:  # decoders, and what the host falls back to, fail in many ways
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+        raise UserError(f"{path} cannot be read as an image ({reason}); give a JPEG or PNG file.") from error
+    if image is None or image.dtype != np.uint8 or (truncated_is_error and is_truncated(path)):
         raise UserError(f"{path} cannot be read as an image; give a JPEG or PNG file.")
     return image  # type: ignore[return-value]
+
+
+def open_with_pillow(path: Path) -> Image.Image:
+    """Open an image by Pillow's own function.
+
+    From 8.4 on ultralytics/utils/patches.py replaces `Image.open` by a function that runs pip for a format that Pillow does
+    not know, and keeps Pillow's as `_image_open`.
+    """
+    opener = getattr(patches, "_image_open", Image.open)
+    return cast("Image.Image", opener(path))
+
+
+def _pixels(path: Path) -> int:
+    """Return how many pixels an image's header announces, 0 for a format that only OpenCV knows."""
+    try:
+        with open_with_pillow(path) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError:
+        return MAX_PIXELS + 1
+    except Exception:  # noqa: BLE001 (a header that Pillow does not understand is left to OpenCV)
+        return 0
 
 
 def is_truncated(path: Path) -> bool:
     """Return whether an image ends too early; OpenCV silently fills the rest with grey."""
     try:
-        with Image.open(path) as image:
+        with open_with_pillow(path) as image:
             image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError):  # a kind or a size that is OpenCV's to judge
+    except UnidentifiedImageError:  # a format that only OpenCV knows
         return False
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, ValueError, EOFError):
         return True
+    except Exception:  # noqa: BLE001 (what else a decoder raises does not say that the file is cut)
+        return False
     return False
 
 

@@ -152,5 +152,7 @@ def prepare(root: str | Path, seed: int = 0) -> None:
                 (work / kind / split).mkdir(parents=True)
         for number, (split, index) in enumerate(progress(jobs, f"Drawing {Path(root).name}")):
             image, lines = draw(np.random.RandomState(seed + number))
-            cv2.imwrite(str(work / "images" / split / f"{index:04d}.png"), image)
+            file = work / "images" / split / f"{index:04d}.png"
+            if not cv2.imwrite(str(file), image):  # it returns False where others raise
+                raise OSError(f"{file} could not be written: is the disk full?")
             (work / "labels" / split / f"{index:04d}.txt").write_bytes(("\n".join(lines) + "\n").encode())
