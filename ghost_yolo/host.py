@@ -29,6 +29,7 @@ from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.yaml_file import read_model_yaml
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 HOW_TO_GET_A_CHECKPOINT = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
@@ -180,13 +181,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         ModelError: If the file holds no model.
     """
+    read_model_yaml(file)  # refuses what must not be loaded, or evaluated
     try:
-        config = tasks.yaml_model_load(str(file))
+        return cast("dict[str, Any]", tasks.yaml_model_load(str(file)))
     except Exception as error:  # whatever the host trips over in a file that is not ours
-        raise ModelError(f"{file} is not a model YAML: {error}") from error
-    if not all(isinstance(config.get(part), list) for part in ("backbone", "head")):
-        raise ModelError(f"{file} is not a model YAML: it has no `backbone:` and `head:` lists")
-    return config
+        raise ModelError(f"{file} is not a model YAML: {str(error)[:200]}") from error
 
 
 def build(config: dict[str, Any]) -> HostModel:

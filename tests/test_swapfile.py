@@ -126,8 +126,8 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
 
     assert model.yaml["backbone"][2] == [-1, 3, "ghost_yolo.C2f_GhostBottleneckV2", [128, True]]
     assert f"-> {parameters} parameters" in done.stdout
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert command in readme and done.stdout.splitlines()[0] in readme
+    guide = (ROOT / "docs/guides/swap.md").read_text(encoding="utf-8")
+    assert done.stdout.splitlines()[0] in guide  # the figures that the guide shows
     assert "my.yaml has no scale letter, so Ultralytics will take scale s" in done.stdout
     kept = (tmp_path / "my.yaml").read_bytes()
     refused = run("ghost-yolo", "swap", "yolov8s-cls.yaml", "--where", "head", "-o", "my.yaml", ok=False)

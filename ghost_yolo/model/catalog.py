@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import NoReturn
 
 from ghost_yolo.errors import ModelNameError
 from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.yaml_file import read_model_yaml
 
 SCALES = ("n", "s", "m", "l", "x")
 PACKAGE = Path(__file__).parents[1]
@@ -117,11 +117,26 @@ def resolve(name: str) -> tuple[Path, str]:
     """
     file = find_yaml(name) or _packaged_file(name)
     if file is None:
-        raise ModelNameError(f"{name} does not exist. `ghost-yolo cfg` lists the packaged YAMLs.")
-    scales = _scales_in(file)
-    if len(scales) > 1 and scale_of(name) not in scales:
+        newer = " YOLO26 needs Ultralytics 8.4 or later." if "yolo26" in name else ""
+        raise ModelNameError(f"{name} does not exist.{newer} `ghost-yolo cfg` lists the packaged YAMLs.")
+    scales, scale = _scales_in(file), scale_of(name)
+    if scales and scale not in scales and (scale or len(scales) > 1):
+        _refuse_scale(name, scales)
+    return file, scale or "".join(scales[:1])
+
+
+def _refuse_scale(name: str, scales: list[str]) -> NoReturn:
+    """Raise the error for a name whose scale letter its YAML does not have."""
+    known = [scale for scale in scales if scale in SCALES]  # what the host reads from a file's name
+    if scale_of(name) is None and known == scales:
         require_scale(name)
-    return file, scale_of(name) or "".join(scales[:1])
+    choices = [with_scale(without_scale(Path(name).name), scale) for scale in known]
+    given = f"scale {scale_of(name)}" if scale_of(name) else "no scale"
+    advice = f"Call the file {' or '.join(choices)}" if choices else f"Rename its scales to some of {', '.join(SCALES)}"
+    raise ModelNameError(
+        f"{name!r} says {given}, and its `scales` are {', '.join(scales)}; Ultralytics reads {', '.join(SCALES)} from a name. "
+        f"{advice}."
+    )
 
 
 def _packaged_file(name: str) -> Path | None:
@@ -145,13 +160,13 @@ def require_scale(name: str | Path) -> None:
 
 
 def _scales_in(file: Path) -> list[str]:
-    """Return the scale letters that a YAML knows; a file that is no model YAML knows none, and the host says what is wrong."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
-        return []
-    scales = content.get("scales") if isinstance(content, dict) else None
-    return list(scales) if isinstance(scales, dict) else []
+    """Return the scale letters of a YAML.
+
+    Raises:
+        ModelError: If it is no model YAML.
+    """
+    scales = read_model_yaml(file)[1].get("scales")
+    return [str(scale) for scale in scales] if isinstance(scales, dict) else []
 
 
 def _copy_for_scale(family: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from ghost_yolo.model.catalog import resolve, scale_of, with_scale, without_scal
 from ghost_yolo.model.profile import count_gflops
 from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan_swap, rows_of, swap_rows
 from ghost_yolo.utils.console import quiet
+from ghost_yolo.utils.yaml_file import read_model_yaml
 
 IMGSZ = 640
 SUMMARY = re.compile(r"^(\s*[nsmlx]:\s*\[[^]\n]*\])[ \t]*#.*(?:parameters|GFLOPs).*$", re.MULTILINE)
@@ -53,15 +54,18 @@ def swap(name: str, where: str, block: str | None = None) -> Swapped:
     if not name.endswith((".yaml", ".yml")):
         raise ModelNameError(f"{name} is no model YAML; give a file, or Ultralytics' as yolov8s-seg.yaml")
     file, scale = resolve(name)
-    host.read_yaml(file)  # its errors are better than ours
-    text = file.read_text(encoding="utf-8-sig")
-    old = yaml.safe_load(text)
+    text, old = read_model_yaml(file)
     new = swap_rows(old, plan_swap(old, where, block))
     figures = compared(old, new, Path(name).name, scale)
     first = f"{file.name} changed by `ghost-yolo swap --where {where}`; all other rows, and every index, are unchanged."
     moved = [f"Scale {scale}, the requested one, is listed first in `scales`."] if scale else []
-    header = "".join(f"# {line}\n" for line in [first, *changes(old, new), *moved])
+    header = "".join(f"# {printable(line)}\n" for line in [first, *changes(old, new), *moved])
     return Swapped(scale_first(header + rewritten(text, old, new), scale), scale, figures)
+
+
+def printable(line: str) -> str:
+    """Return a line without control characters: a newline in a file's name must not end the comment."""
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def changes(old: Config, new: Config) -> list[str]:

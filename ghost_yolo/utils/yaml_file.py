@@ -1,0 +1,104 @@
+"""Read a model YAML that somebody else wrote: bounded in size, depth and aliases, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ghost_yolo.errors import ModelError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20  # of nested lists; the host's YAMLs have 4
+MAX_NODES = 100_000  # with every alias expanded
+MAX_NUMBER = 100_000  # channels, classes, repeats: a larger one would only exhaust the memory
+ACTIVATION = "write a class of torch.nn called with plain values, as torch.nn.ReLU()"
+
+
+def read_model_yaml(file: Path) -> tuple[str, dict[str, Any]]:
+    """Return a model YAML's text and content.
+
+    Raises:
+        ModelError: If it is not UTF-8, too large or too deep, no YAML, or no model; if a number in it is out of range; or if
+            its `activation:` is more than a plain class of torch.nn, since the host evaluates that text.
+    """
+    text = _text(file)
+    _check_events(file, text)
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that does not exist
+        raise ModelError(f"{file} is not a model YAML: {_first_line(error)}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("backbone", "head")):
+        raise ModelError(f"{file} is not a model YAML: it has no `backbone:` and `head:` lists")
+    _check_numbers(file, content)
+    _check_activation(file, content)
+    return text, content
+
+
+def _text(file: Path) -> str:
+    """Return the text of a file in UTF-8, a byte order mark left out."""
+    if file.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{file} is not a model YAML: it has more than {MAX_BYTES} bytes")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return the beginning of an error's text."""
+    return " ".join(str(error).split())[:200]
+
+
+def _check_events(file: Path, text: str) -> None:
+    """Raise an error where the YAML is nested too deeply, too large once its aliases are expanded, or contains itself."""
+    nodes, stack, sizes = 0, list[tuple[str | None, int]](), dict[str, int]()  # stack: anchor, nodes before it
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                if event.anchor not in sizes:
+                    raise ModelError(f"{file} is not a model YAML: the alias *{event.anchor} stands inside itself")
+                nodes += sizes[event.anchor]
+            elif isinstance(event, yaml.NodeEvent):
+                nodes += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                stack.append((event.anchor, nodes))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before = stack.pop()
+                if anchor:
+                    sizes[anchor] = nodes - before + 1
+            elif isinstance(event, yaml.ScalarEvent) and event.anchor:
+                sizes[event.anchor] = 1
+            if len(stack) > MAX_DEPTH or nodes > MAX_NODES:
+                raise ModelError(f"{file} is not a model YAML: more than {MAX_DEPTH} levels or {MAX_NODES} values")
+    except yaml.YAMLError as error:
+        raise ModelError(f"{file} is not a model YAML: {_first_line(error)}") from error
+
+
+def _check_numbers(file: Path, value: Any) -> None:
+    """Raise an error for a number that no model can have."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_numbers(file, item)
+    elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER and value != float("inf"):
+        raise ModelError(f"{file} is not a model YAML: {value!s:.40} is out of range (at most {MAX_NUMBER})")
+
+
+def _check_activation(file: Path, content: dict[str, Any]) -> None:
+    """Raise an error for an `activation:` that does more than build a module of torch.nn."""
+    given = content.get("activation")
+    if given is None:
+        return
+    try:
+        call = ast.parse(str(given), mode="eval").body
+        plain = isinstance(call, ast.Call) and ast.unparse(call.func).removeprefix("torch.").startswith("nn.")
+        values = [*call.args, *(keyword.value for keyword in call.keywords)] if isinstance(call, ast.Call) else []
+        plain = plain and ast.unparse(call.func).replace(".", "").isidentifier()  # type: ignore[attr-defined]
+        for value in values:
+            ast.literal_eval(value)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        plain = False
+    if not plain:
+        raise ModelError(f"{file}: activation: {str(given)[:80]!r} is not evaluated; {ACTIVATION}")
