@@ -14,6 +14,8 @@ from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
 from ghost_yolo.errors import UserError
 
+MAX_ERROR = 1800  # characters of an error that are printed
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (compare, swap, ghostify, bench, report, ghosts, pairs, correlate, cfg, pretrained, doctor):
     app.command()(command)
@@ -27,8 +29,11 @@ def describe() -> None:
 def main() -> None:
     """Run the command; print a UserError as one line, without a traceback."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host run pip
+    for stream in (sys.stdout, sys.stderr):  # a terminal in another encoding must not cost what was measured
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     gc.set_threshold(10_000)  # importing torch creates a million permanent objects: collect less often
     try:
         app()
     except (UserError, OSError) as error:
-        sys.exit(f"ghost-yolo: {error}")
+        text = str(error)
+        sys.exit(f"ghost-yolo: {text[:MAX_ERROR]}{' ...' if len(text) > MAX_ERROR else ''}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from ultralytics.utils.torch_utils import select_device
 
 from ghost_yolo import host
-from ghost_yolo.errors import ModelNameError, UserError
+from ghost_yolo.errors import ModelError, ModelNameError, UserError
 from ghost_yolo.model.catalog import resolve
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
@@ -39,10 +41,17 @@ class OpenedModel:
 
     @property
     def trained_imgsz(self) -> int:
-        """Image side in pixels at which the model was trained, 640 where it does not say."""
+        """Image side in pixels at which the model was trained, 640 where it does not say.
+
+        Raises:
+            ModelError: If it says something else than a size.
+        """
         args = getattr(self.model, "args", {})
         side = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
-        return max(side) if isinstance(side, list | tuple) else int(side)
+        sides = side if isinstance(side, list | tuple) and side else [side]
+        if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in sides):
+            raise ModelError(f"{self.name} was trained at imgsz={side!r:.80}, which is no size: give --imgsz")
+        return int(max(sides))
 
     def require_stride(self, imgsz: int) -> None:
         """Raise an error unless the model's stride divides the side."""
@@ -94,10 +103,49 @@ def open_checkpoint(path: Path, device: str | None = None) -> OpenedModel:
         )
     with quiet():
         model = host.load(path)
+    check_model(path, model)
     if device is not None:
         model = model.to(find_device(device))
     scale = model.yaml.get("scale") or next(iter(model.yaml.get("scales") or {}), "")  # as the host falls back
     return OpenedModel(str(path), model, len(model.names), scale, host.task_of(model))
+
+
+def check_model(path: Path, model: HostModel) -> None:
+    """Check once, for every command, that a checkpoint's model is whole.
+
+    Raises:
+        ModelError: If its YAML, class names, strides or channels are missing or impossible, or a weight is not finite.
+    """
+    for problem in _problems(model):
+        raise ModelError(f"{path}: {problem}; {host.HOW_TO_GET_A_CHECKPOINT}")
+
+
+def _problems(model: HostModel) -> Iterator[str]:
+    """Yield what is wrong with a model; a later check may need what an earlier one found."""
+    config, names = getattr(model, "yaml", None), getattr(model, "names", None)
+    if not isinstance(config, dict) or not all(isinstance(config.get(part), list) for part in ("backbone", "head")):
+        yield "its model has no YAML with `backbone:` and `head:`"
+        return
+    if len(config["backbone"]) + len(config["head"]) != len(model.model):
+        yield "its model has another number of layers than its YAML has rows"
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        yield f"its class names are {names!r:.80}"
+        return
+    channels = config.get("channels", 3)
+    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+        yield f"its YAML says channels: {channels!r:.80}"
+    strides = getattr(model, "stride", None)
+    if not isinstance(strides, torch.Tensor) or not strides.numel() or not bool((strides >= 1).all()):
+        yield f"its strides are {strides!r:.80}"
+    classes = getattr(model.model[-1], "nc", len(names))
+    if classes != len(names):
+        yield f"its head has {classes!r:.80} classes and it names {len(names)}"
+    yield from (f"{name} is not finite" for name, value in model.state_dict().items() if not _is_finite(value))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def find_device(device: str) -> str:

@@ -1,0 +1,76 @@
+"""A checkpoint is validated once, where it is opened, for every command."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ghost_yolo.errors import ModelError, UserError
+from ghost_yolo.model.catalog import path_of
+from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
+
+NAN = float("nan")
+
+
+def spoil(name: str, value: float = NAN) -> Callable[[Any], None]:
+    """Return what sets the first value of a tensor."""
+
+    def change(model: Any) -> None:
+        model.state_dict()[name].view(-1)[0] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        (lambda model: delattr(model, "yaml"), "YAML"),
+        (lambda model: model.yaml.pop("head"), "head"),
+        (lambda model: model.yaml["head"].pop(0), "rows"),
+        (lambda model: delattr(model, "names"), "names"),
+        (lambda model: setattr(model, "names", None), "None"),
+        (lambda model: setattr(model, "names", {}), "{}"),
+        (lambda model: setattr(model, "names", {0: 1}), "{0: 1}"),
+        (lambda model: setattr(model, "names", {0: "a", 1: "b"}), "2"),
+        (lambda model: setattr(model, "stride", torch.tensor([])), "stride"),
+        (lambda model: setattr(model, "stride", torch.tensor([0.0])), "stride"),
+        (lambda model: model.yaml.update(channels="rgb"), "rgb"),
+        (lambda model: delattr(model.model[-1], "nc") or setattr(model.model[-1], "nc", None), "None"),
+        (spoil("model.15.cv1.conv.weight"), "model.15.cv1.conv.weight"),
+        (spoil("model.4.cv1.bn.running_var", float("inf")), "model.4.cv1.bn.running_var"),
+    ],
+)
+def test_odd_checkpoints(change: Callable[[Any], object], says: str, tmp_path: Path) -> None:
+    """What is missing, impossible or not finite is named together with the file."""
+    model = build_from_yaml("yolov8n.yaml", 1).model
+    change(model)
+    torch.save({"model": model, "train_args": {}}, tmp_path / "odd.pt")
+
+    with pytest.raises(ModelError, match=r"odd\.pt") as error:
+        open_checkpoint(tmp_path / "odd.pt")
+    assert says in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("imgsz", [None, "wide", NAN, [], 0, True, [640, "x"]])
+def test_odd_image_sizes(imgsz: object) -> None:
+    """A checkpoint that was trained at no size asks for one."""
+    opened = build_from_yaml(str(path_of("yolov8n-ghost")), 1)
+    opened.model.args = Namespace(imgsz=imgsz)
+
+    with pytest.raises(ModelError, match="--imgsz"):
+        _ = opened.trained_imgsz
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    """Another suffix, no file, text and a module of somebody else's are refused by name."""
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    torch.save(nn.Linear(1, 1), tmp_path / "linear.pt")
+    for name in ("model.onnx", "none.pt", "text.pt", "linear.pt"):
+        with pytest.raises(UserError, match=name):
+            open_checkpoint(tmp_path / name)
