@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ultralytics.utils.torch_utils import select_device
@@ -48,7 +49,7 @@ class OpenedModel:
         """
         args = getattr(self.model, "args", {})
         side = args.get("imgsz", 640) if isinstance(args, dict) else getattr(args, "imgsz", 640)
-        sides = side if isinstance(side, list | tuple) and side else [side]
+        sides: list[Any] = [*side] if isinstance(side, list | tuple) and side else [side]
         if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in sides):
             raise ModelError(f"{self.name} was trained at imgsz={side!r:.80}, which is no size: give --imgsz")
         return int(max(sides))
