@@ -14,7 +14,7 @@ from ultralytics.utils import ROOT as HOST
 from ghost_yolo import host
 from ghost_yolo.bench import BenchRow
 from ghost_yolo.ghostify import Settings
-from ghost_yolo.redundancy.maps import Photos, calibrate
+from ghost_yolo.redundancy.maps import SurveyImages, reestimate_batchnorm
 
 MODELS = HOST / "cfg/models"
 LITTLE: dict[str, Any] = {
@@ -62,7 +62,7 @@ def settled(config: dict[str, Any], photos: Path) -> Any:
     model = host.build(config)
     model.names = dict(enumerate("abc"))
     paths = sorted(photos.iterdir())
-    calibrate(model, Photos(paths, 64, 32), range(len(paths)))
+    reestimate_batchnorm(model, SurveyImages(paths, 64, 32), range(len(paths)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.03
