@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import ultralytics
 import yaml
+from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yolov5u_filename
@@ -63,16 +64,16 @@ def _open(model: str, nc: int) -> OpenedModel:
         raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
     torch.manual_seed(0)
     opened = build_from_yaml(model, nc)
-    reestimate_batchnorm(opened.model)
+    estimate_batchnorm_from_noise(opened.model)
     return opened
 
 
-def reestimate_batchnorm(model: HostModel) -> None:
+def estimate_batchnorm_from_noise(model: HostModel) -> None:
     """Estimate the BatchNorm statistics of an untrained model from noise.
 
     Without it, activations fade from layer to layer, and subnormal numbers can cost a CPU extra time.
     """
-    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256)], model)  # type: ignore[arg-type]
+    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256)], cast("nn.Module", model))
     model.eval()
 
 
