@@ -60,8 +60,8 @@ def _open(model: str, nc: int) -> OpenedModel:
     if model.endswith(".pt"):
         return open_checkpoint(Path(model))
     if not model.endswith((".yaml", ".yml")):
-        kinds = ", ".join(row.suffix for row in RUNTIMES.values())
-        raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
+        suffixes = ", ".join(row.suffix for row in RUNTIMES.values())
+        raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {suffixes}")
     torch.manual_seed(0)
     opened = build_from_yaml(model, nc)
     estimate_batchnorm_from_noise(opened.model)
@@ -147,7 +147,7 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
     return folder / Path(made).relative_to(work)
 
 
-def precision_arguments(kind: str, precision: str) -> dict[str, Any]:
+def precision_arguments(export_format: str, precision: str) -> dict[str, Any]:
     """Return the installed host's export arguments for a precision.
 
     Raises:
@@ -157,7 +157,7 @@ def precision_arguments(kind: str, precision: str) -> dict[str, Any]:
         return {}
     if "quantize" in DEFAULT_CFG_DICT:
         return {"quantize": BITS[precision]}
-    if kind == "onnx":
+    if export_format == "onnx":
         raise UserError(
             f"Ultralytics {ultralytics.__version__} exports ONNX as fp32 only on a CPU; 8.4 exports {precision}"
         )

@@ -129,9 +129,9 @@ def open_pytorch(file: Path, config: InferenceConfig) -> LoadedModel:
         raise UserError(f"--device {config.device}: PyTorch sees no such GPU")
     torch.set_num_threads(config.threads)
     device = torch.device("cpu" if config.device == "cpu" else f"cuda:{config.device}")
-    kind = torch.float16 if config.precision == "fp16" else torch.float32
-    model = host.load(file).fuse(verbose=False).to(device, kind)
-    image = torch.from_numpy(config.image()).to(device, kind)
+    dtype = torch.float16 if config.precision == "fp16" else torch.float32
+    model = host.load(file).fuse(verbose=False).to(device, dtype)
+    image = torch.from_numpy(config.image()).to(device, dtype)
 
     def run() -> object:
         with torch.inference_mode():
@@ -255,8 +255,8 @@ def runtime_of(model: str) -> str:
 
 def file_mb(file: Path) -> float:
     """Return the size of a model's graph and weights in 1024 x 1024 bytes."""
-    kinds = ("*.xml", "*.bin", "*.param")
-    files = [file] if file.is_file() else [part for kind in kinds for part in file.glob(kind)]
+    patterns = ("*.xml", "*.bin", "*.param")
+    files = [file] if file.is_file() else [part for pattern in patterns for part in file.glob(pattern)]
     return sum(part.stat().st_size for part in files) / MB
 
 

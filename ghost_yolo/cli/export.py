@@ -24,8 +24,8 @@ def verify(
 ) -> None:
     """Export a model to ONNX and verify its outputs against PyTorch, on noise and on an image.
 
-    The file is written beside the checkpoint. The exit status is 1 if a box differs by more than 0.05 pixels or a score by
-    more than 0.001.
+    The file is written beside the checkpoint.
+    The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than 0.001.
     """
     given = {"imgsz": parse_sides(imgsz)} if imgsz else {}
     with redirect_stdout(sys.stderr):

@@ -144,7 +144,7 @@ def accuracy_points(
         runs = [record for record in records if record.model == model]
         values = [run.map50_95 for run in runs]
         low, high = runs[0].map50_95_low, runs[0].map50_95_high
-        own = len(runs) == 1 and low is not None and high is not None
+        single = len(runs) == 1 and low is not None and high is not None
         points.append((costs[model], mean(values), names[model], is_stock(model)))
-        ends.append((low or 0.0, high or 0.0) if own else (min(values), max(values)))
+        ends.append((low or 0.0, high or 0.0) if single else (min(values), max(values)))
     return points, ends
