@@ -93,10 +93,10 @@ def test_the_summary_follows_the_intervals(timed: BenchResult) -> None:
     faster, slower, unclear = text.split("; ")
 
     assert "PyTorch fp32" in faster and "%" not in faster
-    assert "yolov8s-ghost (host's) (110 %" in slower and "50 % of the GFLOPs" in slower and "0.45" in slower
+    assert "yolov8s-ghost (Ultralytics) (110 %" in slower and "50 % of the GFLOPs" in slower and "0.45" in slower
     assert "cfg/yolov8s-ghost (90 %" in unclear and "yolov8n" not in text
     (text,) = summary.summarise_times(onnx)
-    assert "yolov8s-ghost (host's) (75 %" in text and "cfg/yolov8s-ghost (95 %" in text and ";" not in text
+    assert "yolov8s-ghost (Ultralytics) (75 %" in text and "cfg/yolov8s-ghost (95 %" in text and ";" not in text
     onnx[0].ratio = None
     assert summary.summarise_times(onnx) == []
 

@@ -173,14 +173,14 @@ def scatter(
 
 def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
     """Return the points with numbers as labels, from left to right, and list the names below the plot."""
-    order = sorted(range(len(points)), key=lambda place: points[place][:2])
-    numbers = {place: str(number) for number, place in enumerate(order, 1)}
-    names = [f"{numbers[place]:>2}  {points[place][2]}" for place in order]
+    order = sorted(range(len(points)), key=lambda index: points[index][:2])
+    numbers = {index: str(number) for number, index in enumerate(order, 1)}
+    names = [f"{numbers[index]:>2}  {points[index][2]}" for index in order]
     blank = [Line2D([], [], linestyle="") for _ in names]
     figure.legend(
         blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
     )
-    return [(x_value, y_value, numbers[place], stock) for place, (x_value, y_value, _, stock) in enumerate(points)]
+    return [(x_value, y_value, numbers[index], stock) for index, (x_value, y_value, _, stock) in enumerate(points)]
 
 
 def _label(
