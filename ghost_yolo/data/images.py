@@ -17,7 +17,7 @@ from ghost_yolo.errors import UserError
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """Return the images that are named, those of a folder sorted by name.
+    """Return the image files named, those of a folder sorted by name.
 
     Raises:
         UserError: If nothing is given, a path does not exist, or a folder holds no image.
@@ -43,12 +43,12 @@ def read_image(path: Path, truncated_is_error: bool = False) -> NDArray[np.uint8
     """
     image = cv2.imread(str(path))
     if image is None or (truncated_is_error and is_truncated(path)):
-        raise UserError(f"{path} cannot be read as an image; give another, a JPEG or PNG say.")
+        raise UserError(f"{path} cannot be read as an image; give a JPEG or PNG file.")
     return image  # type: ignore[return-value]
 
 
 def is_truncated(path: Path) -> bool:
-    """Return whether an image ends too early; OpenCV fills the rest with grey without a word."""
+    """Return whether an image ends too early; OpenCV silently fills the rest with grey."""
     try:
         with Image.open(path) as image:
             image.load()

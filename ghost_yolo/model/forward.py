@@ -1,4 +1,4 @@
-"""Run a model layer by layer, as far as a layer that is asked for."""
+"""Run a model layer by layer, up to a given layer."""
 
 from __future__ import annotations
 
