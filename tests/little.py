@@ -26,7 +26,7 @@ LITTLE: dict[str, Any] = {
     ],
     "head": [[-1, 1, "C2f", [32]], [[1, 4], 1, "Detect", ["nc"]]],
 }
-QUICK = Settings(steps=2, polish=2)
+QUICK = Settings(reconstruct_steps=2, distill_steps=2)
 WORD = "C2f_GhostBottleneck"
 
 
