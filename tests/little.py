@@ -12,6 +12,7 @@ import yaml
 from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo import host
+from ghost_yolo.bench import BenchRow
 from ghost_yolo.ghostify import Settings
 from ghost_yolo.redundancy.maps import Photos, calibrate
 
@@ -28,6 +29,10 @@ LITTLE: dict[str, Any] = {
 }
 QUICK = Settings(reconstruct_steps=2, distill_steps=2)
 WORD = "C2f_GhostBottleneck"
+ACCURACY = {  # an accuracy record
+    "model": "yolov8n.yaml", "data": "d.yaml", "split": "test", "imgsz": 320, "epochs": 60, "seed": 0,
+    "map50_95": 0.5, "map50": 0.8, "conditions": "one <i>machine</i>",
+}  # fmt: skip
 
 
 def stock(name: str) -> dict[str, Any]:
@@ -67,3 +72,9 @@ def settled(config: dict[str, Any], photos: Path) -> Any:
 def interrupt(*args: Any) -> None:
     """Stand for Ctrl-C at this point."""
     raise KeyboardInterrupt
+
+
+def bench_row(model: str, runtime: str = "pytorch", **values: Any) -> BenchRow:
+    """Return a row of a benchmark on two threads."""
+    known = {"scale": "n", "nc": 80, "imgsz": 640, "batch": 1, "precision": "fp32", "device": "cpu", "threads": 2}
+    return BenchRow(model=model, runtime=runtime, **known | values)

@@ -25,9 +25,7 @@ from ghost_yolo.utils.system import GIB
 
 
 @pytest.mark.parametrize("name", ["v8/yolov8", *TASK_MODELS])
-def test_forward_until_equals_the_hosts_forward(
-    name: str, photos: Path, calibration_images: CalibrationImages
-) -> None:
+def test_forward_until_equals_the_hosts_forward(name: str, photos: Path, calibration_images: CalibrationImages) -> None:
     """At every row, inputs and outputs equal those of the host's own forward."""
     model = calibrated(stock(name), photos)
     last, inputs, outputs = len(model.model) - 1, {}, {}

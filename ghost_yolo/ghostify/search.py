@@ -32,7 +32,7 @@ OPTIONS = "options"  # name in the run state
 
 @dataclass(frozen=True)
 class Option:
-    """One block in one row, tried alone in the trained model.
+    """One block in one row, measured alone in the trained model.
 
     Attributes:
         row: Row of the model.
@@ -199,7 +199,7 @@ def measure_option(
 
     Args:
         run: The run.
-        candidate: The candidate whose row is tried.
+        candidate: The candidate whose row is measured.
         row: The row.
         data: Reconstruction data of the row's target modules.
         saving: Saving of the option.
