@@ -38,7 +38,7 @@ def ghostify(
     cost: Annotated[
         str, typer.Option(help="Cost that --budget limits: gflops, or CPU latency in pytorch, onnx, openvino or ncnn.")
     ] = "gflops",
-    rounds: Annotated[int, typer.Option(help="Measurement rounds for a latency as --cost.")] = 40,
+    rounds: Annotated[int, typer.Option(help="Measurement rounds if --cost is a latency.")] = 40,
     reconstruct_steps: Annotated[
         int, typer.Option(help="Training steps per block for its reconstruction, 8 images each.")
     ] = 100,
@@ -46,7 +46,7 @@ def ghostify(
         int, typer.Option(help="Training steps for the distillation of the whole model, 8 images each; 0 to skip.")
     ] = 250,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    imgsz: Annotated[int, typer.Option(help="Image size in pixels; 0 for the size of the training.")] = 0,
+    imgsz: Annotated[int, typer.Option(help="Image size in pixels; 0 for the size used in training.")] = 0,
     cache: Annotated[float, typer.Option(help="Maximum disk space for cached activations, in GiB.")] = 4.0,
     device: Annotated[str, typer.Option(help="Device to run on, as in yolo: cpu, 0, ...")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for the number of physical cores.")] = 0,
@@ -54,8 +54,7 @@ def ghostify(
 ) -> None:
     """Make a trained YOLO lighter without labels.
 
-    Replaces blocks by lighter ones, reconstructs the outputs of each replaced block, and distills the whole model. An
-    interrupted run is resumed by the same command.
+    Replace blocks, reconstruct their outputs, and distill the whole model. The same command resumes an interrupted run.
     """
     with redirect_stdout(sys.stderr):  # the host's messages must not mix with the report
         from ghost_yolo.ghostify.config import Settings, resume_file

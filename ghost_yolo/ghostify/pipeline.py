@@ -71,8 +71,15 @@ def ghostify(
         opened = open_checkpoint(Path(model), settings.device)
         torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
         settings = replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz))
-        hashes = fingerprint([Path(model)]), fingerprint(paths)
-        config = RunConfig(settings, where, tuple(blocks), budget, str(model), *hashes)
+        config = RunConfig(
+            settings=settings,
+            where=where,
+            blocks=tuple(blocks),
+            budget=budget,
+            model=str(model),
+            weights=fingerprint([Path(model)]),
+            images=fingerprint(paths),
+        )
         state = RunState(out, config, start)
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
