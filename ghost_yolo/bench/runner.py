@@ -109,7 +109,8 @@ def _create_files(plan: BenchPlan, jobs: list[_Job], logs: Path) -> None:
     with closing(Worker(logs / "export.log", plan.threads)) as worker:
         for name in progress(plan.models, "Preparing"):
             info = _prepare(plan, [job for job in jobs if job.row.model == name], first, worker)
-            first = first or (info and (name, info.task))
+            if info and first is None:
+                first = name, info.task
         for job in progress(jobs, "Exporting"):
             if not job.row.error:
                 _export(plan, job, worker)
