@@ -33,7 +33,7 @@ from ultralytics.utils import SETTINGS  # noqa: E402
 from ultralytics.utils.checks import check_version  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
-from ghost_yolo.ghostify.calibration import Pictures  # noqa: E402
+from ghost_yolo.ghostify.calibration import CalibrationImages  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,9 +102,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(photos: Path) -> Pictures:
-    """The pictures at 64."""
-    return Pictures(sorted(photos.iterdir()), 64)
+def calibration_images(photos: Path) -> CalibrationImages:
+    """The photos at 64 x 64."""
+    return CalibrationImages(sorted(photos.iterdir()), 64)
 
 
 @pytest.fixture(scope="session")
