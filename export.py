@@ -10,7 +10,7 @@ Exits with 1 where a box differs by more than 0.05 pixels or a score by more tha
 import sys
 
 import ghost_yolo
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 
 def main(words: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(words: list[str]) -> int:
     ghost_yolo.register()
     from ultralytics.cfg import parse_key_value_pair
 
-    from ghost_yolo.deploy.onnx import BOX_TOLERANCE, SCORE_TOLERANCE, export
+    from ghost_yolo.export.verify import BOX_TOLERANCE, SCORE_TOLERANCE, export
 
     try:
         arguments = dict(parse_key_value_pair(word) for word in words)

@@ -10,8 +10,8 @@ Everything after `train.py` goes to Ultralytics unchanged (`pretrained=`, `disti
 
 import sys
 
-from ghost_yolo.models import resolve
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import resolve
 
 
 def main(words: list[str]) -> None:

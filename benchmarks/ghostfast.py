@@ -19,10 +19,10 @@ from pathlib import Path
 import yaml
 from ultralytics.utils import ROOT
 
+from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.cli import main
-from ghost_yolo.deploy.runtimes import RUNTIMES
-from ghost_yolo.models import path_of
-from ghost_yolo.swap import Config, plan, swapped
+from ghost_yolo.model.catalog import path_of
+from ghost_yolo.model.swap import Config, plan, swapped
 
 RELU, HARDSWISH, SILU = "torch.nn.ReLU()", "torch.nn.Hardswish()", None
 

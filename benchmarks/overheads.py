@@ -86,7 +86,7 @@ def building(rounds: int) -> str:
     from ultralytics.nn import tasks
 
     from ghost_yolo import BLOCKS
-    from ghost_yolo.models import path_of
+    from ghost_yolo.model.catalog import path_of
 
     name = "yolov8s-ghostv2"
     config = tasks.yaml_model_load(str(path_of(name))) | {"scale": "s"}

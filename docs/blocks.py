@@ -21,12 +21,12 @@ from ultralytics.nn.tasks import BaseModel
 
 from ghost_yolo import BLOCKS
 from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
-from ghost_yolo.files import write_whole
-from ghost_yolo.models import families, packaged
+from ghost_yolo.compare import Comparison, compare
+from ghost_yolo.model.catalog import families, packaged
+from ghost_yolo.model.profile import Row
 from ghost_yolo.registry import Block
-from ghost_yolo.report.compare import Comparison, compare
-from ghost_yolo.report.measure import Row
-from ghost_yolo.report.render import percent, to_markdown
+from ghost_yolo.tables import percent, to_markdown
+from ghost_yolo.utils.files import write_whole
 
 HERE = Path(__file__).parent
 C, SIDE, N = 256, 40, 2  # of YOLOv8s' C2f rows at stride 16

@@ -18,10 +18,10 @@ from typing import Any
 
 from PIL import Image
 
-from ghost_yolo.files import write_whole
-from ghost_yolo.redundancy import cost, plots
+from ghost_yolo.redundancy import correlate, plots
 from ghost_yolo.redundancy.report import correlate_report, opposite_cells, percent
-from ghost_yolo.report.render import to_markdown
+from ghost_yolo.tables import to_markdown
+from ghost_yolo.utils.files import write_whole
 
 DOCS = Path(__file__).parent
 KEPT = DOCS.parent / "results" / "redundancy"
@@ -95,9 +95,9 @@ def measured_files() -> list[Path]:
     return sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)
 
 
-def stages() -> list[cost.Stage]:
+def stages() -> list[correlate.Stage]:
     """Return the stages of all models, by name."""
-    return cost.join(cost.read(measured_files()), None)
+    return correlate.join(correlate.read(measured_files()), None)
 
 
 def tables() -> dict[str, str]:
@@ -161,7 +161,7 @@ def main() -> None:
         take_over(Path(sys.argv[1]))
     found = stages()
     drawn = DOCS / "redundancy" / "correlation.png"
-    plots.save(plots.cost_figure(found, cost.compare(found)), drawn)
+    plots.save(plots.cost_figure(found, correlate.compare(found)), drawn)
     shrink(drawn, drawn)
     file = DOCS / "redundancy.md"
     file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")]

@@ -18,24 +18,24 @@ from unittest.mock import patch
 import typer
 from ultralytics import YOLO
 
-from ghost_yolo.files import write_whole
-from ghost_yolo.ghostify import Settings, fit, ghostify, run
-from ghost_yolo.ghostify.features import recorder
-from ghost_yolo.ghostify.pictures import Pictures
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import Settings, ghostify, pipeline, reconstruct
+from ghost_yolo.ghostify.activations import recorder
+from ghost_yolo.ghostify.calibration import Pictures
+from ghost_yolo.utils.files import write_whole
 
 as_given = Pictures.batch
 LEFT_OUT: dict[str, tuple[tuple[Any, str, Callable[..., Any]], ...]] = {
     "nothing": (),
-    "the structure of the trained block: weights as drawn": ((run, "begin", lambda *_: False),),
+    "the structure of the trained block: weights as drawn": ((pipeline, "begin", lambda *_: False),),
     "the new model's own inputs: the trained one's": (
-        (run, "recorder", lambda teacher, _, *rest: recorder(teacher, teacher, *rest)),
+        (pipeline, "recorder", lambda teacher, _, *rest: recorder(teacher, teacher, *rest)),
     ),
-    "plain squared error: relative by channel": ((fit, "mse_loss", fit.relative_error),),
+    "plain squared error: relative by channel": ((reconstruct, "mse_loss", reconstruct.relative_error),),
     "varied photographs: as they are": (
         (Pictures, "batch", lambda self, indices, **_: as_given(self, indices, varied=False)),
     ),
-    "BN statistics estimated anew: the running ones": ((fit, "update_bn", lambda *_: None),),
+    "BN statistics estimated anew: the running ones": ((reconstruct, "update_bn", lambda *_: None),),
 }
 
 

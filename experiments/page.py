@@ -7,10 +7,10 @@ from pathlib import Path
 
 from experiments.records import Table, Timing
 from experiments.table import STOCK, PairedComparison, Row, Triple
-from ghost_yolo.files import write_whole
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.report.figures import png, scatter
-from ghost_yolo.report.render import to_markdown
-from ghost_yolo.report.sources import labels
+from ghost_yolo.tables import to_markdown
+from ghost_yolo.utils.files import write_whole
 
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 HEADER = ["model", "how", "seeds", "parameters", "GFLOPs", "ms", "time", "{} mAP50-95", "{} mAP50", "/ stock's"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 Section = TypeVar("Section", bound="Dataset | Ghostify | Tune")
 SCALES = ("n", "s", "m", "l", "x")

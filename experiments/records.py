@@ -11,8 +11,8 @@ from typing import Any
 from experiments.plan import Dataset, Plan, Run, read_plan
 from experiments.scores import Scores, interval
 from experiments.table import Model, PairedComparison, Row, compare_pairs, group_seeds, rows_of
-from ghost_yolo.files import write_whole
 from ghost_yolo.report.sources import Group, read_bench
+from ghost_yolo.utils.files import write_whole
 
 
 @dataclass(frozen=True)

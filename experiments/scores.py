@@ -17,10 +17,12 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import ap_per_class
 
-from ghost_yolo.files import write_whole
-from ghost_yolo.registry import UserError
-from ghost_yolo.report.compare import versions
-from ghost_yolo.report.measure import count, from_checkpoint, quiet
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.checkpoint import from_checkpoint
+from ghost_yolo.model.profile import count
+from ghost_yolo.utils.console import quiet
+from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.system import versions
 
 LEVEL = 0.95  # of the intervals
 KINDS = ("tp", "conf", "pred_cls", "target_cls")

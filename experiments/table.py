@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.plan import Run
 from experiments.scores import Scores, interval, resample
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import Group, Timed
 
 Triple = tuple[float, float, float]  # a figure and the ends of its interval

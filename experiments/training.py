@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ghost_yolo.files import write_whole
-from ghost_yolo.ghostify.part import fingerprint
-from ghost_yolo.models import resolve
-from ghost_yolo.photos import find_photos
-from ghost_yolo.registry import UserError
+from ghost_yolo.data.images import find_photos
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import resolve
+from ghost_yolo.utils.files import fingerprint, write_whole
 
 
 def prepare(data: str, out: Path) -> None:

@@ -9,13 +9,13 @@ from ghost_yolo import _hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ghost_yolo.blocks import BLOCKS
     from ghost_yolo.host import register, unregister
+    from ghost_yolo.registry import BLOCKS
 
 __version__ = "0.1.0"
 __all__ = ["BLOCKS", "__version__", "register", "unregister"]
 
-_HOMES = {"BLOCKS": "ghost_yolo.blocks", "register": "ghost_yolo.host", "unregister": "ghost_yolo.host"}
+_HOMES = {"BLOCKS": "ghost_yolo.registry", "register": "ghost_yolo.host", "unregister": "ghost_yolo.host"}
 
 
 def __getattr__(name: str) -> object:

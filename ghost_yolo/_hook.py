@@ -1,4 +1,4 @@
-"""Register the blocks by themselves: right after Ultralytics' parser is loaded, whoever loads it.
+"""Register the blocks automatically, right after Ultralytics' parser has been imported, whoever imports it.
 
 `ghost_yolo_hook.pth` imports `ghost_yolo`, and so calls `install()`, when Ultralytics itself is first imported: at
 interpreter start even one file to look for costs a millisecond. From Python 3.15 on `ghost_yolo_hook.start` calls
@@ -9,62 +9,70 @@ import os
 import sys
 
 PARSER = "ultralytics.nn.tasks"
-# What takes part in registering, each with a name that only the whole module has.
-PARTS = {PARSER: "parse_model", "ghost_yolo.blocks": "BLOCKS", "ghost_yolo.host": "register"}
+OURS = "ghost_yolo."
+_loading: "set[str]" = set()  # modules whose code is running now
 
 
 def install() -> None:
-    """Arm the hook once; register at once where the host is loaded already (a running notebook, say)."""
+    """Install the hook once; register at once where the host is loaded already (a running notebook, for example)."""
     if os.environ.get("GHOST_YOLO_AUTOLOAD") == "0" or is_armed():
         return
     sys.meta_path.insert(0, _Finder())
-    _register_when_whole()
+    _register_when_loaded()
 
 
 def is_armed() -> bool:
-    """Return whether this process registers the blocks by itself."""
+    """Return whether this process registers the blocks automatically."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
 
 class _Finder:
-    """Let the other finders find the parts, and have each part call back when it has loaded."""
+    """Let the other finders find the parser and our modules, and have each report when it has been executed."""
+
+    registered = False  # once is enough: what is unregistered later stays so
 
     def find_spec(self, name, path=None, target=None):
-        if name not in PARTS:
+        if self.registered or (name != PARSER and not name.startswith(OURS)):
             return None
         for finder in sys.meta_path:
             find = None if finder is self else getattr(finder, "find_spec", None)  # old finders have none
             spec = find(name, path, target) if find else None
             if spec is not None:
                 if spec.loader is not None:
-                    _call_after(spec.loader, _register_when_whole)
+                    _report(spec.loader, name)
                 return spec
         return None
 
 
-def _call_after(loader, callback):
-    """Have a loader call back once, after its module has been executed; the loader itself stays the module's own."""
+def _report(loader, name):
+    """Have a loader report the begin and the end of its module's execution, once; it stays the module's own loader."""
     execute = loader.exec_module
 
     def exec_module(module):
         loader.__dict__.pop("exec_module", None)
-        execute(module)
-        callback()
+        _loading.add(name)
+        try:
+            execute(module)
+        finally:
+            _loading.discard(name)
+            _register_when_loaded()
 
     loader.exec_module = exec_module
 
 
-def _register_when_whole() -> None:
-    """Register once the parser is there and no part is half built; a part that is still loading calls again at its end.
+def _register_when_loaded() -> None:
+    """Register once the parser is there and none of our modules is half executed.
 
-    A room imported first loads the host, which loads the parser, while `ghost_yolo.blocks` is only half built.
+    A block's module that is imported first imports the host, which imports the parser: registering just then would
+    import that module's unfinished namespace. It reports again at its end.
     """
-    if PARSER not in sys.modules or not all(hasattr(sys.modules[p], PARTS[p]) for p in PARTS if p in sys.modules):
+    if _Finder.registered or PARSER not in sys.modules or _loading:
         return
     try:
         from ghost_yolo.host import register
 
         register()
+        _Finder.registered = True
     except Exception as error:  # Ultralytics must stay usable without us, but never in silence
         import warnings
 

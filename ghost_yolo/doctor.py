@@ -6,9 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 
 from ghost_yolo import __version__, _hook
+from ghost_yolo.utils.system import version
 
 # What a user's process does: it loads the host and nothing of ours, then looks for one of our words.
 PROBE = "import ultralytics.nn.tasks as t; print('ghost_yolo.C2f_GhostBottleneck' in vars(t))"
@@ -20,7 +20,7 @@ def examine() -> tuple[str, bool]:
     lines += [f"{name:12} {version(name)}" for name in ("ultralytics", "torch")]
     try:
         from ghost_yolo import host
-        from ghost_yolo.blocks import BLOCKS
+        from ghost_yolo.registry import BLOCKS
 
         host.register()
     except Exception as error:  # noqa: BLE001 (an unsupported or broken host is just what is to be reported)
@@ -34,14 +34,6 @@ def examine() -> tuple[str, bool]:
         lines.append(f"{block.qualified if block.qualified in known else 'MISSING':34} {owner}")
     healthy = loads and all(block.qualified in known for block, known in words.items())
     return "\n".join([*lines, "", "all is well" if healthy else "NOT well: see above"]), healthy
-
-
-def version(name: str) -> str:
-    """Return the installed version of a distribution."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def autoload() -> tuple[bool, str]:

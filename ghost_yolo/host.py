@@ -25,9 +25,9 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.checks import check_version
 
-from ghost_yolo import blocks
-from ghost_yolo.files import write_whole
-from ghost_yolo.registry import Block, UserError, unknown_block
+from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
+from ghost_yolo.registry import BLOCKS, Block, unknown_block
+from ghost_yolo.utils.files import write_whole
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 # what a person is told who gave another file
@@ -41,14 +41,6 @@ MODELS = {  # by name: a host outside the range may lack one, and must still be 
     "obb": "OBBModel",
     "classify": "ClassificationModel",
 }
-
-
-class UnsupportedHostError(UserError, RuntimeError):
-    """The installed Ultralytics is not one that this package was tested with."""
-
-
-class ModelError(UserError, ValueError):
-    """A YAML or checkpoint from which no model can be made."""
 
 
 class _StandIn(type):
@@ -81,7 +73,7 @@ def register() -> None:
     """
     check_host()
     known = vars(tasks)
-    for block in blocks.BLOCKS:
+    for block in BLOCKS:
         stand_in = known.get(block.qualified) or _stand_in(block)
         known[block.qualified] = stand_in
         known.setdefault(block.word, stand_in)  # a word that the host owns stays the host's
@@ -93,7 +85,7 @@ def register() -> None:
 def unregister() -> None:
     """Take every word back and leave the host as it was."""
     known = vars(tasks)
-    for block in blocks.BLOCKS:
+    for block in BLOCKS:
         for word in words_of(block):
             del known[word]
     ours = {*_module_classes()}
@@ -119,7 +111,7 @@ def check_host() -> None:
         raise UnsupportedHostError(
             f"Ultralytics {version} is installed, and ghost_yolo supports {SUPPORTED}. Install one of these: {install}"
         )
-    needed = {"parse_model", *MODELS.values(), *(block.like for block in blocks.BLOCKS)}
+    needed = {"parse_model", *MODELS.values(), *(block.like for block in BLOCKS)}
     missing = sorted(name for name in needed if not hasattr(tasks, name))
     if missing:
         raise UnsupportedHostError(
@@ -159,7 +151,7 @@ def _with_clear_error(parse_model: Any) -> Any:
             word, arguments = (d["backbone"] + d["head"])[index][2:4]
             if isinstance(error, KeyError) and error.args == (word,):
                 hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
-                raise unknown_block(word, [block.word for block in blocks.BLOCKS], hosts) from error
+                raise unknown_block(word, [block.word for block in BLOCKS], hosts) from error
             if not isinstance(vars(tasks).get(word), _StandIn):
                 raise
             raise ModelError(f"Row {index} of the model YAML, {word} with {arguments}: {error}") from error

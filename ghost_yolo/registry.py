@@ -6,6 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import ghost_yolo.nets  # noqa: F401 (it fills the table of networks that Backbone reads)
+from ghost_yolo.blocks.backbone import Backbone
+from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
+from ghost_yolo.blocks.detect import HEADS, NarrowDetect
+from ghost_yolo.blocks.elan import NarrowELAN
+from ghost_yolo.blocks.fire import C2f_Fire, Fire
+from ghost_yolo.blocks.gghost import C2f_GGhostBottleneck
+from ghost_yolo.blocks.ghost import C2f_GhostBottleneck, GhostBottleneck, GhostConv
+from ghost_yolo.blocks.ghostv2 import C2f_GhostBottleneckV2
+from ghost_yolo.blocks.ghostv3 import C2f_GhostBottleneckV3
+from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparable
+from ghost_yolo.blocks.partial import C2f_FasterBlock, C2f_PartialConv, PartialConv
+from ghost_yolo.blocks.published import PublishedC2fGGhost, PublishedC2fGhost, PublishedC2fGhostV2
+from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit
+from ghost_yolo.blocks.xception import C2f_XceptionBlock, XceptionBlock
+from ghost_yolo.errors import UnknownBlockError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -35,18 +52,6 @@ class Block:
         return PREFIX + self.word
 
 
-class UserError(Exception):
-    """Something that the user can put right; our commands show its message without a traceback."""
-
-
-class UnknownBlockError(UserError, KeyError):
-    """A model YAML names a module that neither the host nor this package has."""
-
-    def __str__(self) -> str:
-        """Show the message as text; KeyError would show its repr."""
-        return str(self.args[0])
-
-
 def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> UnknownBlockError:
     """Say which word is unknown, which known one is nearest, and what exists; the host's words only where they count."""
     import difflib
@@ -57,3 +62,33 @@ def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> 
     rest = "; every other word must be one of the installed Ultralytics'" if hosts else ""
     where = " in the model YAML" if hosts else ""
     return UnknownBlockError(f"Unknown block {word!r}{where}.{hint} Words of ghost_yolo: {', '.join(ours)}{rest}.")
+
+
+BLOCKS = (
+    Block("GhostConv", GhostConv, like="Conv", paper="arXiv 1911.11907, section 3.1"),
+    Block("GhostBottleneck", GhostBottleneck, like="Conv", paper="arXiv 1911.11907, section 3.2"),
+    Block("C2f_GhostBottleneck", C2f_GhostBottleneck, like="C2f", paper="arXiv 1911.11907, section 3.2"),
+    Block("C2f_GhostBottleneckV2", C2f_GhostBottleneckV2, like="C2f", paper="arXiv 2211.12905, section 4.2"),
+    Block("C2f_GhostBottleneckV3", C2f_GhostBottleneckV3, like="C2f", paper="arXiv 2404.11202"),
+    Block("C2f_GGhostBottleneck", C2f_GGhostBottleneck, like="C2f", paper="arXiv 2201.03297, the G-Ghost stage"),
+    Block("DepthwiseSeparable", DepthwiseSeparable, like="Conv", paper="arXiv 1704.04861, section 3.1"),
+    Block("C2f_DepthwiseSeparable", C2f_DepthwiseSeparable, like="C2f", paper="arXiv 1704.04861, section 3.1"),
+    Block("ShuffleUnit", ShuffleUnit, like="Conv", paper="arXiv 1707.01083, section 3.2"),
+    Block("C2f_ShuffleUnit", C2f_ShuffleUnit, like="C2f", paper="arXiv 1707.01083, section 3.2"),
+    Block("Fire", Fire, like="Conv", paper="arXiv 1602.07360, section 3.2"),
+    Block("C2f_Fire", C2f_Fire, like="C2f", paper="arXiv 1602.07360, section 3.2"),
+    Block("XceptionBlock", XceptionBlock, like="Conv", paper="arXiv 1610.02357, section 3"),
+    Block("C2f_XceptionBlock", C2f_XceptionBlock, like="C2f", paper="arXiv 1610.02357, section 3"),
+    Block("CReLU", CReLU, like="Conv", paper="arXiv 1603.05201, section 2"),
+    Block("C2f_CReLU", C2f_CReLU, like="C2f", paper="arXiv 1603.05201, section 2"),
+    Block("Backbone", Backbone, like="Conv", paper="those of the networks, ghost_yolo.nets.table"),
+    Block("PartialConv", PartialConv, like="Conv", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_PartialConv", C2f_PartialConv, like="C2f", paper="arXiv 2303.03667, section 3.3"),
+    Block("C2f_FasterBlock", C2f_FasterBlock, like="C2f", paper="arXiv 2303.03667, section 3.4"),
+    Block("NarrowELAN", NarrowELAN, like="C2f", paper="arXiv 2207.02696, section 4.1, narrow"),
+    Block("PublishedC2fGhost", PublishedC2fGhost, like="C2f", paper="none: the widely copied table"),
+    Block("PublishedC2fGhostV2", PublishedC2fGhostV2, like="C2f", paper="none: the widely copied table"),
+    Block("PublishedC2fGGhost", PublishedC2fGGhost, like="C2f", paper="none: the widely copied table"),
+    Block("NarrowDetect", NarrowDetect, like="Detect", paper="none: one dense 3x3 a branch"),
+    *(Block(head.__name__, head, like="Detect", paper="none: YOLO11's class branch") for head in HEADS),
+)

@@ -33,7 +33,7 @@ from ultralytics.utils import SETTINGS  # noqa: E402
 from ultralytics.utils.checks import check_version  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
-from ghost_yolo.ghostify.pictures import Pictures  # noqa: E402
+from ghost_yolo.ghostify.calibration import Pictures  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, Run
 from ultralytics import YOLO
 
-from ghost_yolo.models import path_of
+from ghost_yolo.model.catalog import path_of
 
 KNOWN = "; import ultralytics.nn.tasks as t; assert 'ghost_yolo.C2f_GhostBottleneck' in vars(t), 'not registered'"
 STRICT = "import warnings; warnings.simplefilter('error', RuntimeWarning); "
@@ -27,8 +27,8 @@ FIRST = [
     "ghost_yolo.data.bccd",
     "ghost_yolo.nets",
     "ghost_yolo.nets.ghost",
-    "ghost_yolo.report.compare",
-    "ghost_yolo.deploy.onnx",
+    "ghost_yolo.compare",
+    "ghost_yolo.export.verify",
     *ROOMS,
 ]
 

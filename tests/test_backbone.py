@@ -15,10 +15,9 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.utils.ops import make_divisible
 
-from ghost_yolo.blocks.backbone import LEVELS, Backbone
-from ghost_yolo.models import SCALES, path_of, with_scale
-from ghost_yolo.nets.table import NETWORKS
-from ghost_yolo.registry import UserError
+from ghost_yolo.blocks.backbone import LEVELS, NETWORKS, Backbone
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import SCALES, path_of, with_scale
 
 every_network = pytest.mark.parametrize("network", NETWORKS)
 every_yaml = pytest.mark.parametrize("name", [item.name for item in WHOLE])

@@ -17,12 +17,11 @@ import typer
 from conftest import ROOT, Run
 
 from ghost_yolo import cli
+from ghost_yolo.bench import runner as benching
+from ghost_yolo.bench.plan import Plan
+from ghost_yolo.bench.runner import INTERRUPTED, bench
 from ghost_yolo.cli.common import Format
-from ghost_yolo.deploy import bench as benching
-from ghost_yolo.deploy.bench import INTERRUPTED, bench
-from ghost_yolo.deploy.plan import Plan
-from ghost_yolo.deploy.worker import WorkerError
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError, WorkerError
 
 FACTS = {"task": "detect", "scale": "n", "nc": 80, "channels": 3, "gflops": 8.0, "file_mb": 6.0, "file": "x.pt"}
 
@@ -84,7 +83,7 @@ def test_what_fails_is_one_row(where: str, fake: type[Fake], monkeypatch: pytest
         return arguments[1] if name == "export" else None
 
     fake.says = staticmethod(says)
-    monkeypatch.setattr("ghost_yolo.deploy.runtimes.find_spec", lambda name: object())
+    monkeypatch.setattr("ghost_yolo.bench.runtimes.find_spec", lambda name: object())
     monkeypatch.setattr(benching, "file_mb", lambda file: 1.0)
     result = bench(Plan(("good.yaml", "bad.yaml", "fine.yaml"), ("onnx",), rounds=2))
     good, bad, fine = result.candidates
@@ -109,7 +108,7 @@ def test_another_task_and_another_size_are_refused(fake: type[Fake]) -> None:
 
 def test_a_missing_runtime_says_what_to_install(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that is not installed names its extra, and the others' rows are measured."""
-    monkeypatch.setattr("ghost_yolo.deploy.runtimes.find_spec", lambda name: None if name == "openvino" else object())
+    monkeypatch.setattr("ghost_yolo.bench.runtimes.find_spec", lambda name: None if name == "openvino" else object())
     result = bench(Plan(("a.yaml",), ("pytorch", "openvino"), rounds=1))
 
     assert [bool(row.times) for row in result.candidates] == [True, False]
@@ -185,7 +184,7 @@ def test_a_report_that_cannot_be_written_is_printed(
     def full(file: Path, text: str) -> None:
         raise OSError("No space left")
 
-    monkeypatch.setattr("ghost_yolo.files.write_whole", full)
+    monkeypatch.setattr("ghost_yolo.utils.files.write_whole", full)
     with pytest.raises(OSError, match="No space"):
         cli.bench(["a.yaml"], runtimes="pytorch", rounds=1, style=Format.csv, out=tmp_path / "out.csv")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from test_report import RECORD
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import SourceError, UserError
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.report import collect as collecting
 from ghost_yolo.report.collect import collect
-from ghost_yolo.report.sources import SourceError, labels
 
 
 def test_labels_tell_models_apart() -> None:

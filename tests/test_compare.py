@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, Run
 from ultralytics import YOLO
 
-from ghost_yolo.models import families, with_scale
-from ghost_yolo.report import compare as comparison
-from ghost_yolo.report.measure import CONVENTIONS
-from ghost_yolo.report.render import FORMATS, render
+from ghost_yolo import compare as comparison
+from ghost_yolo.model.catalog import families, with_scale
+from ghost_yolo.model.profile import CONVENTIONS
+from ghost_yolo.tables import FORMATS, render
 
 FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ghost_yolo.cli import app
-from ghost_yolo.redundancy import cost, plots, ranks
-from ghost_yolo.redundancy.cost import Stage
+from ghost_yolo.errors import UserError
+from ghost_yolo.redundancy import correlate, plots, ranks
+from ghost_yolo.redundancy.correlate import Stage
 from ghost_yolo.redundancy.ranks import Sample, agreement, twice_centred_ranks
 from ghost_yolo.redundancy.report import correlate_report
-from ghost_yolo.registry import UserError
 
 Content = dict[str, Any]
 SHARES = {2: 0.5, 4: 0.3, 6: 0.1, 8: 0.0}
@@ -201,9 +201,9 @@ def test_models_are_told_apart_by_their_weights(tmp_path: Path) -> None:
         ghostify("/there/best.pt", errors, weights="aaaaaaaaaaaa"),
         ghostify("runs/best.pt", errors, weights="bbbbbbbbbbbb"),
     )
-    stages = cost.join(cost.read([Path(file) for file in files]), None)
+    stages = correlate.join(correlate.read([Path(file) for file in files]), None)
     assert [stage.model for stage in stages] == ["best-aaaaaa.pt"] * 4 + ["best-bbbbbb.pt"] * 4
-    alone = cost.join(cost.read([Path(files[0]), Path(files[2])]), None)
+    alone = correlate.join(correlate.read([Path(files[0]), Path(files[2])]), None)
     assert {stage.model for stage in alone} == {"best.pt"}
 
 

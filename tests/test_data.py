@@ -17,8 +17,9 @@ import pytest
 from conftest import ROOT, Run
 
 from ghost_yolo.data import bccd, smear
-from ghost_yolo.data.voc import VOCError, convert
-from ghost_yolo.files import whole_folder, write_whole
+from ghost_yolo.data.voc import convert
+from ghost_yolo.errors import VOCError
+from ghost_yolo.utils.files import whole_folder, write_whole
 
 NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
 REAL = Path(os.environ.get("GHOST_YOLO_TEST_BCCD", "no copy"))  # conftest takes it from GHOST_YOLO_BCCD_DIR

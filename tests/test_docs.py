@@ -17,11 +17,11 @@ from PIL import Image
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
+from ghost_yolo import compare as comparison
 from ghost_yolo.cli import app
-from ghost_yolo.models import families
-from ghost_yolo.report import compare as comparison
-from ghost_yolo.report.render import cells, to_markdown
+from ghost_yolo.model.catalog import families
 from ghost_yolo.report.sources import read_accuracy, read_bench
+from ghost_yolo.tables import cells, to_markdown
 
 README = ROOT / "README.md"
 # The rows for the first screen; docs/blocks.md and the command have all

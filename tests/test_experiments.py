@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from test_scores import counted, keep
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import Group, Timed, read_accuracy
 
 

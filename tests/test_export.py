@@ -12,9 +12,10 @@ from conftest import ROOT, Run
 from test_blocks import build, every_block, randomise
 from ultralytics import YOLO
 
-from ghost_yolo.deploy.onnx import Proof, differences, export, refuse
-from ghost_yolo.models import families, path_of, with_scale
-from ghost_yolo.registry import Block, UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.verify import Proof, differences, export, refuse
+from ghost_yolo.model.catalog import families, path_of, with_scale
+from ghost_yolo.registry import Block
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -82,7 +83,7 @@ def test_a_dynamic_file_of_every_block(block: Block, tmp_path: Path) -> None:
 @traced
 def test_a_wrong_file_is_found_out(tmp_path: Path) -> None:
     """A weight changed in the file, or a file cut short, does not pass."""
-    from ghost_yolo.deploy.onnx import prove
+    from ghost_yolo.export.verify import prove
 
     model = YOLO(checkpoint(tmp_path, "yolov8n-ghost"))
     file = Path(model.export(format="onnx", imgsz=64))

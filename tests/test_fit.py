@@ -12,15 +12,16 @@ from conftest import NEWEST
 from little import WORD, settled, stock
 from torch.nn import functional as F
 
-from ghost_yolo import swap
-from ghost_yolo.ghostify import run, structure
-from ghost_yolo.ghostify.features import bytes_each, recorder, views_within
-from ghost_yolo.ghostify.fit import error_of, fit, relative_error
-from ghost_yolo.ghostify.pictures import Pictures
-from ghost_yolo.ghostify.polish import distance, polish
-from ghost_yolo.ghostify.student import places_of, student_of, walk
-from ghost_yolo.registry import UserError
-from ghost_yolo.swap import plan
+from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import closed_form, pipeline
+from ghost_yolo.ghostify.activations import bytes_each, recorder, views_within
+from ghost_yolo.ghostify.calibration import Pictures
+from ghost_yolo.ghostify.distill import distance, polish
+from ghost_yolo.ghostify.reconstruct import error_of, fit, relative_error
+from ghost_yolo.ghostify.student import places_of, student_of
+from ghost_yolo.model import swap
+from ghost_yolo.model.forward import walk
+from ghost_yolo.model.swap import plan
 
 TASKS = ["11/yolo11-seg", "v8/yolov8-cls"] + ["26/yolo26", "v8/yolov8-pose", "v8/yolov8-obb"] * NEWEST
 
@@ -76,7 +77,7 @@ def test_fitting_makes_the_error_smaller(teacher: Any, pictures: Pictures) -> No
     words = plan(teacher.yaml, "backbone", WORD)
     errors = {}
     for steps in (1, 60):
-        student = run.drawn_student(teacher, words, 0)
+        student = pipeline.drawn_student(teacher, words, 0)
         place = places_of(student, words)[1]
         block = student.get_submodule(place.name)
         torch.manual_seed(0)
@@ -94,16 +95,18 @@ def test_a_ghost_block_begins_with_the_structure_of_the_trained_one(teacher: Any
     """Least squares find what is there, and a block that begins so is nearer than one that begins as drawn."""
     torch.manual_seed(0)
     x, filters, kernels = torch.randn(2, 6, 12, 12), torch.randn(4, 6, 1, 1), torch.randn(6, 1, 3, 3)
-    assert torch.allclose(structure.pointwise(x, F.conv2d(x, filters) + 5), filters, atol=0.05)
-    assert torch.allclose(structure.depthwise(x, F.conv2d(x, kernels, padding=1, groups=6) - 5, 3), kernels, atol=0.05)
+    assert torch.allclose(closed_form.pointwise(x, F.conv2d(x, filters) + 5), filters, atol=0.05)
+    assert torch.allclose(
+        closed_form.depthwise(x, F.conv2d(x, kernels, padding=1, groups=6) - 5, 3), kernels, atol=0.05
+    )
 
     words = plan(teacher.yaml, "all", WORD)
-    student = run.drawn_student(teacher, words, 0)
+    student = pipeline.drawn_student(teacher, words, 0)
     with recorder(teacher, student, pictures, 24) as recorded:
         for place in places_of(student, words):
             block, features = student.get_submodule(place.name), recorded.at(place)
             before = error_of(block, features)
-            begun = structure.begin(block, teacher.get_submodule(place.name), features.some())
+            begun = closed_form.begin(block, teacher.get_submodule(place.name), features.some())
             enough = (
                 place.level is None and features.targets.shape[2] > 2
             )  # a row, no branch of the head, and not of 2 x 2 maps
@@ -117,7 +120,7 @@ def test_other_blocks_begin_as_drawn(word: str, little: Any) -> None:
     student = student_of(little, plan(little.yaml, "backbone", word))
     (row, *_) = [place.row for place in places_of(student, plan(little.yaml, "backbone", word))]
     before = copy.deepcopy(student.model[row].state_dict())
-    assert not structure.begin(
+    assert not closed_form.begin(
         student.model[row], little.model[row], torch.randn(2, student.model[row].cv1.conv.in_channels, 8, 8)
     )
     assert all(torch.equal(value, before[key]) for key, value in student.model[row].state_dict().items())

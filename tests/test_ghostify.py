@@ -16,15 +16,18 @@ from test_yolo import SMALL, into, write_yaml
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
-from ghost_yolo import host, swap
+from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
-from ghost_yolo.ghostify import Settings, ghostify, run
-from ghost_yolo.ghostify import polish as polishing
+from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import Settings, ghostify, pipeline
+from ghost_yolo.ghostify import distill as polishing
 from ghost_yolo.ghostify.student import student_of
-from ghost_yolo.registry import PREFIX, UserError
-from ghost_yolo.report.measure import Subject, measure
-from ghost_yolo.swap import plan
+from ghost_yolo.model import swap
+from ghost_yolo.model.checkpoint import Subject
+from ghost_yolo.model.profile import measure
+from ghost_yolo.model.swap import plan
+from ghost_yolo.registry import PREFIX
 
 
 def test_the_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     words = {"blocks": [WORD], "settings": Settings(steps=2, polish=5)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
     torch.rand(1)  # what was drawn before must not matter
-    home = run if stage == "fit" else polishing
+    home = pipeline if stage == "fit" else polishing
     real, seen = getattr(home, stage), []
 
     def interrupted(*args: Any) -> Any:
@@ -112,18 +115,18 @@ def test_threads_are_as_asked_and_given_back(
 ) -> None:
     """Loading a model makes the host set its own number: what counts is the one at work."""
     seen: list[int] = []
-    monkeypatch.setattr(run, "polish", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(pipeline, "polish", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     for number in (3, 0):
         ghostify(best, [photos], tmp_path / f"{number}.pt", [WORD], settings=Settings(1, 1, threads=number))
-    assert seen == [3, run.default_threads()] and torch.get_num_threads() == before
+    assert seen == [3, pipeline.default_threads()] and torch.get_num_threads() == before
 
 
 def test_the_command_says_how_to_go_on(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the command with status 130 and names the part file; what is wrong is one line."""
-    monkeypatch.setattr(run, "polish", interrupt)
+    monkeypatch.setattr(pipeline, "polish", interrupt)
     words = ["ghostify", str(best), "--images", str(photos), "--block", WORD, "--steps", "1", "-o"]
     done = CliRunner().invoke(app, [*words, str(tmp_path / "light.pt")])
     assert done.exit_code == 130 and f"goes on from {tmp_path / 'light.pt.part'}" in done.output.replace("\n", "")
@@ -157,7 +160,7 @@ def test_a_failure_at_the_end_costs_nothing(
         ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
     monkeypatch.setattr(host, "save", save)
     assert (tmp_path / "light.json").exists()
-    monkeypatch.setattr(run, "fit_places", None)
+    monkeypatch.setattr(pipeline, "fit_places", None)
     ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 

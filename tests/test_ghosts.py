@@ -18,16 +18,16 @@ from ultralytics import YOLO
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
-from ghost_yolo.checkpoints import open_checkpoint
 from ghost_yolo.cli import app
-from ghost_yolo.ghostify.part import fingerprint
-from ghost_yolo.models import path_of
-from ghost_yolo.photos import find_photos
+from ghost_yolo.data.images import find_photos
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import path_of
+from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.redundancy import plots, survey
+from ghost_yolo.redundancy.filters import pairs
 from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, pick
-from ghost_yolo.redundancy.pairs import pairs
 from ghost_yolo.redundancy.survey import Settings, fit_numbers
-from ghost_yolo.registry import UserError
+from ghost_yolo.utils.files import fingerprint
 
 TASKS = ("yolov8n", "yolov8n-obb", "yolov8n-cls", "yolo11n-seg")
 NEWER = ("yolo26n-pose", "yolo26n-cls") if NEWEST else ()

@@ -17,8 +17,8 @@ from ultralytics.nn.modules.conv import Conv
 
 import ghost_yolo
 from ghost_yolo import host
-from ghost_yolo.models import families, path_of, with_scale
-from ghost_yolo.registry import UnknownBlockError, UserError
+from ghost_yolo.errors import UnknownBlockError, UserError
+from ghost_yolo.model.catalog import families, path_of, with_scale
 
 
 def yaml_of(word: str, *args: Any) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from test_bench import FACTS
 
-from ghost_yolo.deploy.bench import Measured
-from ghost_yolo.deploy.operators import by_kind
-from ghost_yolo.deploy.plan import Candidate, Plan, Subject
-from ghost_yolo.report.latency import CONVENTIONS, confidence, profile_table, render, rows_of
-from ghost_yolo.report.render import FORMATS
+from ghost_yolo.bench.plan import Candidate, Plan, Subject
+from ghost_yolo.bench.profiler import by_kind
+from ghost_yolo.bench.runner import Measured
+from ghost_yolo.bench.tables import CONVENTIONS, confidence, profile_table, render, rows_of
+from ghost_yolo.tables import FORMATS
 
 KEYS = [
     "model",

@@ -11,18 +11,11 @@ import pytest
 from conftest import ROOT, Run
 from ultralytics import YOLO
 
-from ghost_yolo import models
-from ghost_yolo.models import (
-    SCALES,
-    ModelNameError,
-    packaged,
-    path_of,
-    require_scale,
-    scale_of,
-    with_scale,
-    without_scale,
-)
-from ghost_yolo.report.measure import Row, from_yaml, measure
+from ghost_yolo.errors import ModelNameError
+from ghost_yolo.model import catalog
+from ghost_yolo.model.catalog import SCALES, packaged, path_of, require_scale, scale_of, with_scale, without_scale
+from ghost_yolo.model.checkpoint import from_yaml
+from ghost_yolo.model.profile import Row, measure
 
 FAMILIES = [item for item in packaged().values() if item.is_model]
 OURS = [item for item in FAMILIES if item.path.parent.name == "cfg"]
@@ -135,7 +128,7 @@ def test_path_resolves_under_folders_with_a_scale_letter(
     home = tmp_path / folder / "ghost_yolo"
     shutil.copytree(ROOT / "cfg", home / "cfg")
     shutil.copytree(ROOT / "datasets", home / "datasets", ignore=shutil.ignore_patterns("*/"))
-    monkeypatch.setattr(models, "PACKAGE", home)
+    monkeypatch.setattr(catalog, "PACKAGE", home)
     path = path_of("yolov8m-ghostv2")
 
     assert path.is_file() and home not in path.parents

@@ -16,6 +16,7 @@ from torch import nn
 
 from ghost_yolo import nets
 from ghost_yolo.blocks.ghostv3 import BranchedConv
+from ghost_yolo.errors import WeightsError
 from ghost_yolo.nets import (
     g_ghost_regnetx_032,
     g_ghost_regnetx_040,
@@ -26,7 +27,6 @@ from ghost_yolo.nets import (
     ghostnetv3,
     load_by_order,
 )
-from ghost_yolo.nets.weights import WeightsError
 
 Make = Callable[..., nn.Module]
 GHOSTS = {"ghostnet_100": ghostnet, "ghostnetv2_100": ghostnetv2, "ghostnetv3_100": ghostnetv3}

@@ -14,11 +14,12 @@ from test_blocks import randomise
 from torch import nn
 from ultralytics import YOLO
 
-from ghost_yolo import host, pretrained
-from ghost_yolo.models import path_of
+from ghost_yolo import host
+from ghost_yolo.blocks.backbone import NETWORKS
+from ghost_yolo.errors import WeightsError
+from ghost_yolo.model import pretrained
+from ghost_yolo.model.catalog import path_of
 from ghost_yolo.nets import load_by_order, mobilenetv1
-from ghost_yolo.nets.table import NETWORKS
-from ghost_yolo.nets.weights import WeightsError
 
 GHOSTNET, SQUEEZENET = str(path_of("yolov8s-ghostnet")), str(path_of("yolov8s-squeezenet"))
 SOURCES = [(name, w, source) for name, entry in NETWORKS.items() for w, source in entry.weights.items()]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghost_yolo.redundancy import cheap, survey
-from ghost_yolo.redundancy.pairs import opposites, pairs
+from ghost_yolo.redundancy import kernels, survey
+from ghost_yolo.redundancy.filters import opposites, pairs
 from ghost_yolo.redundancy.report import drawn_summary
 from ghost_yolo.redundancy.survey import fit_numbers, positions, shuffler
 
@@ -25,9 +25,9 @@ def known_maps(seed: int) -> torch.Tensor:
     return torch.cat((noise[:1], filtered, noise[1:], -2 * noise[1:2] + 1, torch.full((1, 40, 40), 3.0)))
 
 
-def learned(change: Any = survey.keep) -> tuple[cheap.Partners, cheap.Moments]:
+def learned(change: Any = survey.keep) -> tuple[kernels.Partners, kernels.Moments]:
     """Return the accumulators after two sweeps over four images of known maps."""
-    found = cheap.Partners(6)
+    found = kernels.Partners(6)
     moments = None
     for sweep in (1, 2):
         for number in range(4):
@@ -81,7 +81,7 @@ def test_least_squares_are_torchs() -> None:
     """Moments and sub-matrices give what an explicit least-squares problem gives."""
     maps = known_maps(0)[[0, 2]].double()
     every = torch.arange(1600)
-    moments = cheap.Moments(torch.tensor([1]), torch.tensor([0]))
+    moments = kernels.Moments(torch.tensor([1]), torch.tensor([0]))
     moments.add(maps, every, every)
     taps = F.unfold(maps[None, :1], 5, padding=2)[0].T
     wanted = torch.linalg.lstsq(F.pad(taps, (0, 1), value=1.0), maps[1].reshape(-1, 1)).solution[:, 0]
@@ -107,14 +107,14 @@ def test_held_out() -> None:
     """One image is cut in two halves; of several, each is learned from or tested on; few positions are enough for few taps."""
     shape = torch.Size((3, 8, 10))
     fit, test = positions(shape, 0, 1, (0,))
-    moments = cheap.Moments(torch.tensor([1]), torch.tensor([0]))
+    moments = kernels.Moments(torch.tensor([1]), torch.tensor([0]))
     moments.add(torch.randn(shape), fit, test)
 
     assert (fit % 10 < 5).all() and (test % 10 >= 5).all() and len(fit) == len(test) == 40
     assert [len(part) for part in positions(shape, 0, 3, (0,))] == [80, 0]
     assert [len(part) for part in positions(shape, 1, 3, (0,))] == [0, 80]
     assert list(fit_numbers(3)) == [0, 2]
-    assert [moments.enough(d) for d in cheap.SIZES] == [
+    assert [moments.enough(d) for d in kernels.SIZES] == [
         True,
         False,
         False,

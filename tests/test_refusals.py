@@ -10,12 +10,13 @@ import pytest
 import torch
 from little import QUICK, WORD, stock
 
-from ghost_yolo import files, host
-from ghost_yolo.ghostify import Settings, asked, ghostify, run
-from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo import host
+from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import Settings, config, ghostify, pipeline
+from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.student import student_of
-from ghost_yolo.registry import UserError
-from ghost_yolo.swap import plan
+from ghost_yolo.model.swap import plan
+from ghost_yolo.utils import files
 
 
 def bad_images(tmp_path: Path) -> Path:
@@ -92,11 +93,11 @@ def test_nowhere_to_write_is_said_before_any_work(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder without leave to write, a disk without room, a cache that holds nothing: before anything is timed or fitted."""
-    monkeypatch.setattr(run, "trade_of", None)
+    monkeypatch.setattr(pipeline, "trade_of", None)
     words = {"blocks": [WORD], "budget": 0.9}
     with pytest.raises(UserError, match="--cache"):
         ghostify(best, [photos], tmp_path / "light.pt", **words, settings=Settings(cache=1e-6))
-    monkeypatch.setattr(asked, "COPIES", 10**12)
+    monkeypatch.setattr(config, "COPIES", 10**12)
     with pytest.raises(UserError, match="name a file on another disk"):
         ghostify(best, [photos], tmp_path / "light.pt", **words)
     monkeypatch.setattr(files.os, "access", lambda *_: False)

@@ -17,14 +17,15 @@ import pytest
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
+from ghost_yolo import compare as comparison
 from ghost_yolo.cli import app
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import SourceError, UserError
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.report import collect as collecting
-from ghost_yolo.report import compare as comparison
-from ghost_yolo.report import figures, words
+from ghost_yolo.report import figures, summary
 from ghost_yolo.report.collect import Found, collect
 from ghost_yolo.report.page import sections_of, write_page
-from ghost_yolo.report.sources import SourceError, bench_of, labels, read_accuracy, read_bench
+from ghost_yolo.report.sources import bench_of, read_accuracy, read_bench
 
 MODELS = ("yolov8s.yaml", "yolov8s-ghost.yaml", "cfg/yolov8s-ghost.yaml", "yolov8n.yaml", "yolov8m.yaml", "a<b>$x$.pt")
 RATIOS = {  # time, its interval, GFLOPs: by hand
@@ -91,39 +92,39 @@ def test_the_summary_is_computed(document: dict[str, Any]) -> None:
     """What is faster, slower or neither is told by the interval, at the first model's scale alone, with the gain."""
     pytorch, onnx = bench_of(document, "x").groups
 
-    (said,) = words.time(pytorch)
+    (said,) = summary.time(pytorch)
 
     assert said == (
         "PyTorch fp32, against yolov8s: none of its scale is faster; slower yolov8s-ghost (host's) (110 % of the time for "
         "50 % of the GFLOPs, realised gain 0.45); no clear difference cfg/yolov8s-ghost (90 % of the time for 80 % of the "
         "GFLOPs, realised gain 0.89)."
     )
-    assert words.time(onnx)[0].startswith("ONNX Runtime fp32, against yolov8s: faster yolov8s-ghost (host's) (75 %")
-    assert "cfg/yolov8s-ghost (95 %" in words.time(onnx)[0] and "slower" not in words.time(onnx)[0]
+    assert summary.time(onnx)[0].startswith("ONNX Runtime fp32, against yolov8s: faster yolov8s-ghost (host's) (75 %")
+    assert "cfg/yolov8s-ghost (95 %" in summary.time(onnx)[0] and "slower" not in summary.time(onnx)[0]
     onnx.rows[0] = type(onnx.rows[0])(onnx.rows[0].model, "s", None, 100.0)  # the first model's ratio is unknown
-    assert words.time(onnx) == []
+    assert summary.time(onnx) == []
 
 
 def test_the_published_and_the_same_scale(counted: Found) -> None:
     """The page's first sentences hold the figures that were measured."""
-    ghost = words.changes(counted.scales, "gflops")["ghost"]["n"]
+    ghost = summary.changes(counted.scales, "gflops")["ghost"]["n"]
     entry = next(e for e in counted.scales["n"] if e.row.model.endswith("cfg/yolov8n-ghost.yaml"))
     stock = counted.scales["n"][0]
 
     assert ghost == pytest.approx((entry.row.gflops / stock.row.gflops - 1) * 100) and -25 < ghost < -10
-    assert f"{ghost:+.0f} %" in words.scales(counted.scales)
-    assert words.published(counted.published).startswith("16 of the 16 figures")
+    assert f"{ghost:+.0f} %" in summary.scales(counted.scales)
+    assert summary.published(counted.published).startswith("16 of the 16 figures")
 
 
 def test_one_scale_has_one_change(counted: Found) -> None:
     """With one scale the summary names one change; with two that differ, from the least saving to the largest."""
     entry = counted.scales["n"][0]
-    ghost = next(e for e in counted.scales["n"] if words.family(e.row.model) == "ghost")
+    ghost = next(e for e in counted.scales["n"] if summary.family(e.row.model) == "ghost")
     other = replace(ghost, change=dict.fromkeys(ghost.change, -50.0))
     change = f"{ghost.change['gflops']:+.0f} %"
 
-    assert f"GFLOPs by {change} (scale n);" in words.scales({"n": [entry, ghost]})
-    assert f"GFLOPs by {change} to -50 % (scales n, s);" in words.scales({"n": [entry, ghost], "s": [entry, other]})
+    assert f"GFLOPs by {change} (scale n);" in summary.scales({"n": [entry, ghost]})
+    assert f"GFLOPs by {change} to -50 % (scales n, s);" in summary.scales({"n": [entry, ghost], "s": [entry, other]})
 
 
 def test_counted_as_compared(counted: Found) -> None:
@@ -185,8 +186,8 @@ def test_a_foreign_bench(change: Any, says: str, document: dict[str, Any], tmp_p
 
 def test_accuracies_of_several_seeds(found: Found) -> None:
     """A point is the mean over seeds, its whiskers the extremes; a single record's are its own interval."""
-    across = next(iter(words.axes(found, found.trained).values()))
-    points, ends = words.accuracy_points(found.trained, across, labels([record.model for record in found.trained]))
+    across = next(iter(summary.axes(found, found.trained).values()))
+    points, ends = summary.accuracy_points(found.trained, across, labels([record.model for record in found.trained]))
 
     assert [(round(point[1], 3), point[2], point[3]) for point in points] == [
         (0.5, "yolov8n", True),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, newest_only
 
-from ghost_yolo.deploy.machine import default_threads
-from ghost_yolo.deploy.runtimes import RUNTIMES, Setup, file_mb, runtime_of
-from ghost_yolo.deploy.worker import Worker, WorkerError
-from ghost_yolo.registry import UserError
+from ghost_yolo.bench.runtimes import RUNTIMES, Setup, file_mb, runtime_of
+from ghost_yolo.bench.worker import Worker
+from ghost_yolo.errors import UserError, WorkerError
+from ghost_yolo.utils.system import default_threads
 
 
 @pytest.mark.parametrize("runtime,says", [

@@ -16,16 +16,18 @@ from conftest import Run
 from little import LITTLE
 
 from ghost_yolo import host
-from ghost_yolo.deploy import machine, runtimes
-from ghost_yolo.deploy.bench import Measured
-from ghost_yolo.deploy.exporting import settle
-from ghost_yolo.deploy.plan import Candidate, Plan, Subject
-from ghost_yolo.ghostify import Settings, budget, ghostify, run, saving
-from ghost_yolo.ghostify.part import Part
+from ghost_yolo.bench import runtimes
+from ghost_yolo.bench.exporting import settle
+from ghost_yolo.bench.plan import Candidate, Plan, Subject
+from ghost_yolo.bench.runner import Measured
+from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import Settings, ghostify, pipeline, search
+from ghost_yolo.ghostify import savings as savings_module
+from ghost_yolo.ghostify.state import Part
 from ghost_yolo.ghostify.student import student_of
-from ghost_yolo.registry import UserError
-from ghost_yolo.report.render import write
-from ghost_yolo.swap import plan
+from ghost_yolo.model.swap import plan
+from ghost_yolo.tables import write
+from ghost_yolo.utils import system
 
 WORDS = ["C2f_GhostBottleneck", "NarrowELAN"]
 CLOCK = Settings(steps=1, polish=0, cost="onnx")
@@ -43,7 +45,7 @@ class Clock:
 
     def __init__(self, shares: dict[str, float]) -> None:
         """Take the shares."""
-        self.shares, self.seen, self.stop, self.failed = {saving.TRAINED: 1.0} | shares, [], 0, {"none"}
+        self.shares, self.seen, self.stop, self.failed = {savings_module.TRAINED: 1.0} | shares, [], 0, {"none"}
 
     def __call__(self, asked: Plan) -> Measured:
         """Return times with a few per cent of noise, each call slower than the one before."""
@@ -67,19 +69,19 @@ class Clock:
             )
             for model, name, wobble in zip(asked.models, names, noise, strict=True)
         ]
-        said = machine.conditions(asked.device, 2)
-        return Measured(asked, rows, said, machine.versions(), interrupted=len(self.seen) == self.stop)
+        said = system.conditions(asked.device, 2)
+        return Measured(asked, rows, said, system.versions(), interrupted=len(self.seen) == self.stop)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clock]:
     """Put a fake in the place of `bench`, and make trial fits short."""
-    monkeypatch.setattr(budget, "STEPS", 1)
-    monkeypatch.setattr(budget, "VIEWS", 8)
+    monkeypatch.setattr(search, "STEPS", 1)
+    monkeypatch.setattr(search, "VIEWS", 8)
 
     def put(shares: dict[str, float]) -> Clock:
         made = Clock(shares)
-        monkeypatch.setattr(saving, "bench", made)
+        monkeypatch.setattr(savings_module, "bench", made)
         return made
 
     return put
@@ -93,11 +95,11 @@ def test_timed_in_groups_with_the_trained_model(little: Any, tmp_path: Path, clo
     fake, settings = clock(shares), {"cost": "onnx", "imgsz": 64, "threads": 3, "rounds": 20}
     fake.stop = 2
     with pytest.raises(KeyboardInterrupt):
-        saving.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
-    savings = saving.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
+        savings_module.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
+    savings = savings_module.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
 
     assert [len(names) for names in fake.seen] == [5, 4, 4] and fake.seen[1] == fake.seen[2]
-    assert all(names[0] == saving.TRAINED for names in fake.seen)
+    assert all(names[0] == savings_module.TRAINED for names in fake.seen)
     assert sorted(fake.seen[0][1:] + fake.seen[2][1:]) == sorted(shares)
     assert savings.unit == "ms in ONNX Runtime" and savings.total == pytest.approx(10, rel=0.05)  # 30 later, for fewer
     for (row, word), saved in savings.each.items():
@@ -109,17 +111,17 @@ def test_timed_in_groups_with_the_trained_model(little: Any, tmp_path: Path, clo
 def test_what_may_be_noise_is_not_chosen() -> None:
     """A saving is one only if its whole interval is: neither a doubtful nor a negative one is ever in a set."""
     options = [
-        budget.Option(2, "sure", 2.0, 5.0, 0.1, (1.5, 2.5)),
-        budget.Option(2, "doubtful", 3.0, 0.1, 0.1, (-0.1, 6.0)),
-        budget.Option(4, "slower", -1.0, 0.1, 0.1, (-2.0, -0.5)),
-        budget.Option(6, "counted", 1.0, 1.0, 0.1),
-        budget.Option(8, "dearer", -1.0, 0.0, 0.1),
+        search.Option(2, "sure", 2.0, 5.0, 0.1, (1.5, 2.5)),
+        search.Option(2, "doubtful", 3.0, 0.1, 0.1, (-0.1, 6.0)),
+        search.Option(4, "slower", -1.0, 0.1, 0.1, (-2.0, -0.5)),
+        search.Option(6, "counted", 1.0, 1.0, 0.1),
+        search.Option(8, "dearer", -1.0, 0.0, 0.1),
     ]
-    front = budget.front_of(options, 10.0)
+    front = search.front_of(options, 10.0)
 
     assert [choice.words for choice in front] == [{}, {6: "counted"}, {2: "sure"}, {2: "sure", 6: "counted"}]
     with pytest.raises(UserError, match=r"cheapest set has 0.70 of the 10.00 ms"):
-        budget.best_of(front, 0.6, 10.0, "ms")
+        search.best_of(front, 0.6, 10.0, "ms")
 
 
 @pytest.mark.parametrize("whole", [0.7, 0.9])
@@ -130,15 +132,15 @@ def test_the_choice_is_held_against_the_clock(
     names = {"1-C2f_GhostBottleneck": 1.2, "1-NarrowELAN": 0.9, "3-C2f_GhostBottleneck": 0.999, "3-NarrowELAN": 0.9}
     fake = clock(names | {"chosen model": whole})
     call: dict[str, Any] = {"blocks": WORDS, "budget": 0.85, "settings": CLOCK}
-    fit_all = run.fit_all
+    fit_all = pipeline.fit_all
 
     def interrupted(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "fit_all", interrupted)
+    monkeypatch.setattr(pipeline, "fit_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ghostify(best, [photos], tmp_path / "light.pt", **call)
-    monkeypatch.setattr(run, "fit_all", fit_all)
+    monkeypatch.setattr(pipeline, "fit_all", fit_all)
     report = ghostify(best, [photos], tmp_path / "light.pt", **call)
     content, text = json.loads((tmp_path / "light.json").read_text()), write(report, {}, "text")
 
@@ -174,7 +176,7 @@ def test_out_of_reach_is_said_before_trial_fits(
     best: Path, photos: Path, tmp_path: Path, clock: Callable[..., Clock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A budget that no set keeps ends the run once all is timed, with how many savings may be noise, and leaves nothing."""
-    monkeypatch.setattr(run, "survey", None)
+    monkeypatch.setattr(pipeline, "survey", None)
     clock({"1-NarrowELAN": 0.8, "3-NarrowELAN": 1.1})
     with pytest.raises(UserError, match=r"--budget 0\.5: the cheapest set has .* 1 of 2 savings may be noise"):
         ghostify(best, [photos], tmp_path / "light.pt", ["NarrowELAN"], budget=0.5, settings=CLOCK)

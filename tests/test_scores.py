@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics.utils.metrics import ap_per_class
 
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 
 def counted(scores: Any, count: int, seed: int = 0, right: float = 0.7) -> Any:

@@ -12,9 +12,10 @@ from conftest import NEWEST, newest_only
 from little import MODELS, outputs, stock
 from torch import nn
 
-from ghost_yolo import BLOCKS, host, swap
+from ghost_yolo import BLOCKS, host
 from ghost_yolo.blocks.detect import LightDetect
-from ghost_yolo.registry import UnknownBlockError, UserError
+from ghost_yolo.errors import UnknownBlockError, UserError
+from ghost_yolo.model import swap
 
 TASKS = ("", "-seg", "-pose", "-obb", "-cls")
 FAMILIES = {"v8/yolov8": "C2f", "11/yolo11": "C3k2", "26/yolo26": "C3k2"}

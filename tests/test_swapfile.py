@@ -13,23 +13,23 @@ from test_swap import WORD, light, small
 from test_yolo import SMALL, into, shapes
 from ultralytics import YOLO
 
-from ghost_yolo import host, swap, swapfile
-from ghost_yolo.models import ModelNameError
-from ghost_yolo.registry import UserError
+from ghost_yolo import host
+from ghost_yolo.errors import ModelNameError, UserError
+from ghost_yolo.model import swap, yaml_edit
 
 
 def test_a_head_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a row that was not swapped would come out otherwise, it is named and nothing is written."""
     monkeypatch.setattr(swap, "LIGHT", {})
-    monkeypatch.setattr(swapfile, "LIGHT", {})
+    monkeypatch.setattr(yaml_edit, "LIGHT", {})
 
     with pytest.raises(swap.SwapError, match=r"Row 23, Detect, would come out with \d+ instead of \d+ parameters"):
-        swapfile.swap("yolo11n.yaml", "all", "C2f_GhostBottleneck")
+        yaml_edit.swap("yolo11n.yaml", "all", "C2f_GhostBottleneck")
 
 
 def test_layout_and_comments_stay() -> None:
     """But for the header, the figures of the old model and the scale that was asked for, only swapped rows differ."""
-    done = swapfile.swap("yolo11s.yaml", "backbone", "C2f_GhostBottleneck")
+    done = yaml_edit.swap("yolo11s.yaml", "backbone", "C2f_GhostBottleneck")
     assert done.scale == "s"
     before, after = (MODELS / "11/yolo11.yaml").read_text(encoding="utf-8").splitlines(), done.text.splitlines()
     gone, new = [line for line in before if line not in after], [line for line in after if line not in before]
@@ -79,7 +79,7 @@ def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(inspect.cleandoc(text), encoding="utf-8")
     old = yaml.safe_load(file.read_text())
-    done = swapfile.swap(str(file), where, "C2f_GhostBottleneck")
+    done = yaml_edit.swap(str(file), where, "C2f_GhostBottleneck")
     new = yaml.safe_load(done.text)
 
     assert new == light(old, where)
@@ -105,7 +105,7 @@ def test_files_that_are_no_model(name: str, content: str | None, says: str, tmp_
         (tmp_path / name).write_text(content)
 
     with pytest.raises(UserError, match=says):
-        swapfile.swap(str(tmp_path / name), "backbone", "C2f_Fire")
+        yaml_edit.swap(str(tmp_path / name), "backbone", "C2f_Fire")
 
 
 def test_an_argument_that_the_block_refuses(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_argument_that_the_block_refuses(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(small([-1, 1, "C2f", [32, True, 2]])))
 
     with pytest.raises(host.ModelError, match=r"Row 1 .*C2f_Fire with .*g=2"):
-        swapfile.swap(str(file), "backbone", "C2f_Fire")
+        yaml_edit.swap(str(file), "backbone", "C2f_Fire")
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:
@@ -147,14 +147,14 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
 )
 def test_names_to_train_by(name: str, scale: str, says: str) -> None:
     """The hint names a file that the host reads at the right scale."""
-    assert says.format("runs") in swapfile.how_to_train(Path("runs") / name, scale)
-    assert "rename" in swapfile.how_to_train(Path("exp3s/yolov8-my.yaml"), "s")
+    assert says.format("runs") in yaml_edit.how_to_train(Path("runs") / name, scale)
+    assert "rename" in yaml_edit.how_to_train(Path("exp3s/yolov8-my.yaml"), "s")
 
 
 def test_a_name_that_does_not_exist() -> None:
     """A stock name that is mistyped is refused."""
     with pytest.raises(ModelNameError, match=r"yolov8s-sge\.yaml"):
-        swapfile.swap("yolov8s-sge.yaml", "all", "C2f_Fire")
+        yaml_edit.swap("yolov8s-sge.yaml", "all", "C2f_Fire")
 
 
 @pytest.mark.slow

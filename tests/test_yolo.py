@@ -17,7 +17,7 @@ from conftest import ROOT, Run
 from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo.data import smear
-from ghost_yolo.models import packaged, path_of, with_scale
+from ghost_yolo.model.catalog import packaged, path_of, with_scale
 
 pytestmark = pytest.mark.slow
 SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")

@@ -7,18 +7,37 @@ channels of zeros fill the map up to what the host has recorded; the next row ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from ultralytics.utils.ops import make_divisible
 
-if TYPE_CHECKING:
-    from ghost_yolo.nets.table import Entry
-
 LEVELS = (3, 4, 5)
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """A network that a `Backbone` row may name.
+
+    Attributes:
+        make: Builds it; takes `num_classes` and `width`.
+        channels: Widths of P3, P4 and P5 with width 1.0, which are the numbers to write in a YAML's rows.
+        weights: Names of pretrained weights by width, as `timm/ghostnet_100`.
+        note: What a user of these weights must know.
+    """
+
+    make: Callable[..., Any]
+    channels: tuple[int, int, int]
+    weights: dict[float, str] = field(default_factory=dict)
+    note: str = ""
+
+
+NETWORKS: dict[str, NetworkEntry] = {}  # `ghost_yolo.nets` fills it: the networks are built from blocks
 
 
 class Backbone(nn.Module):
@@ -40,7 +59,7 @@ class Backbone(nn.Module):
         Args:
             c1: Input channels: 3, or those of the row of the level before.
             c2: Output channels: those of the network at width 1.0, times width, the next multiple of 8.
-            network: Its name in `ghost_yolo.nets.table.NETWORKS`.
+            network: Its name in `NETWORKS`.
             level: 3, 4 or 5 for a map of stride 8, 16 or 32.
             width: The width multiplier as the paper defines it.
 
@@ -73,10 +92,8 @@ class Backbone(nn.Module):
         return F.pad(y, (0, 0, 0, 0, 0, self.filling)) if self.filling else y
 
 
-def _entry(network: str) -> Entry:
+def _entry(network: str) -> NetworkEntry:
     """Return the row of the networks' table; raise a ValueError that names the nearest one."""
-    from ghost_yolo.nets.table import NETWORKS  # the networks are built from blocks, so the table comes later
-
     if network in NETWORKS:
         return NETWORKS[network]
     close = get_close_matches(str(network), NETWORKS, n=1)

@@ -8,11 +8,11 @@ import sys
 
 import typer
 
-from ghost_yolo.cli.fitting import ghostify
+from ghost_yolo.cli.bench import bench, report
+from ghost_yolo.cli.ghostify import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
-from ghost_yolo.cli.speed import bench, report
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (compare, swap, ghostify, bench, report, ghosts, pairs, correlate, cfg, pretrained, doctor):

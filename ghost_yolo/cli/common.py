@@ -6,8 +6,8 @@ import sys
 from enum import Enum
 from pathlib import Path
 
-from ghost_yolo.files import require_writable
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.utils.files import require_writable
 
 
 class Format(str, Enum):
@@ -52,7 +52,7 @@ def emit(text: str, out: Path | None) -> None:
     if out is None:
         print(text, end="")
         return
-    from ghost_yolo.files import write_whole
+    from ghost_yolo.utils.files import write_whole
 
     write_whole(out, text)
     print(f"wrote {out}", file=sys.stderr)

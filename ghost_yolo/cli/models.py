@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ghost_yolo.cli.common import Format, Where, check_target, emit
-from ghost_yolo.models import packaged, path_of
-from ghost_yolo.registry import UserError
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import packaged, path_of
 
 
 def compare(
@@ -38,13 +38,13 @@ def compare(
         )
     check_target(out)
     with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
-        from ghost_yolo.report import compare as comparison
-        from ghost_yolo.report.render import render
+        from ghost_yolo import compare as comparison
+        from ghost_yolo.utils.system import versions
 
         asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
         given = {name: value for name, value in asked.items() if value is not None}
         result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
-    emit(render(result, comparison.versions(), style.value), out)
+    emit(comparison.render(result, versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 
@@ -60,11 +60,11 @@ def swap(
     """Put a light block into a stock or own YAML (YOLOv8, YOLO11, YOLO26; any task) and keep all else."""
     check_target(out)
     with redirect_stdout(sys.stderr):
-        from ghost_yolo import swapfile
+        from ghost_yolo.model import yaml_edit
 
-        done = swapfile.swap(model, where.value, block)
+        done = yaml_edit.swap(model, where.value, block)
     emit(done.text, out)
-    print(f"{done.figures}\n{swapfile.how_to_train(out, done.scale)}")
+    print(f"{done.figures}\n{yaml_edit.how_to_train(out, done.scale)}")
 
 
 def cfg(
@@ -89,7 +89,7 @@ def pretrained(
     """Start a detector from a classifier's weights, and say which tensors moved and which did not."""
     check_target(out)
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.pretrained import initialise
+        from ghost_yolo.model.pretrained import initialise
 
         report = initialise(model, weights, out)
     print(report, end="")

@@ -33,12 +33,12 @@ def ghosts(
 ) -> None:
     """Measure, layer by layer, how many feature maps a cheap kernel makes from another map."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.checkpoints import open_checkpoint, trained_at
-        from ghost_yolo.photos import find_photos
+        from ghost_yolo.data.images import find_photos
+        from ghost_yolo.model.checkpoint import open_checkpoint, trained_at
         from ghost_yolo.redundancy import report
         from ghost_yolo.redundancy.survey import Settings, survey
-        from ghost_yolo.report.compare import versions
-        from ghost_yolo.report.render import write
+        from ghost_yolo.tables import write
+        from ghost_yolo.utils.system import versions
 
         folder, photos = new_folder(out, "ghosts"), find_photos(image or [])
         network = open_checkpoint(model, device)
@@ -60,11 +60,11 @@ def pairs(
 ) -> None:
     """Find, convolution by convolution, how nearly opposite its filters are in pairs (CReLU's analysis)."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.checkpoints import open_checkpoint
+        from ghost_yolo.model.checkpoint import open_checkpoint
         from ghost_yolo.redundancy import report
-        from ghost_yolo.redundancy.pairs import pairs as compare_filters
-        from ghost_yolo.report.compare import versions
-        from ghost_yolo.report.render import write
+        from ghost_yolo.redundancy.filters import pairs as compare_filters
+        from ghost_yolo.tables import write
+        from ghost_yolo.utils.system import versions
 
         folder = new_folder(out, "pairs")
         found = compare_filters(open_checkpoint(model, "cpu"), seed)
@@ -90,13 +90,13 @@ def correlate(
 ) -> None:
     """Hold the redundancy of each stage beside what swapping it cost: does the picture foretell the cost?"""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.redundancy import cost, report
-        from ghost_yolo.report.compare import versions
-        from ghost_yolo.report.render import write
+        from ghost_yolo.redundancy import correlate, report
+        from ghost_yolo.tables import write
+        from ghost_yolo.utils.system import versions
 
-        folder, contents = new_folder(out, "correlate"), cost.read(results)
-        stages = cost.join(contents, block)
-        told = report.correlate_report(stages, cost.bound(contents), seed, cost.photographs(contents))
+        folder, contents = new_folder(out, "correlate"), correlate.read(results)
+        stages = correlate.join(contents, block)
+        told = report.correlate_report(stages, correlate.bound(contents), seed, correlate.photographs(contents))
         report.write_correlation(folder, stages, told, versions())
     print(write(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)

@@ -12,7 +12,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.downloads import safe_download
 
 from ghost_yolo.data.voc import convert
-from ghost_yolo.files import whole_folder
+from ghost_yolo.utils.files import whole_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ghost_yolo.files import whole_folder
-from ghost_yolo.progress import progress
+from ghost_yolo.utils.console import progress
+from ghost_yolo.utils.files import whole_folder
 
 WIDTH, HEIGHT = 320, 240
 SPLITS = {"train": 160, "val": 40}

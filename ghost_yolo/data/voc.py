@@ -10,20 +10,8 @@ from xml.etree import ElementTree as ET
 
 from PIL import Image
 
-from ghost_yolo.progress import progress
-from ghost_yolo.registry import UserError
-
-SHOWN = 10  # problems listed in an error before the rest is only counted
-
-
-class VOCError(UserError, ValueError):
-    """Annotations that cannot be converted, with every problem found."""
-
-    def __init__(self, problems: list[str]) -> None:
-        """Join the problems, the first few in full."""
-        rest = len(problems) - SHOWN
-        lines = problems[:SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
-        super().__init__("The annotations cannot be converted; nothing was written:\n  " + "\n  ".join(lines))
+from ghost_yolo.errors import VOCError
+from ghost_yolo.utils.console import progress
 
 
 @dataclass

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_num_params
 
-from ghost_yolo.ghostify.student import Place, walk
-from ghost_yolo.report.measure import gflops
+from ghost_yolo.ghostify.student import Place
+from ghost_yolo.model.forward import walk
+from ghost_yolo.model.profile import gflops
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ghost_yolo.ghostify.budget import Option, Trade
+from ghost_yolo.ghostify.search import Option, Trade
 from ghost_yolo.registry import PREFIX
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ghost_yolo.ghostify.budget import Trade
+from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
-from ghost_yolo.ghostify.pictures import Pictures
+from ghost_yolo.ghostify.search import Trade
 from ghost_yolo.ghostify.student import Place
 from ghost_yolo.registry import PREFIX
-from ghost_yolo.report.render import Report
+from ghost_yolo.tables import Report
 
 POINTS = 10  # of the trade-off curve, in the table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
-from ghost_yolo.swap import SwapError, swapped
+from ghost_yolo.errors import SwapError
+from ghost_yolo.model.forward import Maps
+from ghost_yolo.model.swap import swapped
 
-Maps = torch.Tensor | list[torch.Tensor]
 BRANCHES = ("cv3", "one2one_cv3")  # the class branches of a head
 
 
@@ -43,7 +44,7 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
 
     Args:
         teacher: The host's model, in eval mode; it is left as it is.
-        words: Row to word, as `ghost_yolo.swap.plan` gives them.
+        words: Row to word, as `ghost_yolo.model.swap.plan` gives them.
 
     Returns:
         A model in eval mode, without gradients, whose `yaml` is the swapped one, so that the host rebuilds it as it is.
@@ -88,33 +89,3 @@ def places_of(student: Any, words: Mapping[int, str]) -> list[Place]:
             levels = getattr(student.model[row], branch, None)
             places += [Place(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
     return places
-
-
-def sources(layer: Any) -> list[int]:
-    """Return the layers whose outputs a layer takes, -1 for the image."""
-    given = layer.f if isinstance(layer.f, list) else [layer.f]
-    return [layer.i + f if f < 0 else f for f in given]
-
-
-def take(layer: Any, outputs: Mapping[int, torch.Tensor]) -> Maps:
-    """Return what a layer takes, of the outputs by layer."""
-    given = [outputs[j] for j in sources(layer)]
-    return given if isinstance(layer.f, list) else given[0]
-
-
-def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
-    """Run the layers before `stop`.
-
-    Args:
-        model: The host's model.
-        x: Images (b, 3, h, w) in 0..1.
-        stop: Index of the first layer that is not run.
-        keep: Layers before it whose outputs are wanted.
-
-    Returns:
-        What layer `stop` takes, and the outputs that were wanted.
-    """
-    outputs = {-1: x}
-    for layer in model.model[:stop]:
-        outputs[layer.i] = layer(take(layer, outputs))
-    return take(model.model[stop], outputs), {i: outputs[i] for i in keep}

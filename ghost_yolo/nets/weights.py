@@ -12,11 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ghost_yolo.registry import UserError
-
-
-class WeightsError(UserError, ValueError):
-    """Weights that do not belong to the network."""
+from ghost_yolo.errors import WeightsError
 
 
 def load_by_order(net: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:

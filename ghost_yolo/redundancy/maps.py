@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.photos import fitted, read_photo
-from ghost_yolo.registry import UserError
-from ghost_yolo.swap import HOSTS
+from ghost_yolo.data.images import fitted, read_photo
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.swap import HOSTS
 
 Key = tuple[int, ...]  # a layer's index; and for a convolution in it its number, from 1
 See = Callable[[Key, torch.Tensor], None]

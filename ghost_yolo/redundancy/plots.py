@@ -12,11 +12,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ghost_yolo.redundancy.cheap import SIZES
-from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage
-from ghost_yolo.redundancy.pairs import DRAWS, Convolution
+from ghost_yolo.model.catalog import labels
+from ghost_yolo.redundancy.correlate import COST, REDUNDANCY, Stage
+from ghost_yolo.redundancy.filters import DRAWS, Convolution
+from ghost_yolo.redundancy.kernels import SIZES
 from ghost_yolo.redundancy.survey import GHOST, Row
-from ghost_yolo.report.sources import labels
 
 HIGHEST = 1.2  # errors above are drawn there: no better than a constant
 CELLS = 64  # maps in the grid

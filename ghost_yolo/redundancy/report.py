@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ghost_yolo.files import whole_folder
-from ghost_yolo.ghostify.part import fingerprint
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.redundancy import plots
-from ghost_yolo.redundancy.cheap import ENOUGH, SIZES
-from ghost_yolo.redundancy.cost import COST, REDUNDANCY, Stage, compare
-from ghost_yolo.redundancy.pairs import DRAWS, Convolution
+from ghost_yolo.redundancy.correlate import COST, REDUNDANCY, Stage, compare
+from ghost_yolo.redundancy.filters import DRAWS, Convolution
+from ghost_yolo.redundancy.kernels import ENOUGH, SIZES
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
-from ghost_yolo.registry import PREFIX, UserError
-from ghost_yolo.report.render import Report, to_csv, write
-from ghost_yolo.report.sources import labels
+from ghost_yolo.registry import PREFIX
+from ghost_yolo.tables import Report, to_csv, write
+from ghost_yolo.utils.files import fingerprint, whole_folder
 
 NETWORKS = ("trained", "shuffled", "untrained")
 GHOSTS = {

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from ghost_yolo import host
-from ghost_yolo.checkpoints import require_channels
-from ghost_yolo.progress import progress
-from ghost_yolo.redundancy.cheap import SIZES, TAPS, Moments, Partners, best_pairs, removable
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.checkpoint import require_channels
+from ghost_yolo.redundancy.kernels import SIZES, TAPS, Moments, Partners, best_pairs, removable
 from ghost_yolo.redundancy.maps import Key, Layer, Photos, calibrate, first_stage, layers_of, look, pick
-from ghost_yolo.registry import UserError
+from ghost_yolo.utils.console import progress
 
 MAPS = 256  # targets a layer
 POSITIONS = 4096  # a map and image

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ghost_yolo.deploy.bench import bench
-from ghost_yolo.deploy.plan import Plan
-from ghost_yolo.deploy.runtimes import installed
-from ghost_yolo.models import SCALES, path_of
-from ghost_yolo.registry import UserError
-from ghost_yolo.report.compare import Comparison, Entry, compare_published, deployed
-from ghost_yolo.report.latency import render
+from ghost_yolo.bench.plan import Plan
+from ghost_yolo.bench.runner import bench
+from ghost_yolo.bench.runtimes import installed
+from ghost_yolo.bench.tables import render
+from ghost_yolo.compare import Comparison, Entry, compare_published, deployed
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import SCALES, path_of
 from ghost_yolo.report.sources import Bench, Trained, bench_of, read_accuracy, read_bench
 
 QUICK = (

@@ -11,16 +11,18 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from ghost_yolo.files import write_whole
-from ghost_yolo.registry import UserError
-from ghost_yolo.report import figures, words
+from ghost_yolo.bench.tables import CONVENTIONS as TIMED
+from ghost_yolo.bench.tables import number
+from ghost_yolo.compare import Comparison, Entry, cells
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import is_stock, labels
+from ghost_yolo.model.profile import CONVENTIONS as COUNTED
+from ghost_yolo.report import figures, summary
 from ghost_yolo.report.collect import Found
-from ghost_yolo.report.compare import Comparison, Entry, versions
-from ghost_yolo.report.latency import CONVENTIONS as TIMED
-from ghost_yolo.report.latency import number
-from ghost_yolo.report.measure import CONVENTIONS as COUNTED
-from ghost_yolo.report.render import cells, percent
-from ghost_yolo.report.sources import Bench, Group, Timed, Trained, is_stock, labels
+from ghost_yolo.report.sources import Bench, Group, Timed, Trained
+from ghost_yolo.tables import percent
+from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.system import versions
 
 KINDS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNGs begin
 
@@ -102,7 +104,7 @@ def page(sections: list[Section], moment: datetime) -> str:
 def sections_of(found: Found) -> list[Section]:
     """Return the page's parts; one for which nothing was measured is left out."""
     return [
-        summary(found),
+        summary_section(found),
         published_section(found.published),
         scales_section(found.scales),
         *([time_section(found.benches)] if found.benches else []),
@@ -112,12 +114,12 @@ def sections_of(found: Found) -> list[Section]:
     ]
 
 
-def summary(found: Found) -> Section:
+def summary_section(found: Found) -> Section:
     """Return what the figures say, in words."""
     points = [
-        words.published(found.published),
-        words.scales(found.scales),
-        *(line for bench in found.benches for group in bench.groups for line in words.time(group)),
+        summary.published(found.published),
+        summary.scales(found.scales),
+        *(line for bench in found.benches for group in bench.groups for line in summary.time(group)),
     ]
     texts = [] if found.benches else ["No times were measured: fewer GFLOPs are not yet less time."]
     return Section("summary", "In short", texts, points)
@@ -132,11 +134,11 @@ def published_section(result: Comparison) -> Section:
 
 def scales_section(scales: dict[str, list[Entry]]) -> Section:
     """Return each model's change against stock of the same scale."""
-    names = {entry.row.model: words.family(entry.row.model) for entries in scales.values() for entry in entries}
-    shown = [name for name in dict.fromkeys(names.values()) if name != words.STOCK]
+    names = {entry.row.model: summary.family(entry.row.model) for entries in scales.values() for entry in entries}
+    shown = [name for name in dict.fromkeys(names.values()) if name != summary.STOCK]
     blocks: list[Picture | Table] = []
     for figure, title in (("gflops", "GFLOPs"), ("parameters", "parameters")):
-        changes = words.changes(scales, figure)
+        changes = summary.changes(scales, figure)
         order = sorted(shown, key=lambda name: sum(changes[name].values()) / len(changes[name]))
         parts = {name: {scale: 1 + change / 100 for scale, change in changes[name].items()} for name in order}
         alt = f"Dots for {len(order)} models: {title} divided by stock's at the scales {', '.join(scales)}. The table has the figures."
@@ -144,7 +146,7 @@ def scales_section(scales: dict[str, list[Entry]]) -> Section:
         blocks.append(Picture(f"scales-{figure}", figures.scales_figure(parts, title), alt, caption))
         lines = [[name, *(percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in order]
         blocks.append(Table(f"Change in {title} against stock of the same scale", ["model", *scales], lines))
-    text = f"Each light model beside stock YOLOv8 of its own scale, {words.sizes(scales)}, every BN merged."
+    text = f"Each light model beside stock YOLOv8 of its own scale, {summary.sizes(scales)}, every BN merged."
     return Section("scales", "Like for like, at every scale", [text], blocks=blocks)
 
 
@@ -161,14 +163,14 @@ def time_section(benches: list[Bench]) -> Section:
 def time_blocks(bench: Bench, group: Group) -> list[Picture | Table]:
     """Return the figures and the table of one runtime and precision."""
     names, made = labels([row.model for row in [*group.rows, *group.failed]]), list[Picture | Table]()
-    tag = bench.prefix + words.slug(group.title)
+    tag = bench.prefix + summary.slug(group.title)
     title = f"{group.title}, {group.sizes} ({bench.source})"
     if sum(bool(row.gflops) for row in group.rows) > 1:
         alt = f"Scatter of GFLOPs against milliseconds, {len(group.rows)} models, {title}. The table has the figures."
         stock = any(is_stock(row.model) for row in group.rows)
         caption = f"{title}." + (" Squares and line: stock models." if stock else "")
         made.append(Picture(f"time-{tag}", figures.time_figure(group.rows, names), alt, caption))
-    rivals = words.rivals(group)
+    rivals = summary.rivals(group)
     if rivals:
         alt = f"Bars of GFLOPs and time as parts of {names[rivals[0].model]}'s, {title}. The table has the figures."
         caption = f"{title}. Where the time's bar is the longer one, saved GFLOPs are not all saved time."
@@ -203,7 +205,7 @@ def profile_section(benches: list[Bench]) -> Section:
             if not group.profile:
                 continue
             names, kinds = labels(list(group.profile)), figures.shown_kinds(group.profile)
-            tag = bench.prefix + words.slug(group.title)
+            tag = bench.prefix + summary.slug(group.title)
             title = f"{group.title} ({bench.source})"
             alt = f"Stacked bars of milliseconds by operator kind, {title}. The table has the figures."
             drawn = figures.profile_figure(group.profile, names)
@@ -221,9 +223,9 @@ def accuracy_section(found: Found) -> Section:
     """Return accuracy against GFLOPs and time, one figure for each task and axis."""
     names = labels([record.model for record in found.trained])
     blocks: list[Picture | Table] = []
-    for task_number, (task, records) in enumerate(words.by_task(found.trained).items(), 1):
-        for place, (axis, across) in enumerate(words.axes(found, records).items(), 1):
-            points, ends = words.accuracy_points(records, across, names)
+    for task_number, (task, records) in enumerate(summary.by_task(found.trained).items(), 1):
+        for place, (axis, across) in enumerate(summary.axes(found, records).items(), 1):
+            points, ends = summary.accuracy_points(records, across, names)
             drawn = figures.scatter(points, axis, "mAP50-95", ends)
             alt = f"Scatter of mAP50-95 against {axis}, {len(points)} models, {task}. The table has the figures."
             caption = f"{task}. Whiskers: the record's interval, or least and most over seeds. Squares and line: stock."

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.deploy.runtimes import RUNTIMES
-from ghost_yolo.registry import UserError
+from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.errors import SourceError
+from ghost_yolo.model.catalog import is_stock
 
 FIGURES = ("median_ms", "ratio", "ratio_low", "ratio_high", "gflops", "realised_gain")
-
-
-class SourceError(UserError):
-    """A file that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -209,25 +204,3 @@ def _read(file: Path) -> Any:
 def _why(error: Exception) -> str:
     """Say what was wrong with a file's content."""
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def is_stock(name: str) -> bool:
-    """Return whether a model is a stock one, asked for by its bare name."""
-    return re.fullmatch(r"yolov?\d+[nslmx]\.(yaml|pt)", name) is not None
-
-
-def labels(names: Sequence[str]) -> dict[str, str]:
-    """Return a short name of each model: its stem, with as many folders as tell it from the others.
-
-    A bare name that ends in -ghost is Ultralytics' own model, which ours would otherwise be taken for.
-    """
-    result: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        parts = Path(name).with_suffix("").parts if Path(name).suffix in (".yaml", ".pt") else Path(name).parts
-        rivals = [Path(other).with_suffix("").parts for other in names if other != name]
-        depth = 1
-        while depth < len(parts) and any(other[-depth:] == parts[-depth:] for other in rivals):
-            depth += 1
-        label = "/".join(parts[-depth:])
-        result[name] = f"{label} (host's)" if re.fullmatch(r"yolov8[nslmx]?-ghost\.yaml", name) else label
-    return result

@@ -1,0 +1,1 @@
+"""Measure latency in the runtimes in which models are deployed."""

@@ -1,0 +1,1 @@
+"""Exported files: checked against PyTorch."""

@@ -1,0 +1,1 @@
+"""Models by name, opened, profiled, run layer by layer and swapped."""

@@ -1,0 +1,40 @@
+"""Run a model layer by layer, as far as a layer that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+Maps = torch.Tensor | list[torch.Tensor]
+
+
+def sources(layer: Any) -> list[int]:
+    """Return the layers whose outputs a layer takes, -1 for the image."""
+    given = layer.f if isinstance(layer.f, list) else [layer.f]
+    return [layer.i + f if f < 0 else f for f in given]
+
+
+def take(layer: Any, outputs: Mapping[int, torch.Tensor]) -> Maps:
+    """Return what a layer takes, of the outputs by layer."""
+    given = [outputs[j] for j in sources(layer)]
+    return given if isinstance(layer.f, list) else given[0]
+
+
+def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
+    """Run the layers before `stop`.
+
+    Args:
+        model: The host's model.
+        x: Images (b, 3, h, w) in 0..1.
+        stop: Index of the first layer that is not run.
+        keep: Layers before it whose outputs are wanted.
+
+    Returns:
+        What layer `stop` takes, and the outputs that were wanted.
+    """
+    outputs = {-1: x}
+    for layer in model.model[:stop]:
+        outputs[layer.i] = layer(take(layer, outputs))
+    return take(model.model[stop], outputs), {i: outputs[i] for i in keep}

@@ -1,0 +1,207 @@
+"""Start a detector from the weights of a classifier: `ghost-yolo pretrained`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import get_num_params
+
+from ghost_yolo import host
+from ghost_yolo.blocks.backbone import LEVELS, NETWORKS, Backbone
+from ghost_yolo.errors import WeightsError
+from ghost_yolo.model.catalog import packaged, resolve, with_scale
+from ghost_yolo.nets.network import Network
+from ghost_yolo.nets.weights import load_by_order
+from ghost_yolo.tables import to_text
+from ghost_yolo.utils.console import quiet
+
+Weights = Mapping[str, torch.Tensor]
+NESTED = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+)  # where training scripts keep the state dict, best first
+
+
+def initialise(name: str, weights: Path | None, out: Path) -> str:
+    """Build the model of a YAML, move a classifier's weights into its backbone and write it as a checkpoint.
+
+    Args:
+        name: A YAML with `ghost_yolo.Backbone` rows, its scale letter in the name.
+        weights: The classifier's weight file; None fetches the weights that timm or torchvision has.
+        out: The checkpoint to write.
+
+    Returns:
+        A table of the tensors that moved, row by row, and a line about what did not.
+
+    Raises:
+        UserError: If the YAML, the library or the weights cannot be used.
+    """
+    file, scale = resolve(name)
+    with quiet():
+        model = host.build(host.read_yaml(file) | {"scale": scale})
+    rows = _rows(name, model)
+    first = next(iter(rows.values()))
+    where = f"{name}, row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))} ({first.network}, width {first.width})"
+    net, left = _classifier(first.network, first.width, weights, where)
+    for row in rows.values():
+        move(net.levels()[LEVELS.index(row.level)], row.m)
+    host.save(model, out)
+    return _report(model, rows, first.network, left, out)
+
+
+def _rows(name: str, model: Any) -> dict[int, Backbone]:
+    """Return the backbone's rows by index; raise an error where there is none or several networks share the model."""
+    rows = {i: layer for i, layer in enumerate(model.model) if isinstance(layer, Backbone)}
+    if not rows:
+        items = [item for item in packaged().values() if item.is_model]
+        known = [with_scale(i.name, "s") for i in items if "ghost_yolo.Backbone" in i.path.read_text(encoding="utf-8")]
+        raise WeightsError(f"{name} has no ghost_yolo.Backbone row. Packaged models that have: {', '.join(known)}")
+    networks = sorted({f"{row.network} at width {row.width}" for row in rows.values()})
+    if len(networks) > 1:
+        raise WeightsError(f"{name} has rows of {' and '.join(networks)}: give one network at one width")
+    return rows
+
+
+def _classifier(network: str, width: float, file: Path | None, where: str) -> tuple[Network, int]:
+    """Return the network with its weights, and how many of its tensors no backbone takes."""
+    source = NETWORKS[network].weights.get(width, "")
+    if file is None and not source:
+        known = [f"{n} at width {w}" for n, entry in NETWORKS.items() for w in entry.weights]
+        raise WeightsError(
+            f"{where}: neither timm nor torchvision has its weights; they have {', '.join(known)}. "
+            "Give a file of your own: --weights FILE"
+        )
+    tensors = fetch(source) if file is None else read(file, source)
+    last = list(tensors.values())[-1]  # the bias of the classes, in every network of the table
+    net = NETWORKS[network].make(num_classes=len(last) if last.ndim else 1, width=width)
+    try:
+        load_by_order(net, tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{where} cannot take {file or source}: {error}") from error
+    return net, len(tensors) - sum(len(level.state_dict()) for level in net.levels())
+
+
+def fetch(source: str) -> Weights:
+    """Return the pretrained weights that a library offers, by its own loader, which downloads them.
+
+    Raises:
+        WeightsError: If the library is missing or cannot be reached.
+    """
+    try:
+        return _theirs(source, pretrained=True).state_dict()
+    except WeightsError:
+        raise
+    except Exception as error:  # the libraries and what they download with raise kinds of their own
+        raise WeightsError(
+            f"{source} could not be fetched ({type(error).__name__}: {error}). Without a connection, give a weight file: "
+            "--weights FILE"
+        ) from error
+
+
+def _theirs(source: str, *, pretrained: bool) -> nn.Module:
+    """Return a library's own network."""
+    library, _, name = source.partition("/")
+    if library == "torchvision":
+        import torchvision
+
+        return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+    try:
+        import timm
+    except ImportError as error:
+        raise WeightsError(f"{source}: timm is not installed. Install it: pip install timm") from error
+    return timm.create_model(name, pretrained=pretrained)
+
+
+def read(file: Path, source: str) -> Weights:
+    """Return the tensors of a weight file in the network's order.
+
+    Args:
+        file: A state dict, alone or inside a training script's checkpoint, or a safetensors file.
+        source: The library's network, whose names put the sorted tensors of a safetensors file in order.
+
+    Raises:
+        WeightsError: If there is no such file or it holds no state dict.
+    """
+    if not file.is_file():
+        raise WeightsError(f"--weights {file}: there is no such file. Leave the option out to download the weights.")
+    try:
+        content = _sorted_tensors(file, source) if file.suffix == ".safetensors" else _unpickled(file)
+    except WeightsError:
+        raise
+    except Exception as error:  # damaged and foreign files fail in many ways
+        raise WeightsError(
+            f"--weights {file} is no weight file ({type(error).__name__}). Right is a state dict, written by "
+            "torch.save(net.state_dict(), FILE), or timm's safetensors file"
+        ) from error
+    if not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        raise WeightsError(f"--weights {file} holds no state dict: write one by torch.save(net.state_dict(), FILE)")
+    return content
+
+
+def _unpickled(file: Path) -> dict[str, Any]:
+    """Return the state dict of a file that torch wrote; nothing but tensors and plain containers is loaded."""
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        return {}
+    nested = (content[key] for key in NESTED if isinstance(content.get(key), Mapping))
+    return dict(next(nested, content))
+
+
+def _sorted_tensors(file: Path, source: str) -> dict[str, Any]:
+    """Return the tensors of a safetensors file, which sorts them, in the order of the library's network."""
+    if not source:
+        raise WeightsError(f"--weights {file}: a safetensors file has lost the network's order: give a .pth file")
+    from safetensors.torch import load_file  # comes with timm
+
+    tensors = load_file(file)
+    order = _theirs(source, pretrained=False).state_dict()
+    if missing := [name for name in order if name not in tensors]:
+        raise WeightsError(f"--weights {file} has no {missing[0]}: it is not of {source}")
+    return {name: tensors[name] for name in order}
+
+
+@torch.no_grad()
+def move(level: nn.Module, into: nn.Module) -> None:
+    """Copy a classifier's level into a detector's, so that each map stays what it was.
+
+    The host gives every BN of a detector an eps of 0.001, which would shrink the channels whose variance is smaller: the
+    variance gives way, and where it is too small to, the weight.
+    """
+    into.load_state_dict(level.state_dict())
+    modules: Iterator[tuple[Any, Any]] = zip(level.modules(), into.modules(), strict=True)
+    for theirs, ours in [pair for pair in modules if isinstance(pair[0], nn.BatchNorm2d)]:
+        total = theirs.running_var + theirs.eps
+        ours.running_var.copy_((total - ours.eps).clamp(min=0))
+        ours.weight.mul_(((ours.running_var + ours.eps) / total).sqrt())
+
+
+def _report(model: Any, rows: Mapping[int, Backbone], network: str, left: int, out: Path) -> str:
+    """Return the table of what moved and what did not."""
+    header = ["tensors", "module", "moved", "of", "parameters moved", "of"]
+    layers = [(i, layer, len(layer.state_dict()), get_num_params(layer)) for i, layer in enumerate(model.model)]
+    lines = [
+        [f"model.{i}.*", layer.type.rpartition(".")[2], *_shares(i in rows, tensors), *_shares(i in rows, parameters)]
+        for i, layer, tensors, parameters in layers
+        if tensors or i in rows
+    ]
+    moved = [sum(numbers) for numbers in zip(*((t, p) for i, _, t, p in layers if i in rows), strict=True)]
+    stayed = [sum(numbers) for numbers in zip(*((t, p) for i, _, t, p in layers if i not in rows), strict=True)]
+    note = NETWORKS[network].note
+    return (
+        f"{to_text(header, lines)}\n"
+        f"moved: {moved[0]} tensors, {moved[1]} parameters; not moved, as initialised: {stayed[0]} tensors, "
+        f"{stayed[1]} parameters; left out: {left} tensors of the classifier behind the last map\n"
+        f"{f'{note}{chr(10)}' if note else ''}"
+        f"wrote {out}: yolo train model={out}\n"
+    )
+
+
+def _shares(moved: bool, number: int) -> tuple[str, str]:
+    """Return how many of a row's tensors or parameters moved: all or none."""
+    return str(number if moved else 0), str(number)

@@ -1,0 +1,193 @@
+"""`ghost-yolo swap`: a model YAML in, the same YAML with light blocks out, its layout and comments kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ultralytics.utils.torch_utils import get_num_params
+
+from ghost_yolo import host
+from ghost_yolo.errors import ModelNameError, SwapError
+from ghost_yolo.model.catalog import resolve, scale_of, with_scale, without_scale
+from ghost_yolo.model.profile import gflops
+from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan, rows_of, swapped
+from ghost_yolo.utils.console import quiet
+
+IMGSZ = 640
+SUMMARY = re.compile(r"^(\s*[nsmlx]:\s*\[[^]\n]*\])[ \t]*#.*(?:parameters|GFLOPs).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A new model YAML.
+
+    Attributes:
+        text: Its content as written to a file.
+        scale: The scale that was asked for, "" where the YAML has none.
+        figures: What it costs beside the old one.
+    """
+
+    text: str
+    scale: str
+    figures: str
+
+
+def swap(name: str, where: str, block: str | None = None) -> Swapped:
+    """Put a light block into the rows of one part of a model YAML.
+
+    Args:
+        name: A file of the user's or ours, or a bare name, which is the host's; with its scale letter where it has scales.
+        where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
+        block: The word for the C2f and C3k2 rows.
+
+    Raises:
+        ModelNameError: If there is no such file, or it has several scales and its name does not say which.
+        ModelError: If the YAML before or after cannot be built.
+        SwapError: If there is no row to swap, or swapping it would change another.
+        UnknownBlockError: If there is no such block.
+    """
+    if not name.endswith((".yaml", ".yml")):
+        raise ModelNameError(f"{name} is no model YAML; give a file, or Ultralytics' as yolov8s-seg.yaml")
+    file, scale = resolve(name)
+    host.read_yaml(file)  # its errors are better than ours
+    text = file.read_text(encoding="utf-8-sig")
+    old = yaml.safe_load(text)
+    new = swapped(old, plan(old, where, block))
+    figures = compared(old, new, Path(name).name, scale)
+    first = f"{file.name} after `ghost-yolo swap --where {where}`; all other rows, and every index, are as before."
+    moved = [f"Scale {scale}, the one that was asked for, stands first in `scales`."] if scale else []
+    header = "".join(f"# {line}\n" for line in [first, *changes(old, new), *moved])
+    return Swapped(scale_first(header + rewritten(text, old, new), scale), scale, figures)
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Say in a line a kind what became of which rows."""
+    before, after = rows_of(old), rows_of(new)
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for i, (a, b) in enumerate(zip(before, after, strict=True)):
+        if a[2] != b[2]:
+            kinds.setdefault((a[2], b[2]), []).append(i)
+    return [
+        f"Row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))}: {a} -> {b}{_why(a, before)}"
+        for (a, b), rows in kinds.items()
+    ]
+
+
+def _why(word: str, rows: list[list[Any]]) -> str:
+    """Say what a reader of a changed row must know."""
+    if word == "C3k2":
+        return ", arguments by name; the new inner block takes the place of c3k and attn"
+    if word not in LIGHT:
+        return ""
+    kept = ", the same module: without a C3k2 in the YAML, Ultralytics would build an older class branch under its word"
+    return kept if is_newer(rows) else ", with the depthwise class branch of YOLO11"
+
+
+def rewritten(text: str, old: Config, new: Config) -> str:
+    """Return the text with the changed words and arguments in their places; dumped anew where they cannot be edited."""
+    text = SUMMARY.sub(r"\1", text)  # figures of the old model
+    edits = []
+    for node, before, after in zip(_row_nodes(text), rows_of(old), rows_of(new), strict=True):
+        for part in (2, 3):
+            if before[part] != after[part]:
+                cell = node.value[part]
+                edits.append((cell.start_mark.index, cell.end_mark.index, flow(after[part])))
+    edited = text
+    for start, end, value in sorted(edits, reverse=True):
+        edited = edited[:start] + value + edited[end:]
+    if _loads_as(edited, new):
+        return edited
+    dumped = yaml.safe_dump(new, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    assert _loads_as(dumped, new), "a YAML that was read can be written"
+    return dumped
+
+
+def _row_nodes(text: str) -> list[Any]:
+    """Return the YAML nodes of all rows, which know where in the text they stand."""
+    parts = _nodes(text)
+    return [*parts["backbone"].value, *parts["head"].value]
+
+
+def _nodes(text: str) -> dict[str, Any]:
+    """Return the YAML nodes of a file's keys."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode), "the host has read it"
+    return {key.value: value for key, value in root.value}
+
+
+def _loads_as(text: str, config: Config) -> bool:
+    """Return whether a YAML holds this content."""
+    try:
+        return bool(yaml.safe_load(text) == config)
+    except yaml.YAMLError:
+        return False
+
+
+def flow(value: Any) -> str:
+    """Return a word or an argument list on one line, True and False as the host's YAMLs write them."""
+    line = yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("...\n").strip()
+    return re.sub(r"\b(true|false)\b", lambda word: word[0].title(), line)
+
+
+def scale_first(text: str, scale: str) -> str:
+    """Move a scale's line before the others: the host takes the first where a file's name has no letter."""
+    scales = _nodes(text).get("scales")
+    if scales is None or scales.flow_style or scale not in {key.value for key, _ in scales.value}:
+        return text
+    lines = text.splitlines(keepends=True)
+    first = scales.value[0][0].start_mark.line
+    key, value = next(pair for pair in scales.value if pair[0].value == scale)
+    if value.end_mark.line != key.start_mark.line:  # not on one line
+        return text
+    lines.insert(first, lines.pop(key.start_mark.line))
+    moved = "".join(lines)
+    return moved if _loads_as(moved, yaml.safe_load(text)) else text
+
+
+def compared(old: Config, new: Config, name: str, scale: str) -> str:
+    """Build both models, hold all rows that were not swapped against each other, and return what the swap saves.
+
+    Raises:
+        ModelError: If one cannot be built.
+        SwapError: If a row that was not swapped, or the task, is not what it was.
+    """
+    with quiet():
+        before, after = (host.build(config | {"scale": scale, "yaml_file": name}) for config in (old, new))
+    _hold_the_rest(before, after, rows_of(old), rows_of(new))
+    (p, f), (q, g) = [(get_num_params(model), gflops(model, IMGSZ)) for model in (before, after)]
+    return (
+        f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}, unfused: "
+        f"{p} -> {q} parameters ({q / p - 1:+.1%}), {f:.2f} -> {g:.2f} GFLOPs ({g / f - 1:+.1%})"
+    )
+
+
+def _hold_the_rest(before: Any, after: Any, old: list[list[Any]], new: list[list[Any]]) -> None:
+    """Raise an error where the task or a row that was not swapped changed: the host builds some by what stands elsewhere."""
+    stay = "Swap less, with --where backbone or --where neck"
+    if host.task_of(before) != host.task_of(after):  # 8.3 knows pose and obb by their own words only
+        unseen = f"this Ultralytics does not read the task from {new[-1][2]}, newer ones do"
+        raise SwapError(f"Row {len(new) - 1}: {unseen}. {stay}")
+    for i, (a, b) in enumerate(zip(before.model, after.model, strict=True)):
+        kept = old[i][2] in LIGHT and is_newer(old)
+        if (old[i] == new[i] or kept) and a.np != b.np:
+            raise SwapError(f"Row {i}, {old[i][2]}, would come out with {b.np} instead of {a.np} parameters. {stay}")
+
+
+def how_to_train(out: Path, scale: str) -> str:
+    """Say under which name to train a written YAML so that the host takes the scale that is meant, "" where it has one."""
+    stem = with_scale(out.stem, scale)
+    if scale_of(out) is not None or not scale:
+        return f"train it: yolo train model={out} data=..."
+    if stem == out.stem:  # no yolov8 or the like in it
+        taken = f"scale {scale}, which stands first in it"
+        return (
+            f"{out.name} has no scale letter, so Ultralytics will take {taken}; a name such as yolov8-my.yaml takes all"
+        )
+    named = out.with_name(f"{stem}{out.suffix}")
+    if without_scale(str(named)) == str(out):
+        return f"train it: yolo train model={named} data=... (its letter says the scale)"
+    return f"the folder's name hides the scale letter from Ultralytics: rename {out.name} to {named.name} to train it"
