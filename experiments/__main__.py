@@ -16,44 +16,31 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.
 
 
 @app.command()
-def prepare(data: Annotated[str, typer.Argument(help="Dataset YAML.")], out: Out) -> None:
-    """Prepare a data set and write the folders of its splits."""
+def prepare(data: str, out: Out) -> None:
+    """Prepare the images of a dataset YAML and write the folders of its splits."""
     from experiments import training
 
     training.prepare(data, out)
 
 
 @app.command()
-def images(
-    splits: Annotated[Path, typer.Argument(help="What `prepare` wrote.")],
-    count: Annotated[int, typer.Argument(help="How many; 0 for all.")],
-    out: Out,
-) -> None:
-    """Make a folder of the first training images."""
+def images(splits: Path, count: int, out: Out) -> None:
+    """Link the first training images, all of them for 0."""
     from experiments import training
 
     training.link_images(splits, count, out)
 
 
 @app.command()
-def train(
-    settings: Annotated[list[str], typer.Argument(help="Settings of `yolo train` as key=value.")], out: Out
-) -> None:
-    """Train by `yolo train`; an interrupted training is resumed."""
+def train(settings: list[str], out: Out) -> None:
+    """Train by `yolo train` with these key=value; an interrupted training is resumed."""
     from experiments import training
 
     training.train(out, settings)
 
 
 @app.command()
-def evaluate(
-    weights: Annotated[Path, typer.Argument(help="Checkpoint.")],
-    data: Annotated[str, typer.Option(help="Dataset YAML.")],
-    split: Annotated[str, typer.Option(help="val or test.")],
-    imgsz: Annotated[int, typer.Option(help="Image side in pixels.")],
-    out: Out,
-    device: Annotated[str, typer.Option(help="As in `yolo`.")] = "cpu",
-) -> None:
+def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str, out: Out) -> None:
     """Validate a checkpoint and keep what was counted for each image."""
     from experiments import scores
 
@@ -61,25 +48,16 @@ def evaluate(
 
 
 @app.command()
-def table(
-    config: Annotated[str, typer.Argument(help="The whole configuration as JSON.")],
-    dataset: Annotated[str, typer.Argument(help="One of its data sets.")],
-    split: Annotated[str, typer.Argument(help="val or test.")],
-    out: Out,
-    bench: Annotated[Path | None, typer.Option(help="JSON of `ghost-yolo bench`.")] = None,
-) -> None:
-    """Write the table of a data set as JSON, and an accuracy record of each run beside it."""
-    from experiments import records
+def table(config: str, dataset: str, split: str, out: Out, bench: Path | None = None) -> None:
+    """Write the table of a data set, and beside it an accuracy record of each run; `config` is JSON."""
+    from experiments import table as tables
 
-    records.write(json.loads(config), dataset, split, out, bench)
+    tables.write(json.loads(config), dataset, split, out, bench)
 
 
 @app.command()
-def page(
-    table: Annotated[Path, typer.Argument(help="What `table` wrote; the records lie beside it.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Markdown page; what stands around its table stays.")],
-) -> None:
-    """Draw the page and the plot of a table; records are copied to the folder of the page's name."""
+def page(table: Path, out: Out) -> None:
+    """Draw page and plot of a table; what stands around the markers of the page stays, and the records are copied beside it."""
     from experiments import page as pages
 
     pages.write(table, out)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.records import Table, Timing
-from experiments.table import STOCK, PairedComparison, Row, Triple
+from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple
 from ghost_yolo.model.catalog import labels
 from ghost_yolo.report.figures import png, scatter
 from ghost_yolo.tables import to_markdown
@@ -45,7 +44,7 @@ def markdown(table: Table) -> str:
         header.insert(7, "val mAP50-95")
         for line, row in zip(lines, table.rows, strict=True):
             line.insert(7, f"{row.val:.3f}")
-    return to_markdown(header, lines)
+    return to_markdown(header, lines).replace("| --- | ---: |", "| --- | --- |", 1)  # `how` is text, too
 
 
 def cells(row: Row) -> list[str]:

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import SCALES
 
 Section = TypeVar("Section", bound="Dataset | Ghostify | Tune")
-SCALES = ("n", "s", "m", "l", "x")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ghostify:
     def options(self) -> str:
         """The options of the command."""
         given = {"where": self.where, "block": self.block, "budget": self.budget}
-        given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
+        given |= {"steps": self.reconstruct_steps, "polish": self.distill_steps}
         return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
     @property
@@ -141,21 +141,31 @@ def read_plan(config: Mapping[str, Any]) -> Plan:
 
 
 def read_section(kind: type[Section], section: Mapping[str, Any]) -> dict[str, Section]:
-    """Return the entries of a section; entries that are null are left out."""
-    known = [field.name for field in fields(kind)]
+    """Return the entries of a section; entries that are null are left out.
+
+    Raises:
+        UserError: If a setting is unknown, missing or of another type.
+    """
+    types = {field.name: str(field.type) for field in fields(kind)}
     result = {}
     for name, entry in section.items():
         if entry is None:
             continue
-        require_known(f"setting of {name}", entry, known)
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-        }
+        require_known(f"setting of {name}", entry, types)
         try:
-            result[name] = kind(**values)
-        except TypeError as error:
+            result[name] = kind(**{key: converted(value, types[key]) for key, value in entry.items()})
+        except (TypeError, ValueError) as error:
             raise UserError(f"{name}: {error}") from error
     return result
+
+
+def converted(value: Any, kind: str) -> Any:
+    """Return a setting in the type of its field: `snakemake --config` gives numbers within a section as text."""
+    if kind == "int":
+        return int(value)
+    if kind.startswith("tuple"):
+        return tuple(int(item) if "int" in kind else str(item) for item in value)
+    return value
 
 
 def require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:

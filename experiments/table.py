@@ -1,4 +1,4 @@
-"""Rows of the table from the scores: means over seeds and paired comparisons of models; nothing is measured here."""
+"""The table of an experiment from its scores: means over seeds and paired comparisons of models; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -6,66 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.plan import Run
+from experiments.plan import Dataset, Run, read_plan
+from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores, interval, resample
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import Group, Timed
+from ghost_yolo.report.sources import Group, Timed, read_bench
 
-Triple = tuple[float, float, float]  # a figure and the ends of its interval
-STOCK = "stock"  # key of the model that all are compared with
 SAME_COST = 0.01  # largest relative difference between the GFLOPs of a timed and a trained model
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model; each figure is the mean over its seeds.
-
-    Attributes:
-        key: Its name in the configuration.
-        label: Its name in table and plot.
-        how: How it came to its weights.
-        seeds: Random seeds.
-        parameters: Of the fused model.
-        gflops: Of the fused model, one image.
-        ms: Median time of a forward pass; None where it was not timed.
-        time_ratio: To the first model of the bench.
-        time_interval: Its 95 % interval, by bootstrap over rounds; None for the first model.
-        val: mAP50-95 on val.
-        score: mAP50-95 on the split of the table, with its interval.
-        spread: Standard deviation of that over seeds; None for one seed.
-        map50: On the same split.
-        difference: Of the score to that of the stock model of the same scale; None for itself.
-        ratio: The same as a ratio.
-    """
-
-    key: str
-    label: str
-    how: str
-    seeds: list[int]
-    parameters: int
-    gflops: float
-    ms: float | None
-    time_ratio: float | None
-    time_interval: tuple[float, float] | None
-    val: float
-    score: Triple
-    spread: float | None
-    map50: float
-    difference: Triple | None
-    ratio: Triple | None
-
-
-@dataclass(frozen=True)
-class PairedComparison:
-    """The ratio of the scores of two models, its interval from the same resamples of both."""
-
-    label: str
-    baseline: str
-    ratio: Triple
 
 
 @dataclass(frozen=True)
@@ -108,6 +60,53 @@ class Model:
     def draws(self) -> NDArray[np.float64]:
         """(resamples,), the mean over seeds in each resample."""
         return np.mean([evaluated.draws for evaluated in self.runs], axis=0)
+
+
+def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Path | None) -> None:
+    """Write the table of a data set, and beside it an accuracy record of each run for `ghost-yolo report`.
+
+    Args:
+        config: The configuration.
+        name: Of the data set.
+        split: `val` or `test`.
+        out: The table, JSON.
+        bench: JSON of `ghost-yolo bench`; its first runtime and precision are used.
+    """
+    plan, folder = read_plan(config), Path(config["runs"]) / name
+    dataset, runs, resamples = plan.datasets[name], list(plan.runs[name].values()), int(config["resamples"])
+    val, scores = ([Scores.read(folder / run.name / f"scores-{kind}.npz") for run in runs] for kind in ("val", split))
+    models = group_seeds(runs, val, scores, resamples)
+    shared = conditions(dataset, scores[0], resamples)
+    timed = read_bench(bench).groups[0] if bench else None
+    timing = Timing(timed.title, timed.sizes, timed.rows[0].model) if timed else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Table(split, shared, timing, rows_of(models, timed), compare_pairs(models, plan.compare)).write(out)
+    for evaluated in (evaluated for model in models for evaluated in model.runs):
+        write_json(out.with_name(f"{evaluated.run.name}-{split}.json"), record_of(evaluated, dataset, shared))
+
+
+def conditions(dataset: Dataset, scores: Scores, resamples: int) -> str:
+    """Describe what all models share."""
+    facts = scores.facts
+    used = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"{dataset.data}, {dataset.imgsz} x {dataset.imgsz}, {dataset.epochs} epochs from scratch, batch {dataset.batch}, "
+        f"otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {facts['machine']}; "
+        f"evaluated with {used}; {facts['split']}: {facts['images']} images, {facts['boxes']} boxes; "
+        f"intervals: {resamples} resamples of the images"
+    )
+
+
+def record_of(evaluated: Evaluated, dataset: Dataset, shared: str) -> dict[str, Any]:
+    """Return the accuracy record of a run."""
+    run, facts = evaluated.run, evaluated.scores.facts
+    low, high = interval(evaluated.draws)
+    trained = {"model": run.weights if run.base else run.model, "data": dataset.data, "split": facts["split"]}
+    trained |= {"imgsz": dataset.imgsz, "epochs": run.epochs, "seed": run.seed}
+    score = {"map50_95": facts["map50_95"], "map50": facts["map50"], "map50_95_low": low, "map50_95_high": high}
+    counts = {key: facts[key] for key in ("parameters", "gflops", "nc", "images", "boxes")}
+    text = f"{run.how}, trained with ultralytics {facts['trained_with']}; {shared}"
+    return trained | score | counts | {"how": run.how, "conditions": text}
 
 
 def group_seeds(runs: Sequence[Run], val: Sequence[Scores], scores: Sequence[Scores], resamples: int) -> list[Model]:

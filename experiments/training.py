@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ghost_yolo.data.images import find_photos
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
@@ -89,6 +87,8 @@ def has_ended(last: Path) -> bool:
     """
     if not last.is_file():
         return False
+    import torch
+
     try:
         return int(torch.load(last, map_location="cpu", weights_only=False)["epoch"]) == -1
     except Exception as error:  # a damaged file fails in many ways
