@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 from conftest import ROOT
 
-from experiments import page, training
+from experiments import ablation, page, training
 from experiments.plan import read_plan
 from experiments.records import PairedComparison, Row, Table, Timing
 from ghost_yolo.errors import UserError
@@ -164,3 +165,12 @@ def test_kept_table_is_what_was_measured() -> None:
     assert page.markdown(kept) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
     assert len(records) == len(kept.rows)
     assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
+
+
+def test_ablation_replaces_what_exists() -> None:
+    """Every idea that is left out is a name of the package; an unknown one is refused."""
+    for replacement in filter(None, ablation.IDEAS.values()):
+        pkgutil.resolve_name(f"{ablation.PACKAGE}.{replacement[0]}")
+    assert len(ablation.select("nothing,plain")) == 2
+    with pytest.raises(UserError, match="gost"):
+        ablation.select("gost")
