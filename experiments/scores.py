@@ -18,8 +18,8 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import ap_per_class
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.model.checkpoint import from_checkpoint
-from ghost_yolo.model.profile import count
+from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.model.profile import profile_state
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import write_whole
 from ghost_yolo.utils.system import versions
@@ -131,7 +131,7 @@ def model_facts(weights: Path, imgsz: int) -> dict[str, Any]:
     import torch
     import ultralytics
 
-    row = count(from_checkpoint(weights), imgsz)
+    row = profile_state(open_checkpoint(weights), imgsz)
     version = torch.load(weights, map_location="cpu", weights_only=False).get("version", ultralytics.__version__)
     return {"parameters": row.parameters, "gflops": row.gflops, "nc": row.nc, "trained_with": version}
 

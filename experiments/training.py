@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ghost_yolo.data.images import find_photos
+from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 from ghost_yolo.utils.files import fingerprint, write_whole
@@ -32,7 +32,7 @@ def prepare(data: str, out: Path) -> None:
 
 def link_images(splits: Path, count: int, out: Path) -> None:
     """Make a folder with links to the first `count` training images by name, all of them for 0."""
-    images = find_photos([Path(json.loads(splits.read_text(encoding="utf-8"))["train"])])
+    images = find_images([Path(json.loads(splits.read_text(encoding="utf-8"))["train"])])
     out.mkdir(parents=True, exist_ok=True)
     for image in images[: count or None]:
         (out / image.name).symlink_to(image.resolve())

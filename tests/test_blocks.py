@@ -56,10 +56,10 @@ def fuse(module: nn.Module) -> None:
 
 
 # One map in, one out; heads are in test_swap.py, parts of networks in test_backbone.py
-MAPS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and block.word != "Backbone"]
-every_block = pytest.mark.parametrize("block", MAPS, ids=lambda block: block.word)
+MAPS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and block.name != "Backbone"]
+every_block = pytest.mark.parametrize("block", MAPS, ids=lambda block: block.name)
 our_blocks = pytest.mark.parametrize(
-    "block", [b for b in MAPS if not b.word.startswith("Published")], ids=lambda block: block.word
+    "block", [b for b in MAPS if not b.name.startswith("Published")], ids=lambda block: block.name
 )
 
 

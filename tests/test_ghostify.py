@@ -24,9 +24,9 @@ from ghost_yolo.ghostify import Settings, ghostify, pipeline
 from ghost_yolo.ghostify import distill as polishing
 from ghost_yolo.ghostify.student import student_of
 from ghost_yolo.model import swap
-from ghost_yolo.model.checkpoint import Subject
-from ghost_yolo.model.profile import measure
-from ghost_yolo.model.swap import plan
+from ghost_yolo.model.checkpoint import OpenedModel
+from ghost_yolo.model.profile import profile_model
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.registry import PREFIX
 
 
@@ -37,7 +37,7 @@ def test_the_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) ->
     content = json.loads(out.with_suffix(".json").read_text())
     rows, whole = content["rows"], content["whole"]
     model = host.load(out)
-    (counted,) = measure(Subject("", model, 3, "n", "detect"), 64, states=(True,))
+    (counted,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
 
     assert [row["layer"] for row in rows] == ["1", "3", "4", "5.cv3.0", "5.cv3.1"]
     assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [WORD, WORD, "LightDetect"]
@@ -219,7 +219,7 @@ def test_fine_tuned_with_the_host_alone(
 def test_train_py_hands_the_teacher_on(best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path) -> None:
     """`train.py` distils from the trained model by Ultralytics' own argument."""
     light = tmp_path / "light.pt"
-    host.save(student_of(little, plan(little.yaml, "backbone", WORD)), light, {"imgsz": 64})
+    host.save(student_of(little, plan_swap(little.yaml, "backbone", WORD)), light, {"imgsz": 64})
     words = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL]
     done = run("python", ROOT / "train.py", *words)
     assert "dis_loss" in done.stdout
