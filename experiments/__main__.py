@@ -41,9 +41,11 @@ def train(settings: list[str], out: Out) -> None:
 
 @app.command()
 def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str, out: Out) -> None:
-    """Validate a checkpoint and keep what was counted for each image."""
+    """Validate a checkpoint and keep what was counted for each image; test is read once for each model."""
     from experiments import scores
 
+    if split == "test":
+        scores.require_same_weights(out, weights)
     scores.evaluate(weights, data, split, imgsz, device).write(out)
 
 

@@ -45,7 +45,7 @@ class Ghostify:
     def options(self) -> str:
         """The options of the command."""
         given = {"where": self.where, "block": self.block, "budget": self.budget}
-        given |= {"steps": self.reconstruct_steps, "polish": self.distill_steps}
+        given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
         return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
     @property

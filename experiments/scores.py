@@ -21,7 +21,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.model.profile import profile_state
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import fingerprint, write_whole
 from ghost_yolo.utils.system import versions
 
 LEVEL = 0.95  # of the intervals
@@ -124,6 +124,20 @@ def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str) -> S
     facts = {"split": split, "imgsz": imgsz, "map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
     sizes = {"images": len(images.names), "boxes": sum(map(len, images.target_cls))}
     return Scores(facts | sizes | model_facts(weights, imgsz) | conditions(device), images)
+
+
+def require_same_weights(out: Path, weights: Path) -> None:
+    """Remember beside `out` which weights are evaluated, and raise an error if they are not those that were evaluated before.
+
+    Snakemake evaluates a model again when it has changed; on the test split, which is read once, that must not happen unseen.
+    """
+    file, now = out.with_suffix(".weights"), fingerprint([weights])
+    if file.is_file() and file.read_text(encoding="utf-8") != now:
+        raise UserError(
+            f"{weights} has changed since it was evaluated on the test split, which is read once. "
+            f"Remove {file} if the first evaluation was a mistake."
+        )
+    write_whole(file, now)
 
 
 def model_facts(weights: Path, imgsz: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ultralytics.utils.metrics import ap_per_class
 
 from experiments import table
 from experiments.plan import Run
-from experiments.scores import ImageCounts, ImageValidator, Scores, interval, resample
+from experiments.scores import ImageCounts, ImageValidator, Scores, interval, require_same_weights, resample
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import Group, Timed, read_accuracy
 
@@ -128,6 +128,17 @@ def test_scores_are_kept_whole(tmp_path: Path) -> None:
 
     assert again.facts == kept.facts and again.images.names == kept.images.names
     assert again.images.score([3, 3, 1]) == kept.images.score([3, 3, 1])
+
+
+def test_test_split_is_read_once(tmp_path: Path) -> None:
+    """The same weights may be evaluated on test again, others may not."""
+    weights, out = tmp_path / "best.pt", tmp_path / "scores-test.npz"
+    for _ in range(2):
+        weights.write_bytes(b"weights")
+        require_same_weights(out, weights)
+    weights.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"best\.pt has changed"):
+        require_same_weights(out, weights)
 
 
 def bench_of(*models: tuple[str, float, float]) -> Group:

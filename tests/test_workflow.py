@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -120,7 +119,6 @@ def test_interrupted_and_resumed(tiny: Path) -> None:
     first.communicate(timeout=300)
     stopped, resumable = epochs_of(stock), (stock / "train/weights/last.pt").is_file()
     run(tiny, "test")
-    scores = folder / "ghostify-16-n-reconstruct1-distill1-seed0/scores-test.npz"
 
     assert first.returncode != 0 and 2 <= len(stopped) < 8 and resumable
     assert sorted(set(epochs_of(stock))) == [str(epoch) for epoch in range(1, 9)]
@@ -129,7 +127,6 @@ def test_interrupted_and_resumed(tiny: Path) -> None:
     assert (folder / "test.md").read_text().count("\n| `") == 2
     assert len(list((folder / "test").glob("*-test.json"))) == 2
     assert [row["key"] for row in json.loads((folder / "test/table.json").read_text())["rows"]]
-    assert not scores.stat().st_mode & stat.S_IWUSR
     assert "Nothing to be done" in run(tiny, "-n", "test")
-    (stock / "best.pt").touch()  # the same weights, but Snakemake compares times of large files
+    (stock / "best.pt").touch()
     assert {"ghostify", "evaluate"} <= set(jobs(run(tiny, "-n")))
