@@ -12,8 +12,9 @@ import yaml
 from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo import host
+from ghost_yolo.bench import BenchRow
 from ghost_yolo.ghostify import Settings
-from ghost_yolo.redundancy.maps import Photos, calibrate
+from ghost_yolo.redundancy.maps import SurveyImages, reestimate_batchnorm
 
 MODELS = HOST / "cfg/models"
 LITTLE: dict[str, Any] = {
@@ -28,6 +29,10 @@ LITTLE: dict[str, Any] = {
 }
 QUICK = Settings(steps=2, polish=2)
 WORD = "C2f_GhostBottleneck"
+ACCURACY = {  # an accuracy record
+    "model": "yolov8n.yaml", "data": "d.yaml", "split": "test", "imgsz": 320, "epochs": 60, "seed": 0,
+    "map50_95": 0.5, "map50": 0.8, "conditions": "one <i>machine</i>",
+}  # fmt: skip
 
 
 def stock(name: str) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def settled(config: dict[str, Any], photos: Path) -> Any:
     model = host.build(config)
     model.names = dict(enumerate("abc"))
     paths = sorted(photos.iterdir())
-    calibrate(model, Photos(paths, 64, 32), range(len(paths)))
+    reestimate_batchnorm(model, SurveyImages(paths, 64, 32), range(len(paths)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.03
@@ -67,3 +72,9 @@ def settled(config: dict[str, Any], photos: Path) -> Any:
 def interrupt(*args: Any) -> None:
     """Stand for Ctrl-C at this point."""
     raise KeyboardInterrupt
+
+
+def bench_row(model: str, runtime: str = "pytorch", **values: Any) -> BenchRow:
+    """Return a row of a benchmark on two threads."""
+    known = {"scale": "n", "nc": 80, "imgsz": 640, "batch": 1, "precision": "fp32", "device": "cpu", "threads": 2}
+    return BenchRow(model=model, runtime=runtime, **known | values)
