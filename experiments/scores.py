@@ -174,7 +174,7 @@ def resample(models: Sequence[ImageCounts], resamples: int) -> NDArray[np.float6
         return np.array([model.score(images.tolist())[0] for model in ordered])
 
     images = np.arange(len(ordered[0].names))
-    options: dict[str, Any] = {"vectorized": False, "method": "percentile", "rng": np.random.default_rng(0)}
+    options: dict[str, Any] = {"vectorized": False, "method": "percentile", "random_state": np.random.default_rng(0)}
     distribution = bootstrap((images,), scores, n_resamples=resamples, **options).bootstrap_distribution
     return np.asarray(distribution, dtype=np.float64).reshape(len(ordered), resamples)
 

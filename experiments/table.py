@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from experiments.plan import Dataset, Run, read_plan
 from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores, interval, resample
+from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import Group, Timed, read_bench
+from ghost_yolo.report.sources import read_bench
 
 SAME_COST = 0.01  # largest relative difference between the GFLOPs of a timed and a trained model
 
@@ -77,8 +78,8 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     val, scores = ([Scores.read(folder / run.name / f"scores-{kind}.npz") for run in runs] for kind in ("val", split))
     models = group_seeds(runs, val, scores, resamples)
     shared = conditions(dataset, scores[0], resamples)
-    timed = read_bench(bench).groups[0] if bench else None
-    timing = Timing(timed.title, timed.sizes, timed.rows[0].model) if timed else None
+    timed = next(iter(group_rows(read_bench(bench).rows).values())) if bench else []
+    timing = Timing(timed[0].backend, timed[0].workload, timed[0].model) if timed else None
     out.parent.mkdir(parents=True, exist_ok=True)
     Table(split, shared, timing, rows_of(models, timed), compare_pairs(models, plan.compare)).write(out)
     for evaluated in (evaluated for model in models for evaluated in model.runs):
@@ -124,17 +125,17 @@ def counterpart(model: Model, key: str, models: Sequence[Model]) -> Model | None
     return next(found, None)
 
 
-def rows_of(models: Sequence[Model], bench: Group | None = None) -> list[Row]:
+def rows_of(models: Sequence[Model], timed: Sequence[BenchRow] = ()) -> list[Row]:
     """Return a row per model, the most accurate first."""
     stock = [None if model.first.key == STOCK else counterpart(model, STOCK, models) for model in models]
-    rows = [row_of(model, other, bench) for model, other in zip(models, stock, strict=True)]
+    rows = [row_of(model, other, timed) for model, other in zip(models, stock, strict=True)]
     return sorted(rows, key=lambda row: -row.score[0])
 
 
-def row_of(model: Model, stock: Model | None, bench: Group | None) -> Row:
+def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow]) -> Row:
     """Return the figures of a model."""
     run, facts = model.first, model.runs[0].scores.facts
-    time = time_of(run, facts["gflops"], facts["nc"], bench)
+    time = time_of(run, facts["gflops"], facts["nc"], timed)
     return Row(
         key=run.key,
         label=run.label,
@@ -170,14 +171,14 @@ def compare_pairs(models: Sequence[Model], pairs: Mapping[str, str]) -> list[Pai
     ]
 
 
-def time_of(run: Run, gflops: float, nc: int, bench: Group | None) -> Timed | None:
+def time_of(run: Run, gflops: float, nc: int, timed: Sequence[BenchRow]) -> BenchRow | None:
     """Return the time of a run's architecture.
 
     Raises:
         UserError: If what was timed has other GFLOPs, for example at another size or number of classes.
     """
     wanted = Path(run.timed_as)
-    for row in bench.rows if bench else ():
+    for row in timed:
         same = row.model == run.timed_as or (wanted.suffix == ".pt" and Path(row.model).parts[-2:] == wanted.parts)
         if same and row.gflops and abs(row.gflops / gflops - 1) > SAME_COST:
             raise UserError(
@@ -189,7 +190,7 @@ def time_of(run: Run, gflops: float, nc: int, bench: Group | None) -> Timed | No
     return None
 
 
-def time_interval(time: Timed | None) -> tuple[float, float] | None:
+def time_interval(time: BenchRow | None) -> tuple[float, float] | None:
     """Return the interval of a ratio of times; the first model of a bench has none."""
     if time is None or time.ratio_low is None or time.ratio_high is None or time.ratio_low == time.ratio_high:
         return None

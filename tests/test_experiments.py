@@ -14,8 +14,9 @@ from conftest import ROOT
 from experiments import ablation, page, training
 from experiments.plan import read_plan
 from experiments.records import PairedComparison, Row, Table, Timing
+from experiments.table import time_of
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import read_accuracy
+from ghost_yolo.report.sources import read_accuracy, read_bench
 
 
 @pytest.fixture
@@ -165,6 +166,18 @@ def test_kept_table_is_what_was_measured() -> None:
     assert page.markdown(kept) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
     assert len(records) == len(kept.rows)
     assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
+
+
+def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
+    """Times of the kept table are those of the kept bench."""
+    bench = read_bench(ROOT / "results/accuracy-times.json").rows
+    runs = {run.key: run for run in read_plan(config).runs["bccd"].values()}
+    rows = {row.key: row for row in Table.read(ROOT / "results/accuracy/table.json").rows}
+
+    assert set(rows) == set(runs)
+    for key, row in rows.items():
+        time = time_of(runs[key], row.gflops, 3, bench)
+        assert time is not None and (time.median_ms, time.ratio) == (row.ms, row.time_ratio)
 
 
 def test_ablation_replaces_what_exists() -> None:

@@ -15,8 +15,9 @@ from ultralytics.utils.metrics import ap_per_class
 from experiments import table
 from experiments.plan import Run
 from experiments.scores import ImageCounts, ImageValidator, Scores, interval, require_same_weights, resample
+from ghost_yolo.bench.results import BenchRow
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import Group, Timed, read_accuracy
+from ghost_yolo.report.sources import read_accuracy
 
 FACTS = {
     "parameters": 1000,
@@ -141,10 +142,14 @@ def test_test_split_is_read_once(tmp_path: Path) -> None:
         require_same_weights(out, weights)
 
 
-def bench_of(*models: tuple[str, float, float]) -> Group:
+def made_bench(*models: tuple[str, float, float]) -> list[BenchRow]:
     """Return made-up times: name, milliseconds, GFLOPs."""
-    rows = [Timed(name, "n", None, ms, ms / models[0][1], None, None, gflops, None) for name, ms, gflops in models]
-    return Group("PyTorch fp32", rows, [], "320 x 320", {})
+    workload: dict[str, Any] = {"imgsz": 320, "batch": 1, "device": "cpu", "threads": 2, "nc": 3, "scale": "n"}
+    workload |= {"runtime": "pytorch", "precision": "fp32"}
+    return [
+        BenchRow(model=name, median_ms=ms, ratio=ms / models[0][1], gflops=gflops, **workload)
+        for name, ms, gflops in models
+    ]
 
 
 def test_rows() -> None:
@@ -159,7 +164,7 @@ def test_rows() -> None:
     models = table.group_seeds(runs, scores, scores, 20)
     rows = {
         row.label: row
-        for row in table.rows_of(models, bench_of(("stockn.yaml", 10.0, 2.0), ("stocks.yaml", 20.0, 9.0)))
+        for row in table.rows_of(models, made_bench(("stockn.yaml", 10.0, 2.0), ("stocks.yaml", 20.0, 9.0)))
     }
     stock, narrow = rows["stockn.yaml"], rows["narrown.yaml"]
     points = [image_counts(12, seed).score()[0] for seed in (0, 1)]
@@ -176,7 +181,7 @@ def test_rows() -> None:
     ] > 1
     assert all(row.ratio is None for row in table.rows_of(models[2:]))  # a stock model of another scale is no baseline
     with pytest.raises(UserError, match=r"stockn\.yaml was timed with 5\.000 GFLOPs, and stock-n-seed0 has 2\.000"):
-        table.rows_of(models, bench_of(("stockn.yaml", 10.0, 5.0)))
+        table.rows_of(models, made_bench(("stockn.yaml", 10.0, 5.0)))
 
 
 def test_table_and_records(tmp_path: Path) -> None:
