@@ -146,15 +146,15 @@ def test_standard_output_is_only_the_report(run: Run, tmp_path: Path) -> None:
     """On a first run, when the host prints messages, standard output is the report alone."""
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    words = ("compare", "--published", "--format", "json")
-    done = run("python", "-m", "ghost_yolo", *words, YOLO_CONFIG_DIR=str(fresh))
+    options = ("compare", "--published", "--format", "json")
+    done = run("python", "-m", "ghost_yolo", *options, YOLO_CONFIG_DIR=str(fresh))
 
     assert "Creating new Ultralytics Settings" in done.stderr
     assert json.loads(done.stdout)["rows"]
 
 
 def test_a_checkpoint_is_compared_with_its_own_scale(tmp_path: Path, run: Run) -> None:
-    """A checkpoint of a YAML without a letter is scale n; one that came fused stands beside the fused stock model only."""
+    """A checkpoint of a YAML without a letter is scale n; a fused one is compared with the fused stock model only."""
     yolo = YOLO(str(ROOT / "cfg/yolov8-ghost.yaml"), verbose=False)
     yolo.save(tmp_path / "letterless.pt")
     yolo.fuse()

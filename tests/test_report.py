@@ -179,7 +179,7 @@ def test_a_foreign_bench(change: Any, named: str, document: dict[str, Any], tmp_
     with pytest.raises(SourceError, match=re.escape(named)) as refused:
         read_bench(file)
 
-    assert "--format json -o bench.json" in str(refused.value) and str(file) in str(refused.value)
+    assert "ghost-yolo bench" in str(refused.value) and str(file) in str(refused.value)
 
 
 def test_accuracies_of_several_seeds(data: ReportData) -> None:
@@ -236,8 +236,8 @@ def test_the_command(
     monkeypatch.setattr(collecting, "compare_deployed", lambda scale, imgsz: profiled.scales[scale])
     for name in ("a", "b"):
         Path(f"{name}.json").write_text(json.dumps(document))
-    words = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
-    done = CliRunner().invoke(app, words)
+    options = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
+    done = CliRunner().invoke(app, options)
 
     assert done.exit_code == 0 and "page.html" in done.stderr
     drawn = {file.name for file in Path("page-figures").glob("time-*")}
