@@ -1,4 +1,4 @@
-"""Accuracy with its uncertainty: the host's own validation, image by image, and bootstrap intervals over images."""
+"""Accuracy with its uncertainty: Ultralytics' own validation, counted per image, and a bootstrap over images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from runs import Run
+from scipy.stats import bootstrap
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import ap_per_class
@@ -20,41 +20,41 @@ from ultralytics.utils.metrics import ap_per_class
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.model.profile import profile_state
-from ghost_yolo.utils.console import progress, quiet
+from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint, write_whole
+from ghost_yolo.utils.system import versions
 
-RESAMPLES = 1000
 LEVEL = 0.95  # of the intervals
 KINDS = ("tp", "conf", "pred_cls", "target_cls")
 
 
 class ImageValidator(DetectionValidator):
-    """The host's validator, which also hands over what it counted for each image, as `metrics.images`."""
+    """Ultralytics' validator, which also keeps what it counted for each image, as `metrics.images`."""
 
     def init_metrics(self, model: Any) -> None:
-        """Begin without images."""
+        """Start without images."""
         super().init_metrics(model)
-        self.names_of_images: list[str] = []
+        self.image_names: list[str] = []
 
     def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
-        """Count a batch and remember whose it is."""
+        """Count a batch and keep the names of its images."""
         super().update_metrics(preds, batch)
-        self.names_of_images += [Path(file).name for file in batch["im_file"]]
+        self.image_names += [Path(file).name for file in batch["im_file"]]
 
     def get_stats(self) -> dict[str, Any]:
-        """Keep the counts, which the host clears."""
+        """Keep the counts, which Ultralytics clears."""
         kept = {kind: list(self.metrics.stats[kind]) for kind in KINDS}
         stats = super().get_stats()
-        self.metrics.images = Images(tuple(self.names_of_images), *(kept[kind] for kind in KINDS))
+        self.metrics.images = ImageCounts(tuple(self.image_names), *(kept[kind] for kind in KINDS))
         return stats
 
 
 @dataclass(frozen=True)
-class Images:
-    """What the host counted for each of some images, n detections and m boxes in one.
+class ImageCounts:
+    """What Ultralytics counted for each image, with n detections and m labelled boxes in one.
 
     Attributes:
-        names: Of the files.
+        names: File names.
         tp: (n, 10) for each, whether a detection is right at IoU 0.5 to 0.95.
         conf: (n,) for each, the confidences.
         pred_cls: (n,) for each, the classes.
@@ -68,22 +68,22 @@ class Images:
     target_cls: list[NDArray[Any]]
 
     def score(self, chosen: Sequence[int] | None = None) -> tuple[float, float]:
-        """Return mAP50-95 and mAP50 of some of the images, of all if not given, by the host's own computation.
+        """Return mAP50-95 and mAP50 of the chosen images, of all if not given, by Ultralytics' own computation.
 
-        Images may come repeatedly. Where none has a labelled box, there is no score: NaN.
+        Images may be repeated. Where none has a labelled box, there is no score: NaN.
         """
-        places = range(len(self.names)) if chosen is None else chosen
-        parts = [np.concatenate([getattr(self, kind)[place] for place in places]) for kind in KINDS]
+        indices = range(len(self.names)) if chosen is None else chosen
+        parts = [np.concatenate([getattr(self, kind)[index] for index in indices]) for kind in KINDS]
         if not len(parts[-1]):
             return np.nan, np.nan
         ap = ap_per_class(*parts)[5]
         return float(ap.mean()), float(ap[:, 0].mean())
 
-    def resampled(self, count: int = RESAMPLES, text: str = "Resampling") -> NDArray[np.float64]:
-        """Return (count, 2), the scores of resamples; the same images are drawn for every model, whatever their order."""
-        by_name = np.argsort(self.names)
-        draws = np.random.default_rng(0).integers(len(self.names), size=(count, len(self.names)))
-        return np.array([self.score(by_name[draw].tolist()) for draw in progress(list(draws), text)])
+    def by_name(self) -> ImageCounts:
+        """Return the same counts with the images in the order of their names."""
+        order = np.argsort(self.names)
+        parts = [[getattr(self, kind)[index] for index in order] for kind in KINDS]
+        return ImageCounts(tuple(self.names[index] for index in order), *parts)
 
 
 @dataclass(frozen=True)
@@ -91,86 +91,95 @@ class Scores:
     """A model's scores on a split.
 
     Attributes:
-        facts: What was evaluated, and the point estimates `map50_95` and `map50`.
-        draws: (resamples, 2), both for each resample.
-        names: Of the images.
+        facts: What was evaluated and how, and the point estimates `map50_95` and `map50`.
+        images: The counts from which they were computed.
     """
 
     facts: dict[str, Any]
-    draws: NDArray[np.float64]
-    names: tuple[str, ...]
+    images: ImageCounts
+
+    def write(self, file: Path) -> None:
+        """Write the scores as a NumPy archive."""
+        images, buffer = self.images, io.BytesIO()
+        kinds: dict[str, Any] = {kind: np.concatenate(getattr(images, kind)) for kind in KINDS}
+        kinds |= {"detections": [len(tp) for tp in images.tp], "boxes": [len(box) for box in images.target_cls]}
+        np.savez_compressed(buffer, names=images.names, facts=json.dumps(self.facts), **kinds)
+        write_whole(file, buffer.getvalue())
+
+    @classmethod
+    def read(cls, file: Path) -> Scores:
+        """Read the scores that were written."""
+        with np.load(file) as kept:
+            ends = {"boxes": np.cumsum(kept["boxes"])[:-1], "detections": np.cumsum(kept["detections"])[:-1]}
+            parts = [np.split(kept[kind], ends["boxes" if kind == "target_cls" else "detections"]) for kind in KINDS]
+            return cls(json.loads(str(kept["facts"])), ImageCounts(tuple(kept["names"].tolist()), *parts))
 
 
-def file_of(run: Run, split: str) -> Path:
-    """Return where the scores of a run are kept."""
-    return run.folder / f"scores-{split}.npz"
-
-
-def evaluate(run: Run, data: str, split: str, imgsz: int, device: str, resamples: int) -> None:
-    """Validate a run as `yolo val` does and keep its scores; what is already there is not done again.
-
-    Raises:
-        UserError: If what was evaluated on the test split, or how, is not what is asked for now.
-    """
-    asked = {"weights": fingerprint([run.file]), "data": "/".join(Path(data).parts[-2:]), "imgsz": imgsz}
-    if file_of(run, split).is_file():
-        known = read(run, split)
-        if known.facts.items() >= asked.items():
-            if len(known.draws) != resamples:
-                resample(run, split, known.facts, read_images(file_of(run, split)), resamples)
-            return
-        if split == "test":
-            raise UserError(
-                f"{run.file}, on {asked['data']} at {imgsz}, is not what was evaluated on the test split, which is read once. "
-                f"Remove {run.folder} if that run was a mistake."
-            )
+def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str) -> Scores:
+    """Validate a checkpoint as `yolo val` does."""
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        words = {"data": data, "split": split, "imgsz": imgsz, "device": device, "project": folder}
-        metrics = YOLO(run.file).val(validator=ImageValidator, plots=False, **words)
-    facts = asked | {"map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)} | counted(run, imgsz)
-    resample(run, split, facts, metrics.images, resamples)
+        settings = {"data": data, "split": split, "imgsz": imgsz, "device": device, "project": folder}
+        metrics = YOLO(weights).val(validator=ImageValidator, plots=False, **settings)
+    images: ImageCounts = metrics.images
+    facts = {"split": split, "imgsz": imgsz, "map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
+    sizes = {"images": len(images.names), "boxes": sum(map(len, images.target_cls))}
+    return Scores(facts | sizes | model_facts(weights, imgsz) | conditions(device), images)
 
 
-def resample(run: Run, split: str, facts: dict[str, Any], images: Images, count: int) -> None:
-    """Keep the scores of so many resamples, and all that they came from."""
-    keep(file_of(run, split), images, facts, images.resampled(count, f"Resampling {run.name}, {split}"))
+def require_same_weights(out: Path, weights: Path) -> None:
+    """Remember beside `out` which weights are evaluated, and raise an error if they are not those that were evaluated before.
+
+    Snakemake evaluates a model again when it has changed; on the test split, which is read once, that must not happen unseen.
+    """
+    file, now = out.with_suffix(".weights"), fingerprint([weights])
+    if file.is_file() and file.read_text(encoding="utf-8") != now:
+        raise UserError(
+            f"{weights} has changed since it was evaluated on the test split, which is read once. "
+            f"Remove {file} if the first evaluation was a mistake."
+        )
+    write_whole(file, now)
 
 
-def counted(run: Run, imgsz: int) -> dict[str, Any]:
-    """Return what the table says of a model besides its accuracy."""
+def model_facts(weights: Path, imgsz: int) -> dict[str, Any]:
+    """Return what the table shows of a model besides its accuracy."""
     import torch
     import ultralytics
 
-    row = profile_state(open_checkpoint(run.file), imgsz)
-    version = torch.load(run.file, map_location="cpu", weights_only=False).get("version", ultralytics.__version__)
+    row = profile_state(open_checkpoint(weights), imgsz)
+    version = torch.load(weights, map_location="cpu", weights_only=False).get("version", ultralytics.__version__)
     return {"parameters": row.parameters, "gflops": row.gflops, "nc": row.nc, "trained_with": version}
 
 
-def keep(file: Path, images: Images, facts: dict[str, Any], draws: NDArray[np.float64]) -> None:
-    """Write scores and the counts from which they can be computed anew."""
-    kinds: dict[str, Any] = {kind: np.concatenate(getattr(images, kind)) for kind in KINDS}
-    kinds |= {"detections": [len(tp) for tp in images.tp], "boxes": [len(box) for box in images.target_cls]}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, names=images.names, facts=json.dumps(facts), draws=draws, **kinds)
-    write_whole(file, buffer.getvalue())
+def conditions(device: str) -> dict[str, Any]:
+    """Return the machine and the versions."""
+    from ultralytics.utils.torch_utils import get_cpu_info, get_gpu_info
+
+    first = device.partition(",")[0]
+    return {"machine": get_gpu_info(int(first)) if first.isdigit() else get_cpu_info(), "versions": versions()}
 
 
-def read(run: Run, split: str) -> Scores:
-    """Return the scores that were kept."""
-    with np.load(file_of(run, split)) as kept:
-        sizes = {"images": len(kept["names"]), "boxes": len(kept["target_cls"]), "resamples": len(kept["draws"])}
-        return Scores(json.loads(str(kept["facts"])) | sizes, kept["draws"], tuple(kept["names"].tolist()))
+def resample(models: Sequence[ImageCounts], resamples: int) -> NDArray[np.float64]:
+    """Return (models, resamples), the mAP50-95 of bootstrap resamples of the images.
 
+    A resample draws the same images for every model, so that differences and ratios of models are paired.
 
-def read_images(file: Path) -> Images:
-    """Return the counts that were kept, image by image."""
-    with np.load(file) as kept:
-        ends = {"boxes": np.cumsum(kept["boxes"])[:-1], "detections": np.cumsum(kept["detections"])[:-1]}
-        parts = [np.split(kept[kind], ends["boxes" if kind == "target_cls" else "detections"]) for kind in KINDS]
-        return Images(tuple(kept["names"].tolist()), *parts)
+    Raises:
+        UserError: If the models were not evaluated on the same images.
+    """
+    ordered = [model.by_name() for model in models]
+    if len({model.names for model in ordered}) > 1:
+        raise UserError("models that were evaluated on different images cannot be compared; evaluate them again")
+
+    def scores(images: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.array([model.score(images.tolist())[0] for model in ordered])
+
+    images = np.arange(len(ordered[0].names))
+    options: dict[str, Any] = {"vectorized": False, "method": "percentile", "random_state": np.random.default_rng(0)}
+    distribution = bootstrap((images,), scores, n_resamples=resamples, **options).bootstrap_distribution
+    return np.asarray(distribution, dtype=np.float64).reshape(len(ordered), resamples)
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the percentile interval."""
+    """Return the ends of the percentile interval; resamples without a score are left out."""
     low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -1,8 +1,8 @@
-"""Rows of the table from the scores that were kept: seeds taken together, models held against stock; nothing is measured here."""
+"""The table of an experiment from its scores: means over seeds and paired comparisons of models; nothing is measured here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,216 +10,188 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from runs import Run
-from scores import Scores, file_of, interval, read
 
+from experiments.plan import Dataset, Run, read_plan
+from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple, write_json
+from experiments.scores import Scores, interval, resample
+from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import Group, Timed
+from ghost_yolo.report.sources import read_bench
 
-Triple = tuple[float, float, float]  # a figure and the ends of its interval
-DUELS = {  # key: what it is held against besides stock
-    "ghostify-all-tune": "stock-tune",
-    "ghostify-all-distil": "ghostify-all-tune",
-    "ghostify-budget": "ghostify-all",
-    "ghostfast": "narrow",
-    "ghost": "host-ghost",
-}
-SAME_COST = 0.01  # most that GFLOPs of a timed model may differ from those of the trained one
+SAME_COST = 0.01  # largest relative difference between the GFLOPs of a timed and a trained model
 
 
 @dataclass(frozen=True)
-class Row:
-    """A model, its seeds taken together: each figure is the mean over them.
+class Evaluated:
+    """A run with its scores on val and on the split of the table, and (resamples,) of the latter."""
 
-    Attributes:
-        key: What it is.
-        model: As the table shows it.
-        how: How it came to its weights.
-        seeds: That were trained.
-        parameters: Of the fused model.
-        gflops: Of the fused model, one image.
-        ms: Median time of a forward pass; None where it was not timed.
-        time_ratio: To the first model's of the bench.
-        time_interval: Its 95 % interval, by bootstrap over rounds; None for the first model.
-        val: mAP50-95 on val.
-        score: mAP50-95 on the split that the table is about, with its interval.
-        spread: Standard deviation of that over seeds; None for one seed.
-        map50: On the same split.
-        difference: Of the scores, to the stock model of the same scale, from scratch; None for itself.
-        ratio: The same as a ratio.
-    """
-
-    key: str
-    model: str
-    how: str
-    seeds: list[int]
-    parameters: int
-    gflops: float
-    ms: float | None
-    time_ratio: float | None
-    time_interval: tuple[float, float] | None
-    val: float
-    score: Triple
-    spread: float | None
-    map50: float
-    difference: Triple | None
-    ratio: Triple | None
+    run: Run
+    val: Scores
+    scores: Scores
+    draws: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The runs of a model with their scores, one a seed."""
+    """The runs of one model, one per seed."""
 
-    runs: Sequence[Run]
-    val: Sequence[Scores]
-    scores: Sequence[Scores]
+    runs: Sequence[Evaluated]
+
+    @property
+    def first(self) -> Run:
+        """One of its runs."""
+        return self.runs[0].run
+
+    @property
+    def variant(self) -> tuple[str, list[int]]:
+        """Scale and seeds, which two models must share to be compared."""
+        return self.first.scale, [evaluated.run.seed for evaluated in self.runs]
 
     @property
     def point(self) -> float:
         """Mean mAP50-95 over seeds."""
-        return fmean(scores.facts["map50_95"] for scores in self.scores)
+        return fmean(self.points)
+
+    @property
+    def points(self) -> list[float]:
+        """mAP50-95 of each seed."""
+        return [float(evaluated.scores.facts["map50_95"]) for evaluated in self.runs]
 
     @property
     def draws(self) -> NDArray[np.float64]:
-        """(resamples,), the same for each resample."""
-        return np.mean([scores.draws[:, 0] for scores in self.scores], axis=0)
+        """(resamples,), the mean over seeds in each resample."""
+        return np.mean([evaluated.draws for evaluated in self.runs], axis=0)
 
 
-def split_of(runs: Sequence[Run]) -> str:
-    """Return the split that a table is about: test where all runs have been evaluated on it."""
-    return "test" if all(is_tested(run) for run in runs) else "val"
-
-
-def is_tested(run: Run) -> bool:
-    """Return whether the weights that were evaluated on val have been evaluated on test."""
-    if not file_of(run, "test").is_file():
-        return False
-    return bool(read(run, "test").facts["weights"] == read(run, "val").facts["weights"])
-
-
-def rows_of(runs: Sequence[Run], timed: Group | None = None) -> list[Row]:
-    """Return a row a model, the best first.
+def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Path | None) -> None:
+    """Write the table of a data set, and beside it an accuracy record of each run for `ghost-yolo report`.
 
     Args:
-        runs: Those that were evaluated on val.
-        timed: Times of the same models.
+        config: The configuration.
+        name: Of the data set.
+        split: `val` or `test`.
+        out: The table, JSON.
+        bench: JSON of `ghost-yolo bench`; its first runtime and precision are used.
     """
-    made = models_of(runs)
-    rows = [row_of(model, stock_of(model, made), timed) for model in made]
+    plan, folder = read_plan(config), Path(config["runs"]) / name
+    dataset, runs, resamples = plan.datasets[name], list(plan.runs[name].values()), int(config["resamples"])
+    val, scores = ([Scores.read(folder / run.name / f"scores-{kind}.npz") for run in runs] for kind in ("val", split))
+    models = group_seeds(runs, val, scores, resamples)
+    shared = conditions(dataset, scores[0], resamples)
+    timed = next(iter(group_rows(read_bench(bench).rows).values())) if bench else []
+    timing = Timing(timed[0].backend, timed[0].workload, timed[0].model) if timed else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Table(split, shared, timing, rows_of(models, timed), compare_pairs(models, plan.compare)).write(out)
+    for evaluated in (evaluated for model in models for evaluated in model.runs):
+        write_json(out.with_name(f"{evaluated.run.name}-{split}.json"), record_of(evaluated, dataset, shared))
+
+
+def conditions(dataset: Dataset, scores: Scores, resamples: int) -> str:
+    """Describe what all models share."""
+    facts = scores.facts
+    used = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"{dataset.data}, {dataset.imgsz} x {dataset.imgsz}, {dataset.epochs} epochs from scratch, batch {dataset.batch}, "
+        f"otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {facts['machine']}; "
+        f"evaluated with {used}; {facts['split']}: {facts['images']} images, {facts['boxes']} boxes; "
+        f"intervals: {resamples} resamples of the images"
+    )
+
+
+def record_of(evaluated: Evaluated, dataset: Dataset, shared: str) -> dict[str, Any]:
+    """Return the accuracy record of a run."""
+    run, facts = evaluated.run, evaluated.scores.facts
+    low, high = interval(evaluated.draws)
+    trained = {"model": run.weights if run.base else run.model, "data": dataset.data, "split": facts["split"]}
+    trained |= {"imgsz": dataset.imgsz, "epochs": run.epochs, "seed": run.seed}
+    score = {"map50_95": facts["map50_95"], "map50": facts["map50"], "map50_95_low": low, "map50_95_high": high}
+    counts = {key: facts[key] for key in ("parameters", "gflops", "nc", "images", "boxes")}
+    text = f"{run.how}, trained with ultralytics {facts['trained_with']}; {shared}"
+    return trained | score | counts | {"how": run.how, "conditions": text}
+
+
+def group_seeds(runs: Sequence[Run], val: Sequence[Scores], scores: Sequence[Scores], resamples: int) -> list[Model]:
+    """Return the models of runs, with the bootstrap of all of them."""
+    draws = resample([kept.images for kept in scores], resamples)
+    models: dict[tuple[str, str], list[Evaluated]] = {}
+    for run, *rest in zip(runs, val, scores, draws, strict=True):
+        models.setdefault((run.key, run.scale), []).append(Evaluated(run, *rest))
+    return [Model(group) for group in models.values()]
+
+
+def counterpart(model: Model, key: str, models: Sequence[Model]) -> Model | None:
+    """Return the model of a key that was trained from the same seeds at the same scale, if there is one."""
+    found = (other for other in models if other.first.key == key and other.variant == model.variant)
+    return next(found, None)
+
+
+def rows_of(models: Sequence[Model], timed: Sequence[BenchRow] = ()) -> list[Row]:
+    """Return a row per model, the most accurate first."""
+    stock = [None if model.first.key == STOCK else counterpart(model, STOCK, models) for model in models]
+    rows = [row_of(model, other, timed) for model, other in zip(models, stock, strict=True)]
     return sorted(rows, key=lambda row: -row.score[0])
 
 
-def models_of(runs: Sequence[Run]) -> list[Model]:
-    """Return the models of runs, their seeds taken together, with the scores that were kept."""
-    split = split_of(runs)
-    models: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        models.setdefault((run.key, run.model), []).append(run)
-    return [Model(group, [read(run, "val") for run in group], [read(run, split) for run in group]) for group in models.values()]  # fmt: skip
-
-
-def stock_of(model: Model, models: Sequence[Model]) -> Model | None:
-    """Return what a model is held against: the stock one from scratch; at another scale and for itself nothing."""
-    return None if model.runs[0].key == "stock" else same_seeds(model, "stock", models)
-
-
-def same_seeds(model: Model, key: str, models: Sequence[Model]) -> Model | None:
-    """Return the model of a key that was trained from the same seeds at the same scale, if there is one."""
-    known = [(run.seed, run.scale) for run in model.runs]
-    return next(
-        (m for m in models if m.runs[0].key == key and [(run.seed, run.scale) for run in m.runs] == known), None
-    )
-
-
-@dataclass(frozen=True)
-class Duel:
-    """Two models held against each other: the ratio of their scores, its interval from the same resamples of both."""
-
-    one: str
-    other: str
-    ratio: Triple
-
-
-def duels_of(runs: Sequence[Run]) -> list[Duel]:
-    """Return the questions of which the answer is not in the ratios to stock, as far as both models are there."""
-    models = models_of(runs)
-    found = (
-        (model, same_seeds(model, DUELS[model.runs[0].key], models)) for model in models if model.runs[0].key in DUELS
-    )
-    return [Duel(label(a.runs[0]), label(b.runs[0]), ratio(a, b)) for a, b in found if b is not None and b.point > 0]
-
-
-def label(item: Row | Run) -> str:
-    """Return what a model is called: its YAML where it was trained from scratch, else its key."""
-    return item.model if item.how == "from scratch" else item.key
-
-
-def row_of(model: Model, stock: Model | None, timed: Group | None) -> Row:
+def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow]) -> Row:
     """Return the figures of a model."""
-    run, facts = model.runs[0], model.scores[0].facts
-    time = time_of(run, facts, timed)
-    scores = [scores.facts["map50_95"] for scores in model.scores]
+    run, facts = model.first, model.runs[0].scores.facts
+    time = time_of(run, facts["gflops"], facts["nc"], timed)
     return Row(
         key=run.key,
-        model=run.model,
+        label=run.label,
         how=run.how,
-        seeds=[run.seed for run in model.runs],
+        seeds=model.variant[1],
         parameters=facts["parameters"],
         gflops=facts["gflops"],
         ms=time.median_ms if time else None,
         time_ratio=time.ratio if time else None,
-        time_interval=interval_of(time),
-        val=fmean(scores.facts["map50_95"] for scores in model.val),
+        time_interval=time_interval(time),
+        val=fmean(evaluated.val.facts["map50_95"] for evaluated in model.runs),
         score=(model.point, *interval(model.draws)),
-        spread=stdev(scores) if len(scores) > 1 else None,
-        map50=fmean(scores.facts["map50"] for scores in model.scores),
-        difference=difference(model, stock) if stock else None,
+        spread=stdev(model.points) if len(model.runs) > 1 else None,
+        map50=fmean(evaluated.scores.facts["map50"] for evaluated in model.runs),
+        difference=(model.point - stock.point, *interval(model.draws - stock.draws)) if stock else None,
         ratio=ratio(model, stock) if stock and stock.point > 0 else None,
     )
 
 
-def difference(model: Model, stock: Model) -> Triple:
-    """Return how much better a model is, the interval from the same resamples of both."""
-    require_same_images(model, stock)
-    return (model.point - stock.point, *interval(model.draws - stock.draws))
+def ratio(model: Model, baseline: Model) -> Triple:
+    """Return the ratio of two scores, its interval from the same resamples of both."""
+    base = np.where(baseline.draws > 0, baseline.draws, np.nan)
+    return (model.point / baseline.point, *interval(model.draws / base))
 
 
-def ratio(model: Model, stock: Model) -> Triple:
-    """Return the share of the stock model's score, the interval from the same resamples of both."""
-    require_same_images(model, stock)
-    base = np.where(stock.draws > 0, stock.draws, np.nan)
-    return (model.point / stock.point, *interval(model.draws / base))
+def compare_pairs(models: Sequence[Model], pairs: Mapping[str, str]) -> list[PairedComparison]:
+    """Return the paired comparisons, by key and key of the baseline, as far as both models are there."""
+    wanted = ((model, counterpart(model, pairs.get(model.first.key, ""), models)) for model in models)
+    return [
+        PairedComparison(model.first.label, baseline.first.label, ratio(model, baseline))
+        for model, baseline in wanted
+        if baseline is not None and baseline.point > 0
+    ]
 
 
-def require_same_images(one: Model, other: Model) -> None:
-    """Raise an error where two models were not evaluated on the same images: their resamples are then not the same."""
-    if len({tuple(sorted(scores.names)) for scores in [*one.scores, *other.scores]}) > 1:
-        raise UserError(
-            f"{one.runs[0].name} and {other.runs[0].name} were evaluated on other images; remove one's scores"
-        )
-
-
-def interval_of(time: Timed | None) -> tuple[float, float] | None:
-    """Return the interval of a ratio of times, if it has one."""
-    if time is None or time.ratio_low is None or time.ratio_high is None or time.ratio_low == time.ratio_high:
-        return None
-    return time.ratio_low, time.ratio_high
-
-
-def time_of(run: Run, facts: dict[str, Any], timed: Group | None) -> Timed | None:
-    """Return the time of a model's architecture.
+def time_of(run: Run, gflops: float, nc: int, timed: Sequence[BenchRow]) -> BenchRow | None:
+    """Return the time of a run's architecture.
 
     Raises:
-        UserError: If what was timed has other GFLOPs, at another size or number of classes, say.
+        UserError: If what was timed has other GFLOPs, for example at another size or number of classes.
     """
     wanted = Path(run.timed_as)
-    for row in timed.rows if timed else ():
+    for row in timed:
         same = row.model == run.timed_as or (wanted.suffix == ".pt" and Path(row.model).parts[-2:] == wanted.parts)
-        if same and row.gflops and abs(row.gflops / facts["gflops"] - 1) > SAME_COST:
+        if same and row.gflops and abs(row.gflops / gflops - 1) > SAME_COST:
             raise UserError(
-                f"--times: {row.model} was timed with {row.gflops:.3f} GFLOPs, and {run.name} has {facts['gflops']:.3f}. "
-                f"Time it with --nc {facts['nc']} and the --imgsz of the training."
+                f"{row.model} was timed with {row.gflops:.3f} GFLOPs, and {run.name} has {gflops:.3f}. "
+                f"Time it with --nc {nc} and the --imgsz of the training."
             )
         if same:
             return row
     return None
+
+
+def time_interval(time: BenchRow | None) -> tuple[float, float] | None:
+    """Return the interval of a ratio of times; the first model of a bench has none."""
+    if time is None or time.ratio_low is None or time.ratio_high is None or time.ratio_low == time.ratio_high:
+        return None
+    return time.ratio_low, time.ratio_high

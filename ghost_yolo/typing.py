@@ -34,12 +34,14 @@ class HostModel(Protocol):
         model: Its layers, in the order of the rows of `yaml`.
         yaml: The content of its YAML, from which the host rebuilds it.
         names: Class index to class name.
+        args: Training arguments that its checkpoint keeps.
         stride: Strides of the head's maps.
     """
 
     model: Any  # a Sequential of HostLayer
     yaml: dict[str, Any]
     names: dict[int, str]
+    args: dict[str, Any]
     stride: torch.Tensor
 
     def __call__(self, x: torch.Tensor) -> Any: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import shutil
@@ -33,7 +32,7 @@ from ultralytics.utils import SETTINGS  # noqa: E402
 from ultralytics.utils.checks import check_version  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
-from ghost_yolo.ghostify.calibration import Pictures  # noqa: E402
+from ghost_yolo.ghostify.calibration import CalibrationImages  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,9 +101,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(photos: Path) -> Pictures:
-    """The pictures at 64."""
-    return Pictures(sorted(photos.iterdir()), 64)
+def calibration_images(photos: Path) -> CalibrationImages:
+    """The photos at 64 x 64."""
+    return CalibrationImages(sorted(photos.iterdir()), 64)
 
 
 @pytest.fixture(scope="session")
@@ -125,22 +124,3 @@ def best(little: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("best") / "best.pt"
     host.save(little, file, {"imgsz": 64})
     return file
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the accuracy harness runs; its scripts import each other by their names."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("runs")
-
-
-@pytest.fixture
-def scores(runs: Any) -> Any:
-    """Accuracy and its uncertainty."""
-    return importlib.import_module("scores")
-
-
-@pytest.fixture
-def asked(runs: Any, tmp_path: Path) -> Any:
-    """The default experiment."""
-    return runs.Asked("/there/datasets/bccd.yaml", [Path(f"/photos/{i:02}.jpg") for i in range(20)], tmp_path)

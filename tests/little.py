@@ -27,7 +27,7 @@ LITTLE: dict[str, Any] = {
     ],
     "head": [[-1, 1, "C2f", [32]], [[1, 4], 1, "Detect", ["nc"]]],
 }
-QUICK = Settings(steps=2, polish=2)
+QUICK = Settings(reconstruct_steps=2, distill_steps=2)
 WORD = "C2f_GhostBottleneck"
 ACCURACY = {  # an accuracy record
     "model": "yolov8n.yaml", "data": "d.yaml", "split": "test", "imgsz": 320, "epochs": 60, "seed": 0,

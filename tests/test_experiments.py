@@ -1,195 +1,189 @@
-"""The accuracy harness: the commands it runs, what it takes and refuses, its rows and its page."""
+"""The experiments: their plan, resumption of trainings, and the page of kept figures."""
 
 from __future__ import annotations
 
-import importlib
-import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT
-from test_scores import counted, keep
 
+from experiments import ablation, page, training
+from experiments.plan import read_plan
+from experiments.records import PairedComparison, Row, Table, Timing
+from experiments.table import time_of
 from ghost_yolo.errors import UserError
-from ghost_yolo.report.sources import Group, Timed, read_accuracy
+from ghost_yolo.report.sources import read_accuracy, read_bench
 
 
-def test_the_commands(runs: Any, asked: Any) -> None:
-    """Runs are the stock commands with everything that matters spelt out; each has a folder of its own, whatever is asked for."""
-    made = {run.key: run for run in runs.plan(asked, [0])}
-    changes = ({}, {"scale": "s"}, {"imgsz": 640}, {"epochs": 50}, {"steps": 7}, {"polish": 7}, {"tune": 7})
-    others = [run for change in changes for run in runs.plan(runs.replace(asked, **change), [0, 1])]
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """The configuration of the repository."""
+    return yaml.safe_load((ROOT / "experiments/config.yaml").read_text(encoding="utf-8"))
 
-    assert " ".join(made["stock"].words) == (
-        "yolo train model=yolov8n.yaml data=/there/datasets/bccd.yaml imgsz=320 epochs=100 batch=16 seed=0 cache=ram workers=0 "
-        f"plots=False device=cpu project={asked.folder} name=stock-seed0 exist_ok=True"
+
+def test_plan(config: dict[str, Any]) -> None:
+    """Every model is a run of its own per data set, scale and seed; a selection brings what it starts from."""
+    several = {"scales": ["n", "s"], "seeds": [0, 1], "data": "a.yaml"}
+    chosen = {"models": ["ghostify-all-distill"], "line": ["s"], "data": "b.yaml", "tune_epochs": "3"}
+    plan = read_plan(config | {"datasets": {"all": several, "some": chosen, "none": None}})
+    runs = plan.runs["some"]
+    last = runs["ghostify-all-n-reconstruct100-distill1000-seed0-distill3"]
+
+    assert len(plan.runs["all"]) == 4 * (len(config["train"]) + len(config["ghostify"]) + len(config["tune"]))
+    assert list(plan.runs) == ["all", "some"]
+    assert [run.key for run in runs.values()] == ["stock", "ghostify-all", "ghostify-all-distill", "stock"]
+    assert (last.base, last.teacher) == ("ghostify-all-n-reconstruct100-distill1000-seed0", "stock-n-seed0")
+    assert (last.epochs, last.timed_as) == (103, f"{last.base}/light.pt")
+    assert runs["stock-s-seed0"].model == "yolov8s.yaml"
+    assert "--budget 0.7" in plan.ghostify["ghostify-budget"].options
+    assert "--block" not in plan.ghostify["ghostify-budget"].options
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "offender"),
+    [
+        ("datasets", {"a": {"data": "a.yaml", "epoch": 3}}, "epoch"),
+        ("datasets", {"a": {"imgsz": 320}}, "data"),
+        ("datasets", {"a": {"data": "a.yaml", "scales": ["q"]}}, "q"),
+        ("datasets", {"a": {"data": "a.yaml", "models": ["gost"]}}, "gost"),
+        ("datasets", {"a": {"data": "a.yaml", "epochs": "many"}}, "many"),
+        ("tune", {"a": {"base": "stok"}}, "stok"),
+        ("ghostify", {"a": {"where": "all", "architecture": "gost"}}, "gost"),
+    ],
+)
+def test_invalid_configuration(config: dict[str, Any], section: str, entry: dict[str, Any], offender: str) -> None:
+    """An unknown, missing or malformed setting is named."""
+    with pytest.raises(UserError, match=offender):
+        read_plan(config | {section: entry})
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
+    """Commands of trainings that write a checkpoint and are then interrupted, except every second one."""
+    ran: list[tuple[str, ...]] = []
+
+    def yolo(*arguments: str) -> None:
+        ran.append(arguments)
+        folder = tmp_path / "train/weights"
+        folder.mkdir(parents=True, exist_ok=True)
+        interrupted = len(ran) % 2 == 1
+        torch.save({"epoch": 0 if interrupted else -1}, folder / "last.pt")
+        (folder / "best.pt").write_bytes(b"weights")
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "yolo", yolo)
+    return ran
+
+
+def interrupt(out: Path, settings: list[str]) -> None:
+    """Train until the interruption."""
+    with pytest.raises(KeyboardInterrupt):
+        training.train(out, settings)
+    assert not out.exists()
+
+
+def test_interrupted_training_is_resumed(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    """The same training goes on from its last checkpoint; one that has ended is trained from the start when it is run again."""
+    out, settings = tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"]
+    interrupt(out, settings)
+    training.train(out, settings)
+    kept = out.read_bytes()
+    out.unlink()  # as Snakemake does before it runs a job again
+    interrupt(out, settings)
+
+    assert kept == b"weights"
+    assert [command[1] for command in commands] == ["model=yolov8n.yaml", "resume", "model=yolov8n.yaml"]
+
+
+@pytest.mark.parametrize("change", ["epochs", "base", "killed"])
+def test_only_the_same_training_is_resumed(commands: list[tuple[str, ...]], tmp_path: Path, change: str) -> None:
+    """Other settings or a changed input file start anew; where only the copy was missing, nothing is trained again."""
+    base = tmp_path / "base.pt"
+    base.write_bytes(b"first")
+    settings = [f"model={base}", "epochs=2"]
+    interrupt(tmp_path / "best.pt", settings)
+    if change == "epochs":
+        settings[1] = "epochs=3"
+    elif change == "base":
+        base.write_bytes(b"second")
+    else:
+        torch.save({"epoch": -1}, tmp_path / "train/weights/last.pt")
+    training.train(tmp_path / "best.pt", settings)
+
+    assert [command[1] for command in commands[1:]] == ([] if change == "killed" else [settings[0]])
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    """A last checkpoint that was cut off is an error with its path."""
+    (tmp_path / "last.pt").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"last\.pt cannot be read"):
+        training.has_ended(tmp_path / "last.pt")
+
+
+def made_row(label: str, key: str, score: float, time: float | None) -> Row:
+    """Return a row."""
+    ms = None if time is None else 10 * time
+    triple, interval = (score, score - 0.02, score + 0.02), None if time is None else (time - 0.1, time + 0.1)
+    return Row(
+        key, label, "from scratch", [0], 1000, 2.0, ms, time, interval, score, triple, None, score + 0.3, None, triple
     )
-    assert len({(run.name, run.words) for run in others}) == len({run.name for run in others}) > len(made) * 8
-    assert made["ghostify-16"].words.count("--images") == 16 and "/photos" in made["ghostify-all"].words
-    assert f"distill_model={made['stock'].file}" in made["ghostify-all-distil"].words
-    assert [run.key for run in runs.plan(asked, [0], ["ghostify-all-tune"])] == [
-        "stock",
-        "ghostify-all",
-        "ghostify-all-tune",
-    ]
-    assert [run.model for run in runs.plan(asked, [0], ["stock"], "s")] == ["yolov8n.yaml", "yolov8s.yaml"]
-    assert len(runs.plan(asked, [0, 0])) == len(made)
-    with pytest.raises(UserError, match="--line n: give another scale"):
-        runs.plan(asked, [0], [], "n")
-    with pytest.raises(UserError, match=r"--only gost: unknown\. There are stock, ghost"):
-        runs.plan(asked, [0], ["gost"])
 
 
-def test_a_training_of_another_kind_is_not_taken(runs: Any, asked: Any) -> None:
-    """A folder that is there is taken for what it holds: another size or model is refused, another checkout's YAML is not."""
-    made = {run.key: run for run in runs.plan(asked, [0])}
-    facts = {"imgsz": 320, "epochs": 100, "seed": 0, "batch": 16, "data": "/elsewhere/datasets/bccd.yaml"}
-
-    def holds(key: str, model: str, **change: object) -> None:
-        made[key].folder.mkdir(exist_ok=True)
-        (made[key].folder / "args.yaml").write_text(yaml.safe_dump(facts | {"model": model} | change))
-        importlib.import_module("checks").check(made[key])
-
-    holds("ghost", "/elsewhere/cfg/yolov8n-ghost.yaml")
-    holds("ghost", str(made["ghost"].last))  # as the host writes when it goes on
-    holds("host-ghost", "yolov8n-ghost.yaml")
-    with pytest.raises(UserError, match=r"holds a training with imgsz=640, and this one is: yolo train model=cfg/"):
-        holds("ghost", "cfg/yolov8n-ghost.yaml", imgsz=640)
-    with pytest.raises(UserError, match=r"holds a training with data=mine/bccd\.yaml"):
-        holds("ghost", "cfg/yolov8n-ghost.yaml", data="mine/bccd.yaml")
-    with pytest.raises(UserError, match=r"holds a training with model=yolov8n-ghost\.yaml"):
-        holds("ghost", "yolov8n-ghost.yaml")
-
-
-def test_what_came_of_another_teacher_is_not_taken(runs: Any, asked: Any) -> None:
-    """A ghostified model counts for the trained model and the settings that its report tells of."""
-    run = runs.plan(asked, [0], ["ghostify-backbone"])[-1]
-    check, told = importlib.import_module("checks").check, run.file.with_suffix(".json")
-    settings = {"where": "backbone", "blocks": ["C2f_GhostBottleneck"], "budget": None, "steps": 100, "polish": 250}
-    settings |= {"seed": 0, "imgsz": 320}
-    for file in (run.needs.file, run.file):
-        file.parent.mkdir(parents=True)
-        file.write_bytes(b"weights")
-    scores = importlib.import_module("scores")
-
-    def tells(**change: object) -> None:
-        weights = scores.fingerprint([run.needs.file])
-        told.write_text(json.dumps({"settings": settings | {"weights": weights} | change}))
-        check(run)
-
-    tells()
-    with pytest.raises(UserError, match=r"was ghostified with polish=500, and this one is: ghost-yolo ghostify"):
-        tells(polish=500)
-    with pytest.raises(UserError, match=r"was ghostified with weights=abc"):
-        tells(weights="abc")
-
-
-def bench_of(*models: tuple[str, float, float]) -> Group:
-    """Return made-up times: name, milliseconds, GFLOPs."""
-    rows = [Timed(name, "n", None, ms, ms / models[0][1], None, None, gflops, None) for name, ms, gflops in models]
-    return Group("PyTorch fp32", rows, [], "320 x 320", {})
-
-
-def test_rows(scores: Any, runs: Any, asked: Any) -> None:
-    """Seeds are taken together; a twin of stock is exactly its equal, a worse model is not; times go to models of the same cost."""
-    made = runs.plan(asked, [0, 1], ["stock", "ghost", "narrow", "ghostify-16"], "s")
-    for run in made:
-        right = {"narrow": 0.4}.get(run.key, 0.7)
-        for split in ("val", "test"):
-            keep(
-                scores,
-                run,
-                split,
-                counted(scores, 12, run.seed, right),
-                gflops=9.0 if run.model == "yolov8s.yaml" else 2.0,
-            )
-    table = importlib.import_module("table")
-    timed = bench_of(("yolov8n.yaml", 10.0, 2.0), ("cfg/yolov8n-ghost.yaml", 9.0, 2.01), ("yolov8s.yaml", 20.0, 9.0))
-    rows = {(row.key, row.model): row for row in table.rows_of(made, timed)}
-    stock, narrow = rows["stock", "yolov8n.yaml"], rows["narrow", "cfg/yolov8n-narrow.yaml"]
-    points = [counted(scores, 12, seed).score()[0] for seed in (0, 1)]
-
-    assert list(rows)[-1] == ("narrow", "cfg/yolov8n-narrow.yaml") and stock.seeds == [0, 1]
-    assert stock.score[0] == pytest.approx(np.mean(points)) and stock.spread == pytest.approx(np.std(points, ddof=1))
-    assert rows["ghost", "cfg/yolov8n-ghost.yaml"].ratio == (1, 1, 1)
-    assert rows["ghost", "cfg/yolov8n-ghost.yaml"].difference == (0, 0, 0)
-    assert narrow.ratio[1] < narrow.ratio[0] < narrow.ratio[2] < 1 and narrow.difference[2] < 0
-    assert stock.ratio is None and rows["stock", "yolov8s.yaml"].ratio is None and narrow.ms is None
-    assert rows["ghostify-16", "yolov8n.yaml"].ms == 9.0 and rows["stock", "yolov8s.yaml"].time_ratio == 2.0
-    duels = table.duels_of(made)
-    assert [(duel.one, duel.other) for duel in duels] == []
-    small, large = made[0], next(run for run in made if run.model == "yolov8s.yaml")
-    assert (small.scale, large.scale) == ("n", "s")
-    alone = table.rows_of([run for run in made if run.key == "narrow" or run.scale == "s"])
-    assert [row.ratio for row in alone] == [None, None]  # a stock model of another scale is no reference
-    keep(scores, small, "val", counted(scores, 12, 1), weights="others")
-    assert table.split_of(made) == "val"  # what was tested has been trained anew since
-    with pytest.raises(
-        UserError, match=r"yolov8n\.yaml was timed with 5\.000 GFLOPs, and stock-seed0 has 2\.000.*--nc 3"
-    ):
-        table.rows_of(made, bench_of(("yolov8n.yaml", 10.0, 5.0)))
-
-
-def test_the_page(scores: Any, runs: Any, asked: Any, tmp_path: Path) -> None:
-    """Page, plot and records appear; what people wrote around the table stays; `ghost-yolo report` reads the records."""
-    made = runs.plan(asked, [0], ["stock", "ghost", "host-ghost"], "s")
-    page, out = importlib.import_module("page"), tmp_path / "accuracy.md"
-    for run in made:
-        keep(scores, run, "val", counted(scores, 8, right=0.1 if run.key == "host-ghost" else 0.9))
-    row = {
-        "runtime": "onnx",
-        "precision": "fp32",
-        "scale": "n",
-        "imgsz": 320,
-        "batch": 1,
-        "threads": 2,
-        "device": "cpu",
-        "error": None,
-    }
-    row |= {"median_ms": 5.0, "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "gflops": 2.0, "realised_gain": 1.0}
-    times = {"rows": [row | {"model": "yolov8n.yaml"}, row | {"model": "yolov8s.yaml", "median_ms": 7.0}]}
-    (tmp_path / "bench.json").write_text(json.dumps(times | {"conditions": {}, "versions": {}}))
-    page.write(out, made, "datasets/bccd.yaml", 320, "so and so", None)
+def test_page(tmp_path: Path) -> None:
+    """Page and plot are drawn from what was kept; prose around the table stays, and records are copied to the page's folder."""
+    rows = [made_row("yolov8n.yaml", "stock", 0.5, 1.0), made_row("cfg/yolov8n-ghost.yaml", "ghost", 0.4, 0.8)]
+    rows += [made_row("yolov8s.yaml", "stock", 0.6, 2.0), made_row("ghostify-all-n", "ghostify-all", 0.5, None)]
+    pairs = [PairedComparison("a", "b", (1.1, 1.05, 1.2)), PairedComparison("a", "b", (1.1, 0.9, 1.2))]
+    kept, out = tmp_path / "test/table.json", tmp_path / "results.md"
+    kept.parent.mkdir()
+    Table("test", "so and so", None, rows, pairs).write(kept)
+    page.write(kept, out)
     plain = out.read_text()
     out.write_text(f"before\n{plain}after\n")
-    page.write(out, made, "datasets/bccd.yaml", 320, "so and so", tmp_path / "bench.json")
+    Table("test", "so and so", Timing("ONNX Runtime fp32", "320 x 320", "yolov8n.yaml"), rows, pairs).write(kept)
+    page.write(kept, out)
     text = out.read_text()
-    records = [read_accuracy(file)[0] for file in (tmp_path / "accuracy").glob("*-val.json")]
 
-    assert "Nothing was timed" in plain and "Nothing was timed" not in text
-    assert text.startswith("before\n# Accuracy") and text.endswith("\nafter\n") and text.count("| model |") == 1
-    assert "- `cfg/yolov8n-ghost.yaml` / `yolov8n-ghost.yaml`: " in text and ": better.\n" in text
-    assert "The line joins yolov8n.yaml and yolov8s.yaml." in text
-    assert (
-        "not in the plot: `cfg/yolov8n-ghost.yaml`" in text and out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
-    )
-    assert {record.model for record in records} == {run.model for run in made}
-    assert all(record.map50_95_low < record.map50_95 < record.map50_95_high for record in records)
+    assert plain.count("| model |") == text.count("| model |") == 1 and "accuracy against" not in plain
+    assert text.startswith("before\n# ") and text.endswith("\nafter\n")
+    assert [line.endswith(": better.") for line in text.splitlines() if line.startswith("- `a`")] == [True, False]
+    assert "yolov8n.yaml and yolov8s.yaml" in text and "`ghostify-all-n`" in text.rpartition("`ms`")[2]
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert Table.read(tmp_path / "results/table.json").rows == Table.read(kept).rows
 
 
-@pytest.mark.skipif(not (ROOT / "results/accuracy.md").is_file(), reason="no results are kept")
-def test_the_kept_table_is_the_kept_figures(runs: Any) -> None:
-    """The table in results/accuracy.md is what the raw rows beside it say, and those of one seed are the records'."""
-    page, table = importlib.import_module("page"), importlib.import_module("table")
-    kept = json.loads((ROOT / "results/accuracy/table.json").read_text(encoding="utf-8"))
-    rows = [table.Row(**row) for row in kept["rows"]]
-    files = (ROOT / "results/accuracy").glob(f"*-{kept['split']}.json")
-    said = {(r.map50_95, r.map50, r.map50_95_low, r.map50_95_high) for file in files for r in read_accuracy(file)}
+def test_kept_table_is_what_was_measured() -> None:
+    """The table in results/accuracy.md is that of the kept rows, and rows of one seed are those of the records."""
+    kept = Table.read(ROOT / "results/accuracy/table.json")
+    files = (ROOT / "results/accuracy").glob(f"*-{kept.split}.json")
+    records = {(r.map50_95, r.map50, r.map50_95_low, r.map50_95_high) for file in files for r in read_accuracy(file)}
 
-    assert page.markdown(rows, kept["split"]) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
-    assert all((row.score[0], row.map50, *row.score[1:]) in said for row in rows if len(row.seeds) == 1)
+    assert page.markdown(kept) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
+    assert len(records) == len(kept.rows)
+    assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
 
 
-@pytest.mark.skipif(not (ROOT / "results/accuracy.md").is_file(), reason="no results are kept")
-def test_readme_tells_what_was_measured() -> None:
-    """What README says that ghostify keeps is in the kept table, of the test split."""
-    kept = json.loads((ROOT / "results/accuracy/table.json").read_text(encoding="utf-8"))
-    ratios = {row["key"]: row["ratio"] for row in kept["rows"]}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
+    """Times of the kept table are those of the kept bench."""
+    bench = read_bench(ROOT / "results/accuracy-times.json").rows
+    runs = {run.key: run for run in read_plan(config).runs["bccd"].values()}
+    rows = {row.key: row for row in Table.read(ROOT / "results/accuracy/table.json").rows}
 
-    assert kept["split"] == "test"
-    for key in ("ghostify-backbone", "ghostify-backbone-long", "ghostify-16", "ghostify-all"):
-        assert f"{100 * ratios[key][0]:.1f} %" in readme
+    assert set(rows) == set(runs)
+    for key, row in rows.items():
+        time = time_of(runs[key], row.gflops, 3, bench)
+        assert time is not None and (time.median_ms, time.ratio) == (row.ms, row.time_ratio)
+
+
+def test_ablation_replaces_what_exists() -> None:
+    """Every idea that is left out is a name of the package; an unknown one is refused."""
+    for replacement in filter(None, ablation.IDEAS.values()):
+        pkgutil.resolve_name(f"{ablation.PACKAGE}.{replacement[0]}")
+    assert len(ablation.select("nothing,plain")) == 2
+    with pytest.raises(UserError, match="gost"):
+        ablation.select("gost")

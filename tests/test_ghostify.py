@@ -1,4 +1,4 @@
-"""A trained model made light: the whole run, its resumption, and the host's own commands afterwards."""
+"""The whole ghostify run: outputs, tasks, resumption, and the host's own commands afterwards."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from conftest import ROOT, Run, newest_only
-from little import QUICK, WORD, interrupt, outputs, settled, stock
-from test_fit import TASKS
-from test_yolo import SMALL, into, write_yaml
+from factories import (
+    GHOST,
+    QUICK,
+    ROOT,
+    SMALL_RUN,
+    TASK_MODELS,
+    Run,
+    calibrated,
+    interrupt,
+    newest_only,
+    outputs,
+    run_folder,
+    stock,
+    write_data_yaml,
+)
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
@@ -20,9 +31,8 @@ from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify import Settings, ghostify, pipeline
-from ghost_yolo.ghostify import distill as polishing
-from ghost_yolo.ghostify.student import student_of
+from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline
+from ghost_yolo.ghostify.student import build_student
 from ghost_yolo.model import swap
 from ghost_yolo.model.checkpoint import OpenedModel
 from ghost_yolo.model.profile import profile_model
@@ -30,42 +40,36 @@ from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.registry import PREFIX
 
 
-def test_the_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) -> None:
-    """The checkpoint is the swapped model, the JSON has a row a block, its sums are the whole's, and no part file stays."""
+def test_outputs_of_a_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) -> None:
+    """The checkpoint is the swapped model, the JSON has a row per target that adds up, and no resume file is left."""
     out = tmp_path / "light.pt"
-    report = ghostify(best, [photos], out, [WORD], "all", settings=QUICK)
+    report = ghostify(best, [photos], out, [GHOST], "all", settings=QUICK)
     content = json.loads(out.with_suffix(".json").read_text())
     rows, whole = content["rows"], content["whole"]
     model = host.load(out)
-    (counted,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
+    (profile,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
 
     assert [row["layer"] for row in rows] == ["1", "3", "4", "5.cv3.0", "5.cv3.1"]
-    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [WORD, WORD, "LightDetect"]
-    assert whole["parameters_after"] == counted.parameters
-    assert whole["gflops_after"] == pytest.approx(counted.gflops)
+    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
+    assert whole["parameters_after"] == profile.parameters
+    assert whole["gflops_after"] == pytest.approx(profile.gflops)
     for figure in ("parameters", "gflops"):
         saved = sum(row[f"{figure}_before"] - row[f"{figure}_after"] for row in rows)
         assert saved == pytest.approx(whole[f"{figure}_before"] - whole[f"{figure}_after"], abs=1e-3)
     assert all(row["seconds"] > 0 and row["error"] > 0 for row in rows)
-    assert content["settings"]["imgsz"] == 64 and content["photographs"] == 8
+    assert content["settings"]["imgsz"] == 64 and content["calibration_images"] == 8
     assert model.names == little.names and report.rows == rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task(name: str, photos: Path, tmp_path: Path) -> None:
-    """Other tasks and families come out as what they were."""
-    model = settled(stock(name), photos)
+@pytest.mark.parametrize("name", TASK_MODELS)
+def test_other_tasks_and_families(name: str, photos: Path, tmp_path: Path) -> None:
+    """Task, image size and output shapes are kept."""
+    model = calibrated(stock(name), photos)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64, "task": host.task_of(model)})
     where = "backbone" if name.endswith("-cls") else "all"
-    ghostify(
-        tmp_path / "best.pt",
-        [photos],
-        tmp_path / "light.pt",
-        [WORD],
-        where,
-        settings=Settings(steps=1, polish=1),
-    )
+    settings = Settings(reconstruct_steps=1, distill_steps=1)
+    ghostify(tmp_path / "best.pt", [photos], tmp_path / "light.pt", [GHOST], where, settings=settings)
     light = YOLO(tmp_path / "light.pt")
 
     assert light.task == host.task_of(model) and light.overrides["imgsz"] == 64
@@ -74,135 +78,133 @@ def test_every_task(name: str, photos: Path, tmp_path: Path) -> None:
         assert [y.shape for y in outputs(light.model.eval()(x))] == [y.shape for y in outputs(model(x))]
 
 
-@pytest.mark.parametrize("stage,calls", [("fit", 2), ("distance", 4)])
-def test_interrupted_and_resumed_equals_uninterrupted(
-    stage: str, calls: int, best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "module,name,stop,calls", [(pipeline, "reconstruct", 2, 3), (distill, "distillation_loss", 4, 7)]
+)
+def test_resumed_run_equals_an_uninterrupted_one(
+    module: Any,
+    name: str,
+    stop: int,
+    calls: int,
+    best: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C leaves what was done; the same command goes on from there and gives the same weights, bit for bit."""
-    monkeypatch.setattr(polishing, "EVERY", 2)
-    words = {"blocks": [WORD], "settings": Settings(steps=2, polish=5)}
-    ghostify(best, [photos], tmp_path / "whole.pt", **words)
-    torch.rand(1)  # what was drawn before must not matter
-    home = pipeline if stage == "fit" else polishing
-    real, seen = getattr(home, stage), []
+    """After Ctrl-C the same call resumes and gives the same weights, bit for bit.
+
+    Of 2 blocks one is reconstructed twice; of 5 distillation steps two are repeated.
+    """
+    monkeypatch.setattr(distill, "CHECKPOINT_EVERY", 2)
+    settings = Settings(reconstruct_steps=2, distill_steps=5)
+    ghostify(best, [photos], tmp_path / "whole.pt", [GHOST], settings=settings)
+    torch.rand(1)  # the global generator must not matter
+    original, seen = getattr(module, name), []
 
     def interrupted(*args: Any) -> Any:
         seen.append(args)
-        if len(seen) == calls:
+        if len(seen) == stop:
             raise KeyboardInterrupt
-        return real(*args)
+        return original(*args)
 
-    monkeypatch.setattr(home, stage, interrupted)
+    monkeypatch.setattr(module, name, interrupted)
+    out, resume_file = tmp_path / "light.pt", tmp_path / "light.pt.part"
     with pytest.raises(KeyboardInterrupt):
-        ghostify(best, [photos], tmp_path / "light.pt", **words)
-    assert (tmp_path / "light.pt.part").exists() and not (tmp_path / "light.pt").exists()
-    with pytest.raises(UserError, match=r"steps 2 and not 3.*light.pt.part"):
-        ghostify(best, [photos], tmp_path / "light.pt", blocks=[WORD], settings=Settings(steps=3, polish=5))
-    part = torch.load(tmp_path / "light.pt.part", weights_only=True)
-    part["done"]["seconds"] += 1000
-    torch.save(part, tmp_path / "light.pt.part")
-    report = ghostify(best, [photos], tmp_path / "light.pt", **words)
+        ghostify(best, [photos], out, [GHOST], settings=settings)
+    assert resume_file.exists() and not out.exists()
+    with pytest.raises(UserError, match=r"light\.pt\.part.*reconstruct_steps=2"):
+        ghostify(best, [photos], out, [GHOST], settings=Settings(reconstruct_steps=3, distill_steps=5))
+    content = torch.load(resume_file, weights_only=True)
+    content["results"]["seconds"] += 1000
+    torch.save(content, resume_file)
+    report = ghostify(best, [photos], out, [GHOST], settings=settings)
 
-    assert report.more["whole"]["seconds"] > 1000  # what went before counts
-    assert len(seen) == {"fit": 3, "distance": 7}[stage]  # 2 blocks, one of them twice; 5 steps, two of them twice
+    assert report.more["whole"]["seconds"] > 1000  # includes the interrupted run
+    assert len(seen) == calls
     a, b = (host.load(tmp_path / f"{name}.pt").state_dict() for name in ("whole", "light"))
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not (tmp_path / "light.pt.part").exists()
+    assert not resume_file.exists()
 
 
-def test_threads_are_as_asked_and_given_back(
+def test_threads_are_set_and_restored(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading a model makes the host set its own number: what counts is the one at work."""
+    """The number during the run is the given one, although loading a model makes the host set its own."""
     seen: list[int] = []
-    monkeypatch.setattr(pipeline, "polish", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(pipeline, "distill", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
-    for number in (3, 0):
-        ghostify(best, [photos], tmp_path / f"{number}.pt", [WORD], settings=Settings(1, 1, threads=number))
+    for threads in (3, 0):
+        settings = Settings(reconstruct_steps=1, distill_steps=1, threads=threads)
+        ghostify(best, [photos], tmp_path / f"{threads}.pt", [GHOST], settings=settings)
     assert seen == [3, pipeline.default_threads()] and torch.get_num_threads() == before
 
 
-def test_the_command_says_how_to_go_on(
+def test_command_names_the_resume_file(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends the command with status 130 and names the part file; what is wrong is one line."""
-    monkeypatch.setattr(pipeline, "polish", interrupt)
-    words = ["ghostify", str(best), "--images", str(photos), "--block", WORD, "--steps", "1", "-o"]
-    done = CliRunner().invoke(app, [*words, str(tmp_path / "light.pt")])
-    assert done.exit_code == 130 and f"goes on from {tmp_path / 'light.pt.part'}" in done.output.replace("\n", "")
-    refused = CliRunner().invoke(app, [*words, str(tmp_path / "light.onnx")])
-    assert isinstance(refused.exception, UserError)
+    """Ctrl-C ends the command with status 130 and the path of the resume file; invalid options are a UserError."""
+    monkeypatch.setattr(pipeline, "distill", interrupt)
+    options = ["ghostify", str(best), "--images", str(photos), "--block", GHOST, "--reconstruct-steps", "1", "-o"]
+    done = CliRunner().invoke(app, [*options, str(tmp_path / "light.pt")])
+    assert done.exit_code == 130 and str(tmp_path / "light.pt.part") in done.output.replace("\n", "")
+    failed = CliRunner().invoke(app, [*options, str(tmp_path / "light.onnx")])
+    assert isinstance(failed.exception, UserError)
 
 
-def test_corrupt_image_is_skipped_and_counted(best: Path, photos: Path, tmp_path: Path) -> None:
-    """A file that is no image, or not a whole one, does not stop the others."""
+def test_unreadable_images_are_skipped(best: Path, photos: Path, tmp_path: Path) -> None:
+    """A file that is no image, or a truncated one, is skipped and listed."""
     folder = tmp_path / "images"
     folder.mkdir()
     for photo in photos.iterdir():
         (folder / photo.name).write_bytes(photo.read_bytes())
     (folder / "broken.jpg").write_text("no image")
     whole = cv2.imencode(".jpg", cv2.imread(str(folder / "0.png")))[1].tobytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])  # OpenCV by itself fills the rest with grey
-    report = ghostify(best, [folder], tmp_path / "light.pt", [WORD], settings=QUICK)
-    assert report.more["photographs"] == 8 and report.more["skipped"] == [
-        str(folder / name) for name in ("broken.jpg", "cut.jpg")
-    ]
-    assert "2 files skipped" in report.notes[0]
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])  # OpenCV itself fills the rest with grey
+    report = ghostify(best, [folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
+
+    assert report.more["calibration_images"] == 8
+    assert report.more["skipped"] == [str(folder / name) for name in ("broken.jpg", "truncated.jpg")]
+    assert "2 unreadable" in report.notes[0]
 
 
-def test_a_failure_at_the_end_costs_nothing(
+def test_failure_at_the_end_is_resumed(
     best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the checkpoint cannot be written, the same command finishes later, although the report is there already."""
-    save = host.save
-    monkeypatch.setattr(host, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
-    monkeypatch.setattr(host, "save", save)
+    """If the checkpoint cannot be written, the same call finishes later without reconstructing again."""
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "save", raise_no_space)
+        with pytest.raises(OSError, match="No space"):
+            ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert (tmp_path / "light.json").exists()
-    monkeypatch.setattr(pipeline, "fit_places", None)
-    ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
+    monkeypatch.setattr(pipeline, "reconstruct_targets", None)
+    ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
-def full_disk(*args: Any) -> None:
-    """Stand for a disk that is full."""
+def raise_no_space(*args: Any) -> None:
+    """Raise the error of a full disk."""
     raise OSError(28, "No space left on device")
 
 
 @pytest.fixture
 def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data YAML of a few generated pictures with boxes."""
+    """A data YAML of a few generated images with boxes."""
     monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
     smear.prepare(tmp_path / "smear")
-    return write_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
+    return write_data_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
 
 
 @pytest.mark.slow
-def test_fine_tuned_with_the_host_alone(
+def test_output_is_fine_tuned_by_the_host_alone(
     best: Path, photos: Path, tmp_path: Path, run: Run, python: Run, labelled: Path
 ) -> None:
-    """`yolo train` takes every tensor of what was written, and val and export take it too."""
+    """`yolo train` transfers every tensor of the output; val and export also load it, safely."""
     light = tmp_path / "light.pt"
-    done = run(
-        "python",
-        "-m",
-        "ghost_yolo",
-        "ghostify",
-        best,
-        "--images",
-        photos,
-        "--block",
-        WORD,
-        "-o",
-        light,
-        "--steps",
-        "2",
-        "--polish",
-        "2",
-    )
+    options = ["--images", photos, "--block", GHOST, "-o", light, "--reconstruct-steps", "2", "--distill-steps", "2"]
+    done = run("python", "-m", "ghost_yolo", "ghostify", best, *options)
     assert "whole" in done.stdout
-    trained = run("yolo", "train", f"model={light}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL)
+    arguments = [f"model={light}", f"data={labelled}", "epochs=1"]
+    trained = run("yolo", "train", *arguments, *run_folder(tmp_path, "t"), *SMALL_RUN)
     moved = next(line for line in trained.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
     assert moved[0] == moved[1]
@@ -216,10 +218,12 @@ def test_fine_tuned_with_the_host_alone(
 
 @newest_only
 @pytest.mark.slow
-def test_train_py_hands_the_teacher_on(best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path) -> None:
-    """`train.py` distils from the trained model by Ultralytics' own argument."""
+def test_train_py_passes_the_distillation_teacher(
+    best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path
+) -> None:
+    """`train.py` distills from the trained model by Ultralytics' own argument."""
     light = tmp_path / "light.pt"
-    host.save(student_of(little, plan_swap(little.yaml, "backbone", WORD)), light, {"imgsz": 64})
-    words = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL]
-    done = run("python", ROOT / "train.py", *words)
+    host.save(build_student(little, plan_swap(little.yaml, "backbone", GHOST)), light, {"imgsz": 64})
+    arguments = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1"]
+    done = run("python", ROOT / "train.py", *arguments, *run_folder(tmp_path, "t"), *SMALL_RUN)
     assert "dis_loss" in done.stdout

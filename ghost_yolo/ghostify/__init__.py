@@ -1,4 +1,4 @@
-"""A trained model in, the same model with light blocks out, each fitted to the block that it replaces, without labels."""
+"""Replace blocks of a trained model by light ones without labels: select, initialise, reconstruct, distill."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,7 +9,7 @@ __all__ = ["Settings", "ghostify"]
 
 
 def __getattr__(name: str) -> object:
-    """Load the function, and torch with it, when it is first asked for: the command line lists its commands without."""
+    """Import a public name on first access, so that importing the package does not load torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ghost_yolo.ghostify import config, pipeline

@@ -1,7 +1,7 @@
-"""What goes into a block and what should come out, over all views: half precision, on disk, and each layer run only once.
+"""Disk cache (float16) of each block's inputs and reconstruction targets; every layer runs once per sample.
 
-Both models are taken through their layers together, from one place that is fitted to the next, on the same varied views of the
-photographs. On disk lie only the maps that a later layer still takes.
+Teacher and student advance together from one target module to the next, on the same augmented samples. Only maps that a later
+layer still needs are kept on disk.
 """
 
 from __future__ import annotations
@@ -11,193 +11,202 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify.calibration import Pictures
+from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.student import Target
 from ghost_yolo.model.forward import Maps, forward_until, gather_inputs, input_indices
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
 
-BATCH = 8  # photographs in a forward pass
-SOME = 24  # views that a block's first weights are found by
-Store = NDArray[np.float16]
+BATCH_SIZE = 8
+INIT_SAMPLES = 24  # for the closed-form initialisation
+Array = NDArray[np.float16]
 Indices = list[int]
 
 
-class Stream:
-    """The maps of all views where a walk through a model stands.
+class ActivationCache:
+    """The maps of all samples at the current position of a layer-by-layer forward pass.
 
     Attributes:
         model: The host's model, in eval mode.
-        at: The layer before which the walk stands.
+        position: Index of the next layer to run.
     """
 
-    def __init__(self, model: Any, views: Store, folder: Path) -> None:
-        """Stand before the first layer.
+    def __init__(self, model: HostModel, images: Array, folder: Path) -> None:
+        """Start before the first layer.
 
         Args:
             model: The host's model, in eval mode.
-            views: Images (n, 3, h, w) in 0..1.
-            folder: Where maps are kept; it is made.
+            images: Samples (n, 3, h, w) in 0..1.
+            folder: Folder of the cached maps; it is created.
         """
-        self.model, self.at, self.folder = model, 0, folder
-        self.count, self.device = len(views), next(model.parameters()).device
-        self._maps: dict[int, Store] = {-1: views}
+        self.model, self.position, self.folder = model, 0, folder
+        self.count, self.device = len(images), next(model.parameters()).device
+        self._maps: dict[int, Array] = {-1: images}
         folder.mkdir()
 
     def advance(self, stop: int, text: str) -> None:
-        """Run the layers up to one, under a progress bar, and keep what it and later ones take."""
-        if stop == self.at:
+        """Run the layers before `stop` under a progress bar, and keep what it and later layers need."""
+        if stop == self.position:
             return
-        keep = needed(self.model, stop)
-        for indices in batches(self.count, text):
-            outputs = {j: self._load(j, indices) for j in needed(self.model, self.at)}
+        keep = live_layers(self.model, stop)
+        for indices in batch_indices(self.count, text):
+            outputs = {j: self._load(j, indices) for j in live_layers(self.model, self.position)}
             with torch.no_grad():
-                for layer in self.model.model[self.at : stop]:
+                for layer in self.model.model[self.position : stop]:
                     outputs[layer.i] = layer(gather_inputs(layer, outputs))
-            for j in keep & set(range(self.at, stop)):
+            for j in keep & set(range(self.position, stop)):
                 if j not in self._maps:
-                    self._maps[j] = store(self.folder / f"{j}.npy", self.count, outputs[j])
+                    self._maps[j] = create_array(self.folder / f"{j}.npy", self.count, outputs[j])
                 self._maps[j][indices] = outputs[j].half().cpu().numpy()
         for j in self._maps.keys() - keep:
             del self._maps[j]
-            drop(self.folder / f"{j}.npy")
-        self.at = stop
+            remove_file(self.folder / f"{j}.npy")
+        self.position = stop
 
-    def taken(self, indices: Indices) -> Maps:
-        """Return what the layer at which the walk stands takes of some views, float32."""
-        layer = self.model.model[self.at]
+    def inputs(self, indices: Indices) -> Maps:
+        """Return the inputs of the next layer for some samples, float32."""
+        layer = self.model.model[self.position]
         return gather_inputs(layer, {j: self._load(j, indices) for j in input_indices(layer)})
 
     def _load(self, layer: int, indices: Indices) -> torch.Tensor:
-        """Return the output of a layer for some views, float32."""
+        """Return the output of a layer for some samples, float32."""
         return torch.from_numpy(self._maps[layer][indices]).to(self.device).float()
 
 
-class Features:
-    """What a place takes in, and what should come out."""
+class ReconstructionData:
+    """Inputs and target outputs of a target module."""
 
-    def __init__(self, stream: Stream, place: Target, targets: Store) -> None:
-        """Hold the stream that stands at the place, and the targets (n, c2, h, w)."""
-        self.stream, self.place, self.targets = stream, place, targets
+    def __init__(self, cache: ActivationCache, target: Target, outputs: Array) -> None:
+        """Hold the cache positioned at the module, and the target outputs (n, c2, h, w)."""
+        self.cache, self.target, self.outputs = cache, target, outputs
 
     def __len__(self) -> int:
-        """Return how many views there are."""
-        return len(self.targets)
+        """Return the number of samples."""
+        return len(self.outputs)
 
     def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and targets of some views, float32."""
-        target = torch.from_numpy(self.targets[indices]).to(self.stream.device).float()
-        return self.place.taken(self.stream.taken(indices)), target
+        """Return inputs and target outputs of some samples, float32."""
+        outputs = torch.from_numpy(self.outputs[indices]).to(self.cache.device).float()
+        return self.target.select_input(self.cache.inputs(indices)), outputs
 
-    def some(self) -> torch.Tensor:
-        """Return inputs of as many views as least squares need."""
-        return self.batch([*range(min(SOME, len(self)))])[0]
+    def init_inputs(self) -> torch.Tensor:
+        """Return the inputs for the closed-form initialisation."""
+        return self.batch([*range(min(INIT_SAMPLES, len(self)))])[0]
 
-    def batches(self, most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all views once, or the first ones."""
-        yield from (self.batch(indices) for indices in batches(min(len(self), most or len(self))))
+    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all samples once, or the first ones."""
+        yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
 
 
-class Recorder:
-    """Both models at the same place, on the same views: the student gives the inputs, the trained model the targets.
+class PairedCache:
+    """Activation caches of teacher and student on the same samples.
 
-    The student's own inputs, since its earlier blocks are not perfect and a later one can make up for that.
+    The student's own inputs are used, so that a block can compensate the errors of earlier ones.
     """
 
-    def __init__(self, teacher: Any, student: Any, pictures: Pictures, count: int, folder: Path) -> None:
-        """Draw the views and stand before the first layer; the teacher may be its own student."""
-        self.folder, size, self._row = folder, pictures.images.shape[-1], 0
-        views = store(folder / "views.npy", count, torch.empty(1, 3, size, size))
-        for indices in batches(count, "Varying photographs"):
-            views[indices] = pictures.batch(indices).half().cpu().numpy()
-        self.teacher = Stream(teacher, views, folder / "teacher")
-        self.student = self.teacher if student is teacher else Stream(student, views, folder / "student")
+    def __init__(
+        self, teacher: HostModel, student: HostModel, images: CalibrationImages, count: int, folder: Path
+    ) -> None:
+        """Draw the samples and start before the first layer; both models may be the same object."""
+        self.folder, size, self._row = folder, images.images.shape[-1], 0
+        samples = create_array(folder / "samples.npy", count, torch.empty(1, 3, size, size))
+        for indices in batch_indices(count, "Augmenting images"):
+            samples[indices] = images.batch(indices).half().cpu().numpy()
+        self.teacher = ActivationCache(teacher, samples, folder / "teacher")
+        self.student = self.teacher if student is teacher else ActivationCache(student, samples, folder / "student")
 
-    def at(self, place: Target) -> Features:
-        """Walk both models to a place and return its inputs and targets; places come in the models' order."""
-        if place.row != self._row:  # before the walk goes on: else both would lie there
-            for old in self.folder.glob("model.*.npy"):
-                drop(old)
-        self.teacher.advance(place.row, f"Trained model up to {place.name}")
-        self.student.advance(place.row, f"New model up to {place.name}")
-        self._row, module, targets = place.row, self.teacher.model.get_submodule(place.name), None
-        for indices in batches(self.teacher.count):
+    def data_for(self, target: Target) -> ReconstructionData:
+        """Advance both models to a target module and return its data; targets must come in forward order."""
+        if target.row != self._row:  # before the caches advance, so that both never lie on disk together
+            for file in self.folder.glob("model.*.npy"):
+                remove_file(file)
+        self.teacher.advance(target.row, f"Teacher up to {target.name}")
+        self.student.advance(target.row, f"Student up to {target.name}")
+        self._row, module, outputs = target.row, self.teacher.model.get_submodule(target.name), None
+        for indices in batch_indices(self.teacher.count):
             with torch.no_grad():
-                y = module(place.taken(self.teacher.taken(indices)))
-            targets = store(self.folder / f"{place.name}.npy", self.teacher.count, y) if targets is None else targets
-            targets[indices] = y.half().cpu().numpy()
-        assert targets is not None, "there is at least one view"
-        return Features(self.student, place, targets)
+                y = module(target.select_input(self.teacher.inputs(indices)))
+            outputs = (
+                create_array(self.folder / f"{target.name}.npy", self.teacher.count, y) if outputs is None else outputs
+            )
+            outputs[indices] = y.half().cpu().numpy()
+        assert outputs is not None, "there is at least one sample"
+        return ReconstructionData(self.student, target, outputs)
 
 
 @contextmanager
-def recorder(teacher: Any, student: Any, pictures: Pictures, count: int) -> Iterator[Recorder]:
-    """Yield a recorder whose files go with it."""
+def cache_activations(
+    teacher: HostModel, student: HostModel, images: CalibrationImages, count: int
+) -> Iterator[PairedCache]:
+    """Yield a cache in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="ghostify-", ignore_cleanup_errors=True) as folder:
-        yield Recorder(teacher, student, pictures, count, Path(folder))
+        yield PairedCache(teacher, student, images, count, Path(folder))
 
 
-def store(file: Path, count: int, like: torch.Tensor) -> Store:
-    """Return a new array on disk for the maps of all views; like is a batch of them (b, c, h, w)."""
-    return np.lib.format.open_memmap(file, "w+", np.float16, (count, *like.shape[1:]))
+def create_array(file: Path, count: int, example: torch.Tensor) -> Array:
+    """Create an array on disk for the maps of all samples, shaped like an example batch (b, c, h, w)."""
+    return np.lib.format.open_memmap(file, "w+", np.float16, (count, *example.shape[1:]))
 
 
-def drop(file: Path) -> None:
-    """Remove a file that is no longer needed; Windows keeps one that is still mapped until its folder goes."""
+def remove_file(file: Path) -> None:
+    """Remove a cached file; Windows keeps a file that is still mapped until its folder is removed."""
     with suppress(PermissionError):
         file.unlink(missing_ok=True)
 
 
-def batches(count: int, text: str = "") -> Iterator[list[int]]:
-    """Yield the indices of all views, batch by batch, under a progress bar where there is a text."""
-    every = [[*range(start, min(start + BATCH, count))] for start in range(0, count, BATCH)]
-    yield from progress(every, text) if text else every
+def batch_indices(count: int, text: str = "") -> Iterator[Indices]:
+    """Yield the indices of all samples in batches, under a progress bar if a text is given."""
+    batches = [[*range(start, min(start + BATCH_SIZE, count))] for start in range(0, count, BATCH_SIZE)]
+    yield from progress(batches, text) if text else batches
 
 
-def needed(model: Any, stop: int) -> set[int]:
-    """Return the layers before one whose outputs it or later ones take; -1 is the image."""
+def live_layers(model: HostModel, stop: int) -> set[int]:
+    """Return the layers before `stop` whose outputs are inputs of it or of later layers; -1 is the image."""
     return {j for layer in model.model[stop:] for j in input_indices(layer) if j < stop}
 
 
-def bytes_each(model: Any, places: Sequence[Target], imgsz: int) -> int:
-    """Return the most that one view takes on disk: the image, targets, and both models' maps at a place and the one before."""
+def bytes_per_sample(model: HostModel, targets: Sequence[Target], imgsz: int) -> int:
+    """Return the largest cache size per sample: image, target outputs, and both models' maps at a target and the one before."""
     image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
     last = len(model.model) - 1
     with torch.no_grad():
-        taken, maps = forward_until(model, image, last, range(last))
-        branches = [model.get_submodule(place.name)(place.taken(taken)) for place in places if place.row == last]
+        inputs, maps = forward_until(model, image, last, range(last))
+        levels = [model.get_submodule(t.name)(t.select_input(inputs)) for t in targets if t.row == last]
     sizes = {j: y.numel() for j, y in maps.items()}
-    targets = sizes | {last: sum(y.numel() for y in branches)}  # a head's levels lie there together
-    rows = sorted({place.row for place in places})
-    live = [needed(model, before) | needed(model, row) for before, row in zip([0, *rows], rows, strict=False)]
-    most = max(2 * sum(sizes.get(j, 0) for j in kept) + targets[row] for kept, row in zip(live, rows, strict=True))
-    return 2 * (most + image.numel())
+    outputs = sizes | {last: sum(y.numel() for y in levels)}  # all levels of a head are cached together
+    rows = sorted({target.row for target in targets})
+    live = [live_layers(model, before) | live_layers(model, row) for before, row in zip([0, *rows], rows, strict=False)]
+    peak = max(2 * sum(sizes.get(j, 0) for j in kept) + outputs[row] for kept, row in zip(live, rows, strict=True))
+    return 2 * (peak + image.numel())
 
 
-def views_within(each: int, count: int, limit: float) -> int:
-    """Return how many of the wanted views fit.
+def limit_samples(wanted: int, sample_bytes: int, cache: float) -> int:
+    """Return how many of the wanted samples fit into the cache.
 
     Args:
-        each: Bytes that one takes.
-        count: Views that are wanted.
-        limit: Bytes that may be used.
+        wanted: Number of samples.
+        sample_bytes: Bytes per sample.
+        cache: Size of the cache in GiB.
 
     Raises:
-        UserError: If not even a batch fits, or the disk has not that much left.
+        UserError: If not even one batch fits, or the disk is too full.
     """
-    fit, free = min(count, int(limit // each)), shutil.disk_usage(tempfile.gettempdir()).free
-    if fit < min(BATCH, count):
-        raise UserError(f"--cache {limit / GIB:g}: {BATCH} views already take {BATCH * each / GIB:.3f} GiB; give more.")
-    if fit * each > free:
+    count, free = min(wanted, int(cache * GIB // sample_bytes)), shutil.disk_usage(tempfile.gettempdir()).free
+    if count < min(BATCH_SIZE, wanted):
+        needed = BATCH_SIZE * sample_bytes / GIB
         raise UserError(
-            f"Recorded maps may take {fit * each / GIB:.2f} GiB and {tempfile.gettempdir()} has {free / GIB:.2f}; give a "
-            "smaller --cache, or another TMPDIR."
+            f"--cache {cache:g}: one batch of {BATCH_SIZE} samples needs {needed:.3f} GiB; give a larger cache"
         )
-    return fit
+    if count * sample_bytes > free:
+        raise UserError(
+            f"--cache {cache:g}: cached activations may need {count * sample_bytes / GIB:.2f} GiB and "
+            f"{tempfile.gettempdir()} has {free / GIB:.2f} GiB free; give a smaller cache, or set TMPDIR"
+        )
+    return count

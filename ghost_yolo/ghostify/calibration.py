@@ -1,4 +1,4 @@
-"""Unlabelled photographs as batches: read once, shrunk to the size of the model, varied anew each time."""
+"""Calibration images: unlabelled images, kept in memory at the model's size and augmented for every batch."""
 
 from __future__ import annotations
 
@@ -14,66 +14,71 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
 
-GREY = 114  # what the host pads with
+PADDING_VALUE = 114  # of the host's letterbox
 
 
-class Pictures:
-    """Photographs as uint8 squares in memory, about 0.3 MB each at 320.
+class CalibrationImages:
+    """Letterboxed images in memory as uint8, about 0.3 MB each at 320 x 320.
 
     Attributes:
         images: Tensor (n, 3, imgsz, imgsz), uint8, RGB.
         skipped: Files that could not be read.
-        device: Where batches are wanted.
+        device: Device of the batches.
     """
 
     def __init__(self, paths: Sequence[Path], imgsz: int, device: torch.device | str = "cpu") -> None:
-        """Read the photographs under a progress bar.
+        """Read the images under a progress bar.
 
         Args:
             paths: Image files.
-            imgsz: Side of the squares in pixels.
-            device: Where batches are wanted; the photographs themselves stay on the CPU.
+            imgsz: Image side in pixels.
+            device: Device of the batches; the images themselves stay on the CPU.
 
         Raises:
-            UserError: If none can be read, or the memory would not hold them.
+            UserError: If no image can be read, or they do not fit into memory.
         """
-        needed, free = 3 * imgsz**2 * len(paths), psutil.virtual_memory().available
-        if 2 * needed > free:  # the list and the stack that is made of it
+        needed, free = 2 * 3 * imgsz**2 * len(paths), psutil.virtual_memory().available  # a list, then a stack of it
+        if needed > free:
             raise UserError(
-                f"{len(paths)} images at {imgsz} need {2 * needed / GIB:.1f} GiB of memory and {free / GIB:.1f} are free; "
-                "give fewer images or a smaller --imgsz."
+                f"{len(paths)} images at imgsz={imgsz} need {needed / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are "
+                "free; give fewer images or a smaller --imgsz"
             )
         self.skipped, images = [], []
-        for path in progress(paths, "Reading photographs"):
+        for path in progress(paths, "Reading images"):
             try:
-                photo = read_image(path, truncated_is_error=True)
+                image = read_image(path, truncated_is_error=True)
             except UserError:
                 self.skipped.append(path)
                 continue
-            images.append(preprocess(photo, (imgsz, imgsz)))
+            images.append(preprocess(image, (imgsz, imgsz)))
         if not images:
-            raise UserError(f"None of the {len(paths)} images can be read, {paths[0]} for one; give JPEG or PNG files.")
+            raise UserError(
+                f"None of the {len(paths)} images can be read, for example {paths[0]}; give JPEG or PNG files"
+            )
         self.images, self.device = torch.stack(images), device
-        self._vary = v2.Compose(
+        self._augment = v2.Compose(
             [
                 v2.RandomHorizontalFlip(),
                 v2.RandomVerticalFlip(),
-                v2.RandomAffine(0, (0.1, 0.1), (0.7, 1.4), interpolation=v2.InterpolationMode.BILINEAR, fill=GREY),
+                v2.RandomAffine(
+                    0, (0.1, 0.1), (0.7, 1.4), interpolation=v2.InterpolationMode.BILINEAR, fill=PADDING_VALUE
+                ),
                 v2.ColorJitter(brightness=0.3, saturation=0.4),
             ]
         )
 
     def __len__(self) -> int:
-        """Return how many photographs there are."""
+        """Return the number of images."""
         return len(self.images)
 
-    def batch(self, indices: Sequence[int], *, varied: bool = True) -> torch.Tensor:
-        """Return photographs (b, 3, imgsz, imgsz), float32 in 0..1; varied by flip, shift, scale and colour.
+    def batch(self, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
+        """Return images (b, 3, imgsz, imgsz), float32 in 0..1.
 
-        The variations come from torch's global generator, so a seed repeats them. Indices beyond the last photograph
-        start again with the first.
+        Args:
+            indices: Image indices; an index beyond the last image wraps around.
+            augment: Apply random flips, translation, scale and colour, drawn from torch's global generator.
         """
         images = [self.images[i % len(self)] for i in indices]
-        if varied:
-            images = [self._vary(image) for image in images]
+        if augment:
+            images = [self._augment(image) for image in images]
         return to_float(torch.stack(images).to(self.device))

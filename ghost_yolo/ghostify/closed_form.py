@@ -1,8 +1,9 @@
-"""A Ghost block's first weights, found in the block that it replaces: GhostNet (arXiv 1911.11907, section 3.1) read backwards.
+"""Closed-form (least-squares) initialisation of Ghost blocks from the trained block that they replace.
 
-The paper sees a trained layer's maps as some intrinsic ones and their cheap likenesses. So in each bottleneck the hidden maps
-that 1x1 filters give best become the intrinsic ones, each cheap kernel makes of one of them the map that resembles it most, and
-the second Ghost module makes the bottleneck's output of what is there by then. All by least squares.
+GhostNet (arXiv 1911.11907, section 3.1) divides the maps of a trained layer into intrinsic maps and ghosts, each a cheap
+transform of an intrinsic one. In each bottleneck, the hidden maps that 1x1 filters reproduce best become the intrinsic ones.
+Each remaining map becomes the ghost of the intrinsic map that it correlates with most. The second Ghost module is then solved
+for the output of the trained bottleneck.
 """
 
 from __future__ import annotations
@@ -16,112 +17,117 @@ from ultralytics.nn.modules.block import Bottleneck
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 
-POSITIONS = 100_000  # of the maps, at most: many times the unknowns
-ENOUGH = 4  # positions an unknown
-RIDGE = 1e-3  # of the mean square of what is combined: maps may be almost equal
+MAX_POSITIONS = 100_000  # of the maps that are used: many times the unknowns
+MIN_POSITIONS = 4  # for each unknown
+RIDGE = 1e-3  # relative to the mean square of the regressors: maps may be almost collinear
+EPS = 1e-12
 
 
 @torch.no_grad()
-def begin(block: Any, trained: Any, x: torch.Tensor) -> bool:
-    """Set the inner weights of a C2f of Ghost bottlenecks from a trained C2f.
+def init_from_teacher(block: Any, trained: Any, x: torch.Tensor) -> bool:
+    """Initialise the inner weights of a C2f of Ghost bottlenecks from a trained C2f.
 
-    Other blocks stay as they were drawn, and so does one whose maps are so small that there is little to solve by.
+    Other blocks keep their random weights, and so does a block whose maps have too few positions for a solution.
 
     Args:
-        block: The new block, in eval mode, its shell copied from the trained one.
-        trained: The block that it replaces.
-        x: What reaches it (b, c1, h, w).
+        block: The new block in eval mode, with the outer convolutions of the trained one.
+        trained: The trained block.
+        x: Inputs (b, c1, h, w) of the block.
 
     Returns:
-        Whether they could be set.
+        Whether the block was initialised.
     """
-    if not alike(block, trained) or x[:, 0].numel() < ENOUGH * block.c:
+    if not is_supported(block, trained) or x[:, 0].numel() < MIN_POSITIONS * block.c:
         return False
-    x = x[: max(POSITIONS // (x.shape[2] * x.shape[3]), 1)]
-    theirs, ours = trained.cv1(x).chunk(2, 1)[1], block.cv1(x).chunk(2, 1)[1]  # (b, c, h, w)
+    x = x[: max(MAX_POSITIONS // (x.shape[2] * x.shape[3]), 1)]
+    before, after = trained.cv1(x).chunk(2, 1)[1], block.cv1(x).chunk(2, 1)[1]  # (b, c, h, w)
     for new, old in zip(block.m, trained.m, strict=True):
-        hidden, wanted = old.cv1.bn(old.cv1.conv(theirs)), old.cv2(old.cv1(theirs))
-        split(new.ghost1, ours, hidden)
-        halve(new.ghost2, new.ghost1(ours), wanted)
-        theirs, ours = old(theirs), new(ours)
+        hidden, output = old.cv1.bn(old.cv1.conv(before)), old.cv2(old.cv1(before))
+        init_ghost_split(new.ghost1, after, hidden)
+        init_ghost_half(new.ghost2, new.ghost1(after), output)
+        before, after = old(before), new(after)
     return True
 
 
-def alike(block: Any, trained: Any) -> bool:
-    """Whether a block is made of plain Ghost bottlenecks, ungrouped, of even width, and the other of as many of the host's.
+def is_supported(block: Any, trained: Any) -> bool:
+    """Return whether a closed-form initialisation exists for a pair of blocks.
 
-    Theirs must hold as many maps inside as ours: the host's C3k2 has half as many, so there are none to be likenesses.
+    The new block must consist of plain, ungrouped Ghost bottlenecks of even width, and the trained one of as many host
+    bottlenecks of the same hidden width. The bottlenecks of the host's C3k2 have half the width.
     """
     if type(block) is not C2f_GhostBottleneck or block.c % 2:
         return False
-    news: list[Any] = [*block.m]
-    olds: list[Any] = [*getattr(trained, "m", ())]
-    if [type(old) for old in olds] != [Bottleneck] * len(news):
+    new_bottlenecks: list[Any] = [*block.m]
+    bottlenecks: list[Any] = [*getattr(trained, "m", ())]
+    if [type(bottleneck) for bottleneck in bottlenecks] != [Bottleneck] * len(new_bottlenecks):
         return False
-    pairs = [*zip(news, olds, strict=True)]
-    same = all(new.add == old.add and old.cv1.conv.out_channels == block.c for new, old in pairs)
-    return same and all(new.ghost1.cv1.conv.groups == 1 for new in news)
+    pairs = [*zip(new_bottlenecks, bottlenecks, strict=True)]
+    equal = all(new.add == old.add and old.cv1.conv.out_channels == block.c for new, old in pairs)
+    return equal and all(new.ghost1.cv1.conv.groups == 1 for new, _ in pairs)
 
 
-def split(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
-    """Let a Ghost module make maps (b, c, h, w) of x in an order of its own: those that are linear in x, and likenesses of these."""
-    filters = pointwise(x, maps)
-    rest = F.conv2d(x, filters).sub_(maps).var((0, 2, 3)) / maps.var((0, 2, 3)).clamp(min=1e-12)
-    intrinsic, others = rest.argsort().tensor_split([module.cv1.conv.out_channels])
-    put(module.cv1, x, filters[intrinsic], maps[:, intrinsic])
-    made = module.cv1(x)
-    likeness = correlation(made, maps[:, others]).abs()
-    pairs = linear_sum_assignment(likeness.cpu().numpy(), maximize=True)[1]
+def init_ghost_split(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
+    """Fit a Ghost module to maps (b, c, h, w), in an order of its own.
+
+    The maps that are closest to linear in x become the intrinsic ones, the others ghosts of these.
+    """
+    filters = solve_pointwise(x, maps)
+    residual = F.conv2d(x, filters).sub_(maps).var((0, 2, 3)) / maps.var((0, 2, 3)).clamp(min=EPS)
+    intrinsic, others = residual.argsort().tensor_split([module.cv1.conv.out_channels])
+    set_conv(module.cv1, x, filters[intrinsic], maps[:, intrinsic])
+    y = module.cv1(x)
+    similarity = correlation(y, maps[:, others]).abs()
+    pairs = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)[1]
     ghosts = maps[:, others[torch.from_numpy(pairs).to(others.device)]]
-    put(module.cv2, made, depthwise(made, ghosts, module.cv2.conv.kernel_size[0]), ghosts)
+    set_conv(module.cv2, y, solve_depthwise(y, ghosts, module.cv2.conv.kernel_size[0]), ghosts)
 
 
-def halve(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
-    """Let a Ghost module make maps (b, c, h, w) of x in their own order: the first half of x, the second of the first."""
+def init_ghost_half(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
+    """Fit a Ghost module to maps (b, c, h, w) in their order: the first half from x, the second from the first half."""
     first, second = maps.tensor_split([module.cv1.conv.out_channels], 1)
-    put(module.cv1, x, pointwise(x, first), first)
-    made = module.cv1(x)
-    put(module.cv2, made, depthwise(made, second, module.cv2.conv.kernel_size[0]), second)
+    set_conv(module.cv1, x, solve_pointwise(x, first), first)
+    y = module.cv1(x)
+    set_conv(module.cv2, y, solve_depthwise(y, second, module.cv2.conv.kernel_size[0]), second)
 
 
-def pointwise(x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Return the 1x1 filters (c2, c1, 1, 1) that make maps of x best, up to a constant for each."""
-    return solve(centred(x).T, centred(maps).T).T[:, :, None, None]
+def solve_pointwise(x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Return the least-squares 1x1 filters (c2, c1, 1, 1) from x to maps, up to a constant for each map."""
+    return solve_ridge(centre(x).T, centre(maps).T).T[:, :, None, None]
 
 
-def depthwise(x: torch.Tensor, maps: torch.Tensor, d: int) -> torch.Tensor:
-    """Return the d x d kernels (c, 1, d, d) that make each of the maps of x's map of the same number best, up to a constant."""
+def solve_depthwise(x: torch.Tensor, maps: torch.Tensor, d: int) -> torch.Tensor:
+    """Return the least-squares d x d kernels (c, 1, d, d) from each map of x to the map of the same index, up to a constant."""
     b, c = x.shape[:2]
     taps = (
         F.unfold(x, d, padding=d // 2).view(b, c, d * d, -1).permute(1, 0, 3, 2).flatten(1, 2)
     )  # (c, b * h * w, d * d)
-    kernels = solve(taps - taps.mean(1, keepdim=True), centred(maps)[:, :, None])
+    kernels = solve_ridge(taps - taps.mean(1, keepdim=True), centre(maps)[:, :, None])
     return kernels.view(c, 1, d, d)
 
 
-def solve(a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the least squares solution (..., k, m) of a (..., p, k) and y (..., p, m), slightly damped."""
+def solve_ridge(a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the ridge regression (..., k, m) of y (..., p, m) on a (..., p, k)."""
     gram = a.mT @ a
-    damping = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + 1e-12
+    damping = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + EPS
     return torch.linalg.solve(gram + damping * torch.eye(gram.shape[-1], device=a.device), a.mT @ y)
 
 
-def centred(maps: torch.Tensor) -> torch.Tensor:
-    """Return maps (b, c, h, w) as (c, b * h * w), less their means."""
+def centre(maps: torch.Tensor) -> torch.Tensor:
+    """Return maps (b, c, h, w) as (c, b * h * w) with zero mean."""
     values = maps.transpose(0, 1).flatten(1)
     return values - values.mean(1, keepdim=True)
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the correlations (c1, c2) of maps (b, c1, h, w) with others (b, c2, h, w); 0 for one that does not vary."""
-    return F.normalize(centred(x), dim=1) @ F.normalize(centred(y), dim=1).T
+    """Return the correlations (c1, c2) of maps (b, c1, h, w) with maps (b, c2, h, w); 0 for a constant map."""
+    return F.normalize(centre(x), dim=1) @ F.normalize(centre(y), dim=1).T
 
 
-def put(conv: Any, x: torch.Tensor, weight: torch.Tensor, maps: torch.Tensor) -> None:
-    """Give a convolution a weight and a BN that leaves its scale and brings its mean to that of the maps it should make."""
+def set_conv(conv: Any, x: torch.Tensor, weight: torch.Tensor, maps: torch.Tensor) -> None:
+    """Set the weight of a convolution, and its BN to keep the scale and to shift each mean to that of the target maps."""
     conv.conv.weight.copy_(weight)
-    made = conv.conv(x)
-    mean, variance = made.mean((0, 2, 3)), made.var((0, 2, 3))
+    y = conv.conv(x)
+    mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3))
     conv.bn.running_mean.copy_(mean)
     conv.bn.running_var.copy_(variance)
     conv.bn.weight.copy_((variance + conv.bn.eps).sqrt())

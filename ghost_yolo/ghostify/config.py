@@ -1,47 +1,42 @@
-"""What is asked for, and what of it cannot be: all that is checked before any work."""
+"""Configuration of a ghostify run, validated before any work starts."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.errors import ModelError, SwapError, UserError
-from ghost_yolo.ghostify.activations import bytes_each, views_within
-from ghost_yolo.ghostify.search import CANDIDATES
-from ghost_yolo.ghostify.state import RunState, part_of
-from ghost_yolo.ghostify.student import Target
-from ghost_yolo.model.swap import plan_swap
+from ghost_yolo.bench.results import MIN_ROUNDS
+from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.errors import UserError
 from ghost_yolo.utils.files import require_writable
-from ghost_yolo.utils.system import GIB
 
-LEAST = 256  # recorded views of a block, where there are fewer photographs
-COPIES = 10  # of the weights: new blocks, model and Adam's two moments in the part file, the old one beside it
+COSTS = ("gflops", *RUNTIMES)
+DEFAULT_BLOCKS = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
+MINIMUM = {"reconstruct_steps": 1, "distill_steps": 0, "rounds": MIN_ROUNDS, "seed": 0, "imgsz": 0, "threads": 0}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is fitted.
+    """Settings of selection, reconstruction and distillation.
 
     Attributes:
-        steps: Batches of 8 from which each block learns.
-        polish: Batches of 8 of the last pass over the whole model.
-        seed: Of all that is drawn.
-        imgsz: Side of the images in pixels; 0 for the one at which the checkpoint was trained.
-        cache: Most that recorded maps may take on disk, GiB.
-        device: Where the models run, as in `yolo`.
-        threads: CPU threads, of the fit and of milliseconds; 0 for the physical cores. Another number changes the last digits of
-            sums, and so the result a little.
-        cost: Of what a budget is a share: `gflops`, or milliseconds on the CPU in a runtime of `ghost-yolo bench`.
-        rounds: How often every model has its turn while milliseconds are measured.
+        reconstruct_steps: Training steps for each block, one batch of 8 images each.
+        distill_steps: Training steps for the whole model after the reconstruction; 0 for none.
+        seed: Random seed.
+        imgsz: Image side in pixels; 0 for the size at which the checkpoint was trained.
+        cache: Disk space for cached activations, in GiB.
+        device: Device to run on, as in `yolo`.
+        threads: CPU threads, also for latency measurements; 0 for the number of physical cores. The number changes the
+            order of floating-point sums, and so the result slightly.
+        cost: What the budget limits: `gflops`, or the CPU latency in a runtime of `ghost-yolo bench`.
+        rounds: Rounds of a latency measurement; every model runs once in each.
     """
 
-    steps: int = 100
-    polish: int = 250
+    reconstruct_steps: int = 100
+    distill_steps: int = 250
     seed: int = 0
     imgsz: int = 0
     cache: float = 4.0
@@ -50,64 +45,87 @@ class Settings:
     cost: str = "gflops"
     rounds: int = 40
 
-    def check(self) -> None:
-        """Raise an error for what cannot be."""
-        if self.steps < 1 or self.polish < 0:
-            raise UserError(
-                f"--steps {self.steps}, --polish {self.polish}: give at least one step, and 0 or more to polish"
-            )
-        if self.rounds < 2:
-            raise UserError(f"--rounds {self.rounds}: give 2 or more")
-        for name, value in (("seed", self.seed), ("imgsz", self.imgsz), ("threads", self.threads)):
-            if value < 0:
-                raise UserError(f"--{name} {value}: give 0 or more")
+    def validate(self) -> None:
+        """Validate the settings.
+
+        Raises:
+            UserError: If a value is out of its range.
+        """
+        for name, minimum in MINIMUM.items():
+            if getattr(self, name) < minimum:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {minimum}")
         if not 0 < self.cache < inf:
-            raise UserError(f"--cache {self.cache:g}: give a number of GiB, more than 0")
+            raise UserError(f"--cache {self.cache:g}: must be a positive number of GiB")
+        if self.cost not in COSTS:
+            raise UserError(f"--cost {self.cost}: must be one of {', '.join(COSTS)}")
 
 
-def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | None) -> list[dict[int, str]]:
-    """Return the plan of each word that was asked for, all candidates where there is a budget.
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that the result of a run depends on.
+
+    Attributes:
+        settings: Settings, with the image size resolved.
+        where: Part of the model in which blocks are replaced.
+        blocks: Module names to replace blocks by; more than one are candidates for the budget.
+        budget: Share of the cost to keep; None to replace every target block.
+        model: Path of the trained checkpoint.
+        weights: Hash of the trained checkpoint.
+        images: Hash of the calibration images.
+    """
+
+    settings: Settings
+    where: str
+    blocks: tuple[str, ...]
+    budget: float | None
+    model: str
+    weights: str
+    images: str
+
+    @property
+    def candidate_blocks(self) -> tuple[str | None, ...]:
+        """Module names to try; None for the class branch of the head, which has only one replacement."""
+        if self.budget is None or self.where == "head":
+            return self.blocks[:1] or (None,)
+        return self.blocks or DEFAULT_BLOCKS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as one flat dict."""
+        content = asdict(self)
+        return content.pop("settings") | content
+
+
+def validate_budget(blocks: Sequence[str], budget: float | None, cost: str) -> None:
+    """Validate the budget together with the candidate blocks and the cost that it limits.
 
     Raises:
-        UserError: If words and budget do not go together, or a word cannot stand in a row.
+        UserError: If they do not fit together, or the runtime to measure is not installed.
     """
     if budget is None and len(blocks) > 1:
-        raise UserError(f"{', '.join(blocks)}: several words are candidates for --budget; give one, or a budget.")
+        raise UserError(f"--block {','.join(blocks)}: give one block, or a --budget to select among several")
     if budget is not None and not 0 < budget < 1:
-        raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
-    if budget is None or where == "head":  # for a head there is one word
-        return [plan_swap(teacher.yaml, where, next(iter(blocks), None))]
-    return [plan_swap(teacher.yaml, where, word) for word in blocks or CANDIDATES]
+        raise UserError(f"--budget {budget:g}: must be a share between 0 and 1, such as 0.7")
+    if cost in RUNTIMES and budget is None:
+        raise UserError(f"--cost {cost}: needs a --budget, such as --budget 0.7")
+    if cost in RUNTIMES:
+        RUNTIMES[cost].require("fp32")
 
 
-def require_new(out: Path) -> None:
-    """Raise an error for an output that exists: a trained model is not replaced by one that may be worse."""
+def resume_file(out: Path) -> Path:
+    """Return the path of the resume file of an output."""
+    return out.with_name(f"{out.name}.part")
+
+
+def require_new_output(out: Path) -> None:
+    """Check that the output can be written. Existing outputs are never overwritten.
+
+    Raises:
+        UserError: If the output is no `.pt` file, exists, or cannot be written.
+    """
     if out.suffix != ".pt":
-        raise UserError(f"--out {out}: a checkpoint's name ends in .pt")
+        raise UserError(f"--out {out}: must end in .pt")
     require_writable(out)
-    others = () if part_of(out).exists() else (".json", ".png")  # else they are those of a run that failed at its end
-    for file in (out, *(out.with_suffix(suffix) for suffix in others)):
+    reports = () if resume_file(out).exists() else (".json", ".png")  # a run that failed at its end leaves its reports
+    for file in (out, *(out.with_suffix(suffix) for suffix in reports)):
         if file.exists():
-            raise UserError(f"--out {out}: {file} already exists; name a new file, or remove it.")
-
-
-def require_room(teacher: Any, places: Sequence[Target], part: RunState) -> None:
-    """Raise an error, before any work, where the disk or the cache would not hold what is to be written."""
-    asked, folder = part.settings, part.file.resolve().parent
-    views_within(bytes_each(teacher, places, asked["imgsz"]), LEAST, asked["cache"] * GIB)
-    needed = COPIES * 4 * sum(tensor.numel() for tensor in teacher.state_dict().values())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"--out: an interrupted run may take {needed / GIB:.2f} GiB beside the output and {folder} has "
-            f"{free / GIB:.2f}; name a file on another disk."
-        )
-
-
-@contextmanager
-def named_in_errors(model: Path | str) -> Iterator[None]:
-    """Put the checkpoint's name before what is wrong with it."""
-    try:
-        yield
-    except (SwapError, ModelError) as error:
-        raise UserError(f"{model}: {error}") from error
+            raise UserError(f"--out {out}: {file} already exists; give a new path, or remove the file")

@@ -1,4 +1,4 @@
-"""What a module of a model costs, deployed: parameters and GFLOPs with every BN merged."""
+"""Cost of a model or of its target modules as deployed: parameters and GFLOPs with every BN fused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ultralytics.utils.torch_utils import get_num_params
 from ghost_yolo.ghostify.student import Target
 from ghost_yolo.model.forward import forward_until
 from ghost_yolo.model.profile import count_gflops
+from ghost_yolo.typing import HostModel
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,33 @@ class Cost:
     gflops: float
 
 
-def cost_of_model(model: Any, imgsz: int) -> Cost:
-    """Return what a whole model costs, fused."""
-    fused = _fused(model)
+def model_cost(model: HostModel, imgsz: int) -> Cost:
+    """Return the cost of a whole model, fused."""
+    fused = _fuse_copy(model)
     return Cost(get_num_params(fused), count_gflops(fused, imgsz))
 
 
-def cost_of_places(model: Any, places: Sequence[Target], imgsz: int) -> list[Cost]:
-    """Return what modules of a model cost, fused; a branch that fusing drops, as it serves in training only, costs nothing."""
-    fused = _fused(model).cpu()
+def target_costs(model: HostModel, targets: Sequence[Target], imgsz: int) -> list[Cost]:
+    """Return the cost of each target module, fused; 0 for a training-only branch that fusing removes."""
+    fused = _fuse_copy(model).to("cpu")
     image = torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz)
     costs = []
-    for place in places:
+    for target in targets:
         with torch.no_grad():
-            taken = place.taken(forward_until(fused, image, place.row)[0])
-        module = _module(fused, place.name)
-        counted = thop.profile(copy.deepcopy(module), inputs=[taken], verbose=False)[0] * 2 / 1e9 if module else 0.0
-        costs.append(Cost(get_num_params(module) if module else 0, float(counted)))
+            x = target.select_input(forward_until(fused, image, target.row)[0])
+        module = _find_module(fused, target.name)
+        gflops = thop.profile(copy.deepcopy(module), inputs=[x], verbose=False)[0] * 2 / 1e9 if module else 0.0
+        costs.append(Cost(get_num_params(module) if module else 0, float(gflops)))
     return costs
 
 
-def _fused(model: Any) -> Any:
+def _fuse_copy(model: HostModel) -> HostModel:
     """Return a fused copy."""
     return copy.deepcopy(model).fuse(verbose=False)
 
 
-def _module(model: Any, name: str) -> nn.Module | None:
-    """Return a module by name, None where fusing dropped it."""
+def _find_module(model: Any, name: str) -> nn.Module | None:
+    """Return a module by name, None if fusing removed it."""
     for part in name.split("."):
         model = getattr(model, part, None)
     return model

@@ -1,130 +1,159 @@
-"""A last pass over the whole model, without labels: the student's maps and raw predictions against the teacher's."""
+"""Label-free distillation of the whole student: its maps and raw predictions against the teacher's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghost_yolo.ghostify.activations import BATCH
-from ghost_yolo.ghostify.calibration import Pictures
+from ghost_yolo.ghostify.activations import BATCH_SIZE
+from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error
-from ghost_yolo.ghostify.student import Target
+from ghost_yolo.ghostify.student import Candidate
 from ghost_yolo.model.forward import Maps, forward_until
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 
-RATE = 1e-3  # of new and trained blocks alike: results/ghostify.md
-LONGEST = 10.0  # a gradient is cut to this length
-EVERY = 100  # steps between two states that are kept
-State = dict[str, Any]
-Keep = Callable[[State], object]
-Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w), both raw
+LEARNING_RATE = 1e-3  # of new and trained layers alike, see results/ghostify.md
+GRAD_CLIP_NORM = 10.0
+CHECKPOINT_EVERY = 100  # steps
+Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
 
 
-def polish(
-    teacher: Any,
-    student: Any,
-    places: Sequence[Target],
-    pictures: Pictures,
+class DistillState(TypedDict):
+    """State of a distillation from which it is resumed."""
+
+    step: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    rng: torch.Tensor
+
+
+def distill(
+    teacher: HostModel,
+    student: Candidate,
+    images: CalibrationImages,
     steps: int,
-    keep: Keep,
-    state: State | None,
+    callback: Callable[[DistillState], object],
+    state: DistillState | None = None,
 ) -> None:
-    """Train all of the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
+    """Train all weights of the student by Adam on augmented images, with fixed BatchNorm statistics.
 
     Args:
         teacher: The trained model.
-        student: The model whose blocks have been fitted.
-        places: What was fitted; the maps of their rows are compared beside those that the head takes in.
-        pictures: Photographs without labels.
-        steps: Batches to learn from.
-        keep: Is handed the state now and then.
-        state: Where to go on, as it was handed over; None to begin.
+        student: The reconstructed student; the maps of its replaced rows are compared beside the inputs of the head.
+        images: Calibration images.
+        steps: Training steps.
+        callback: Called with the state every CHECKPOINT_EVERY steps.
+        state: The state to resume from.
     """
-    student.requires_grad_()
-    optimizer = torch.optim.Adam(student.parameters(), RATE)
-    done = restore(student, optimizer, state) if state else 0
-    schedule = one_cycle(optimizer, RATE, steps, done)
-    rows = {place.row for place in places}
-    for step in progress(range(done, steps), "Polishing the whole"):
-        loss = distance(teacher, student, pictures.batch(torch.randint(len(pictures), (BATCH,)).tolist()), rows)
+    model, rows = student.model, set(student.plan)
+    model.requires_grad_()
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    done = restore(model, optimizer, state) if state else 0
+    scheduler = one_cycle(optimizer, LEARNING_RATE, steps, done)
+    for step in progress(range(done, steps), "Distilling"):
+        batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist())
+        loss = distillation_loss(teacher, model, batch, rows)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(student.parameters(), LONGEST)
+        nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP_NORM)
         optimizer.step()
-        schedule.step()
-        if (step + 1) % EVERY == 0:
-            random = torch.get_rng_state()
-            keep({"done": step + 1, "model": student.state_dict(), "adam": optimizer.state_dict(), "random": random})
-    student.eval().requires_grad_(requires_grad=False)
+        scheduler.step()
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            callback(checkpoint(model, optimizer, step + 1))
+    model.eval().requires_grad_(requires_grad=False)
 
 
-def restore(student: Any, optimizer: torch.optim.Adam, state: State) -> int:
-    """Put everything where it was, and return the steps that were done."""
-    student.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["adam"])
-    torch.set_rng_state(state["random"])
-    return int(state["done"])
+def checkpoint(model: HostModel, optimizer: torch.optim.Optimizer, step: int) -> DistillState:
+    """Return the state after a number of steps."""
+    return {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+    }
 
 
-def distance(teacher: Any, student: Any, images: torch.Tensor, rows: Collection[int]) -> torch.Tensor:
-    """Return how far the student is from the teacher on a batch: relative error of maps, plus that of predictions."""
-    head = len(student.model) - 1
-    inner = set(rows) - {head}
+def restore(model: HostModel, optimizer: torch.optim.Optimizer, state: DistillState) -> int:
+    """Restore a state and return its number of steps."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    return state["step"]
+
+
+def distillation_loss(
+    teacher: HostModel, student: HostModel, images: torch.Tensor, rows: Collection[int]
+) -> torch.Tensor:
+    """Return the loss of a batch: relative error of the maps plus the loss of the predictions.
+
+    Args:
+        teacher: The trained model.
+        student: The student.
+        images: Images (b, 3, h, w) in 0..1.
+        rows: Rows whose output maps are compared, beside the inputs of the head.
+    """
+    last = len(student.model) - 1
+    head, teacher_head = student.model[last], teacher.model[last]
+    inner = set(rows) - {last}
     with torch.no_grad():
-        taken, maps = forward_until(teacher, images, head, inner)
-        wanted = predictions(teacher.model[head], taken)
-        others = branch(teacher.model[head], "cv4", taken)
-    given, ours = forward_until(student, images, head, inner)
-    pairs = [*zip(_each(given), _each(taken), strict=True), *((ours[i], maps[i]) for i in inner)]
-    pairs += zip(branch(student.model[head], "cv4", given), others, strict=True)  # masks, key points or angles
-    loss = torch.stack([relative_error(y, target) for y, target in pairs]).mean()
-    levels = zip(predictions(student.model[head], given), wanted, strict=True)
-    return sum((disagreement(ours, theirs, student.model[head].reg_max) for ours, theirs in levels), loss)
+        teacher_inputs, teacher_maps = forward_until(teacher, images, last, inner)
+        target = predictions(teacher_head, teacher_inputs)
+        extra = branch_outputs(teacher_head, "cv4", teacher_inputs)
+    inputs, maps = forward_until(student, images, last, inner)
+    pairs = [
+        *zip(_as_list(inputs), _as_list(teacher_inputs), strict=True),
+        *((maps[i], teacher_maps[i]) for i in inner),
+    ]
+    pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
+    loss = torch.stack([relative_error(y, expected) for y, expected in pairs]).mean()
+    levels = zip(predictions(head, inputs), target, strict=True)
+    return sum((prediction_loss(y, expected, head.reg_max) for y, expected in levels), loss)
 
 
-def _each(maps: Maps) -> list[torch.Tensor]:
-    """Return what a layer takes in as a list."""
+def _as_list(maps: Maps) -> list[torch.Tensor]:
+    """Return the inputs of a layer as a list."""
     return [maps] if isinstance(maps, torch.Tensor) else maps
 
 
-def predictions(head: Any, maps: Maps) -> Levels:
-    """Return what the box and class branches of a head say at each level; nothing for a head that has none."""
-    return [*zip(branch(head, "cv2", maps), branch(head, "cv3", maps), strict=True)]
+def predictions(head: Any, inputs: Maps) -> Levels:
+    """Return the outputs of the box and class branches of a head at each level; empty for a head without them."""
+    return [*zip(branch_outputs(head, "cv2", inputs), branch_outputs(head, "cv3", inputs), strict=True)]
 
 
-def branch(head: Any, name: str, maps: Maps) -> list[torch.Tensor]:
-    """Return what a branch of a head says at each level, the one that is deployed where there are two."""
+def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
+    """Return the outputs of a branch at each level: of the one-to-one branch, which is deployed, where there are two."""
     levels = getattr(head, f"one2one_{name}", None)
     levels = getattr(head, name, None) if levels is None else levels
-    return [] if levels is None else [level(x) for level, x in zip(levels, _each(maps), strict=True)]
+    return [] if levels is None else [level(x) for level, x in zip(levels, _as_list(inputs), strict=True)]
 
 
-def disagreement(
-    ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, torch.Tensor], bins: int
+def prediction_loss(
+    student: tuple[torch.Tensor, torch.Tensor], teacher: tuple[torch.Tensor, torch.Tensor], reg_max: int
 ) -> torch.Tensor:
-    """Return how much a level's predictions disagree, 0 where they are the same.
+    """Return the loss of the predictions of a level; 0 where they are equal.
 
     Classes: Kullback-Leibler divergence of each class's probability. Boxes: that of the distributions over the distance bins,
-    or the absolute difference where there is one bin. Both in units of the teacher's
-    confidence, by which the boxes are also weighted: a place that shows nothing has no box.
+    or the absolute difference where there is one bin, weighted by the teacher's confidence, since background has no box. The
+    sum is divided by the sum of the confidence.
     """
-    (boxes, classes), (their_boxes, their_classes) = ours, theirs
-    probability = their_classes.sigmoid()
-    sure = probability.amax(1, keepdim=True)
-    unlike = probability * (F.logsigmoid(their_classes) - F.logsigmoid(classes))
-    unlike = unlike + (1 - probability) * (F.logsigmoid(-their_classes) - F.logsigmoid(-classes))
-    if bins > 1:
-        target = _bins(their_boxes, bins)
-        off = F.kl_div(_bins(boxes, bins), target, reduction="none", log_target=True).sum(2)
+    (boxes, classes), (teacher_boxes, teacher_classes) = student, teacher
+    probability = teacher_classes.sigmoid()
+    confidence = probability.amax(1, keepdim=True)
+    class_loss = probability * (F.logsigmoid(teacher_classes) - F.logsigmoid(classes))
+    class_loss = class_loss + (1 - probability) * (F.logsigmoid(-teacher_classes) - F.logsigmoid(-classes))
+    if reg_max > 1:
+        target = _log_distribution(teacher_boxes, reg_max)
+        box_loss = F.kl_div(_log_distribution(boxes, reg_max), target, reduction="none", log_target=True).sum(2)
     else:
-        off = (boxes - their_boxes).abs()
-    return (unlike.sum() + (off.mean(1, keepdim=True) * sure).sum()) / sure.sum()
+        box_loss = (boxes - teacher_boxes).abs()
+    return (class_loss.sum() + (box_loss.mean(1, keepdim=True) * confidence).sum()) / confidence.sum()
 
 
-def _bins(boxes: torch.Tensor, bins: int) -> torch.Tensor:
+def _log_distribution(boxes: torch.Tensor, bins: int) -> torch.Tensor:
     """Return the log probabilities (b, 4, bins, h, w) of the distances."""
     return boxes.view(len(boxes), 4, bins, *boxes.shape[2:]).log_softmax(2)

@@ -1,36 +1,38 @@
-"""Ghostify: build the light model, fit it block after block, polish it, write it with its report."""
+"""The ghostify pipeline: select blocks, reconstruct each one, distill the whole student, write it with its report."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ghost_yolo import host
 from ghost_yolo.data.images import find_images
-from ghost_yolo.ghostify.activations import BATCH, bytes_each, recorder, views_within
-from ghost_yolo.ghostify.calibration import Pictures
-from ghost_yolo.ghostify.closed_form import begin
-from ghost_yolo.ghostify.config import LEAST, Settings, named_in_errors, plans_of, require_new, require_room
-from ghost_yolo.ghostify.curve import drawn
-from ghost_yolo.ghostify.distill import polish
-from ghost_yolo.ghostify.reconstruct import error_of, fit
-from ghost_yolo.ghostify.report import Fitted, report_of
-from ghost_yolo.ghostify.savings import require_cost, savings_of, time_whole
-from ghost_yolo.ghostify.search import Option, Trade, best_of, front_of, require_reachable, survey
-from ghost_yolo.ghostify.state import RunState
-from ghost_yolo.ghostify.student import Target, student_of, targets_of
-from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.errors import ModelError, SwapError, UserError
+from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
+from ghost_yolo.ghostify.calibration import CalibrationImages
+from ghost_yolo.ghostify.closed_form import init_from_teacher
+from ghost_yolo.ghostify.config import RunConfig, Settings, require_new_output, validate_budget
+from ghost_yolo.ghostify.distill import distill
+from ghost_yolo.ghostify.plot import plot_trade_off
+from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
+from ghost_yolo.ghostify.report import Reconstruction, build_report
+from ghost_yolo.ghostify.search import TradeOff, select_blocks
+from ghost_yolo.ghostify.state import Run, RunState
+from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
+from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report, render_report
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint, write_whole
-from ghost_yolo.utils.system import GIB, default_threads, versions
+from ghost_yolo.utils.system import default_threads, versions
+
+MIN_SAMPLES = 256  # cached samples where there are fewer calibration images
+DISTILLATION = "distillation"  # name in the run state
 
 
 def ghostify(
@@ -42,82 +44,68 @@ def ghostify(
     budget: float | None = None,
     settings: Settings | None = None,
 ) -> Report:
-    """Make a trained YOLO light: swap blocks, and fit each to the one it replaces on photographs without labels.
+    """Make a trained YOLO lighter without labels: replace blocks, reconstruct each one, and distill the whole model.
 
     Args:
-        model: A checkpoint of YOLOv8, YOLO11 or YOLO26, any task.
-        images: Photographs, or folders of them.
-        out: The checkpoint to write; a report is written beside it as JSON.
-        blocks: The word for the C2f and C3k2 rows, none for the head alone; with a budget the candidates.
+        model: Checkpoint of a YOLOv8, YOLO11 or YOLO26, any task.
+        images: Calibration images without labels, files or folders.
+        out: The checkpoint to write; a report is written beside it as JSON, and with a budget a plot as PNG.
+        blocks: Module name for the C2f and C3k2 rows, none for the head alone; with a budget the candidates.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
-        budget: Share of the cost (of `settings`) that may stay: which rows are swapped, and by which of the words, is then chosen.
-        settings: See there.
+        budget: Keep at most this share of the cost (0 to 1); rows and blocks are then selected automatically.
+        settings: Settings of the run; the defaults if None.
 
     Returns:
-        A row a block, and the whole.
+        The report: one row for each target module, and the whole model.
 
     Raises:
-        UserError: If an argument cannot be, or something that is needed is missing; nothing has then been written.
-        KeyboardInterrupt: What was fitted so far stays in `<out>.part`, from which the same call goes on.
+        UserError: If an argument is invalid, or something that is needed is missing; nothing is written then.
+        KeyboardInterrupt: If the run is interrupted; the same call resumes it from `<out>.part`.
     """
-    settings, out, photos = settings or Settings(), Path(out), find_images([Path(path) for path in images])
-    settings.check()
-    require_cost(settings.cost, budget)
-    require_new(out)
+    settings, out, paths = settings or Settings(), Path(out), find_images([Path(path) for path in images])
+    settings.validate()
+    validate_budget(blocks, budget, settings.cost)
+    require_new_output(out)
     start = time.perf_counter()
-    with quiet(), torch.random.fork_rng(devices=[]), threads_kept():
+    with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
         opened = open_checkpoint(Path(model), settings.device)
-        teacher = opened.model
-        torch.set_num_threads(settings.threads or default_threads())  # the host has just left it all cores but one
-        opened.require_rgb()
-        imgsz = settings.imgsz or opened.trained_imgsz
-        opened.require_stride(imgsz)
-        asked = asdict(settings) | {"imgsz": imgsz, "where": where, "blocks": list(blocks), "budget": budget}
-        part = RunState(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)}, start)
-        with named_in_errors(model):
-            plans = plans_of(teacher, blocks, where, budget)
-            models = [drawn_student(teacher, words, settings.seed) for words in plans]
-        require_room(teacher, targets_of(models[0], plans[0]), part)
-        pictures = Pictures(photos, imgsz, next(teacher.parameters()).device)
-        return made_light(teacher, plans, models, pictures, part, out, str(model))
+        torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
+        settings = replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz))
+        config = RunConfig(
+            settings=settings,
+            where=where,
+            blocks=tuple(blocks),
+            budget=budget,
+            model=str(model),
+            weights=fingerprint([Path(model)]),
+            images=fingerprint(paths),
+        )
+        state = RunState(out, config, start)
+        with prefix_errors(model):
+            candidates = build_candidates(opened.model, config)
+        limit_samples(
+            MIN_SAMPLES, bytes_per_sample(opened.model, candidates[0].targets, settings.imgsz), settings.cache
+        )
+        state.require_space(opened.model)
+        calibration = CalibrationImages(paths, settings.imgsz, next(opened.model.parameters()).device)
+        return convert(Run(config, opened.model, calibration, state), candidates, out)
 
 
-def made_light(
-    teacher: Any,
-    plans: Sequence[dict[int, str]],
-    models: Sequence[Any],
-    pictures: Pictures,
-    part: RunState,
-    out: Path,
-    name: str,
-) -> Report:
-    """Choose within a budget, fit, write; what the part file holds is not done again, and it goes at the end.
+def resolve_imgsz(opened: OpenedModel, imgsz: int) -> int:
+    """Return the image size to run at: the given one, or the one of the training if it is 0.
 
-    Args:
-        teacher: The trained model.
-        plans: Row to word, for each candidate; one where there is no budget.
-        models: What `student_of` makes of each.
-        pictures: Photographs without labels.
-        part: What was done so far, and the settings.
-        out: The checkpoint to write.
-        name: The trained checkpoint's, for the report.
+    Raises:
+        UserError: If the model does not take RGB images of that size.
     """
-    asked = part.settings
-    trade = trade_of(teacher, plans, models, pictures, part) if asked["budget"] is not None else None
-    words = trade.chosen.words if trade else plans[0]
-    student = drawn_student(teacher, words, asked["seed"]) if trade else models[0]
-    fitted = fit_all(teacher, student, words, pictures, part)
-    named = {key: value for key, value in asked.items() if key != "images"}
-    named |= {"model": name, "weights": asked["model"]}
-    report = report_of(teacher, student, fitted, part.seconds, pictures, named, trade)
-    deliver(teacher, student, report, out, trade)
-    part.remove()
-    return report
+    opened.require_rgb()
+    imgsz = imgsz or opened.trained_imgsz
+    opened.require_stride(imgsz)
+    return imgsz
 
 
 @contextmanager
-def threads_kept() -> Iterator[None]:
-    """Give torch back its number of threads at the end."""
+def restore_threads() -> Iterator[None]:
+    """Restore torch's number of threads on exit."""
     before = torch.get_num_threads()
     try:
         yield
@@ -125,67 +113,73 @@ def threads_kept() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def drawn_student(teacher: Any, words: Mapping[int, str], seed: int) -> Any:
-    """Return the light model, its new tensors drawn by the seed, whatever was drawn before."""
-    torch.manual_seed(seed)
-    return student_of(teacher, words)
+@contextmanager
+def prefix_errors(model: Path | str) -> Iterator[None]:
+    """Prefix errors about the model with the path of its checkpoint."""
+    try:
+        yield
+    except (SwapError, ModelError) as error:
+        raise UserError(f"{model}: {error}") from error
 
 
-def trade_of(
-    teacher: Any, plans: Sequence[dict[int, str]], models: Sequence[Any], pictures: Pictures, part: RunState
-) -> Trade:
-    """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
-    savings, asked = savings_of(teacher, plans, models, part), part.settings
-    require_reachable(savings, part)
-    if "options" not in part.done:
-        part.add("options", [asdict(option) for option in survey(teacher, plans, models, pictures, asked, savings)])
-    options, total, unit = [Option(**option) for option in part.done["options"]], savings.total, savings.unit
-    front = front_of(options, total)
-    chosen = best_of(front, asked["budget"], total, unit)
-    whole = time_whole(teacher, chosen.words, part) if asked["cost"] != "gflops" else None
-    return Trade(options, front, chosen, asked["budget"], total, unit, whole)
+def convert(run: Run, candidates: Sequence[Candidate], out: Path) -> Report:
+    """Select blocks if there is a budget, train the student, write the outputs, and remove the resume file.
 
-
-def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: RunState) -> list[Fitted]:
-    """Fit all places in order, then polish the whole.
-
-    What the part file holds is not done again, and every stage seeds anew, so that the result is the same.
+    Args:
+        run: The run.
+        candidates: One candidate for each block; only one without a budget.
+        out: The checkpoint to write.
     """
-    places, asked = targets_of(student, words), part.settings
-    if any(place.name not in part.done for place in places):
-        fit_places(teacher, student, places, pictures, part)
-    for place in places:
-        student.get_submodule(place.name).load_state_dict(part.done[place.name]["state"])
-    torch.manual_seed(asked["seed"] + len(places))
-    keep = partial(part.add, "polish")
-    polish(teacher, student, places, pictures, asked["polish"], keep, part.done.get("polish"))
-    done = [part.done[place.name] for place in places]
-    return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
+    student, trade_off = candidates[0], None
+    if run.config.budget is not None:
+        trade_off = select_blocks(run, candidates, run.config.budget)
+        student = build_candidate(run.teacher, trade_off.selected.blocks, run.config.settings.seed)
+    reconstructions = train_student(run, student)
+    report = build_report(run, student.model, reconstructions, trade_off)
+    write_outputs(run, student, report, trade_off, out)
+    run.state.remove()
+    return report
 
 
-def fit_places(teacher: Any, student: Any, places: Sequence[Target], pictures: Pictures, part: RunState) -> None:
-    """Fit the places that the part file does not hold, and walk over the others."""
-    asked = part.settings
-    wanted = min(max(len(pictures), LEAST), asked["steps"] * BATCH)
-    count = views_within(bytes_each(teacher, places, asked["imgsz"]), wanted, asked["cache"] * GIB)
-    torch.manual_seed(asked["seed"])
-    with recorder(teacher, student, pictures, count) as recorded:
-        for number, place in enumerate(places):
-            module, start = student.get_submodule(place.name), time.perf_counter()
-            features = recorded.at(place)
-            if place.name not in part.done:
-                torch.manual_seed(asked["seed"] + number)
-                begin(module, teacher.get_submodule(place.name), features.some())
-                fit(module, features, asked["steps"], f"Fitting {place.name}")
-                error = error_of(module, features)
-                seconds = time.perf_counter() - start
-                part.add(place.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
-            module.load_state_dict(part.done[place.name]["state"])
+def train_student(run: Run, student: Candidate) -> list[Reconstruction]:
+    """Reconstruct all target modules in forward order, then distill the whole student.
+
+    Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
+    """
+    state, settings, targets = run.state, run.config.settings, student.targets
+    if any(target.name not in state.results for target in targets):
+        reconstruct_targets(run, student)
+    for target in targets:
+        student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
+    torch.manual_seed(settings.seed + len(targets))
+    callback, resumed = partial(state.add, DISTILLATION), state.results.get(DISTILLATION)
+    distill(run.teacher, student, run.images, settings.distill_steps, callback, resumed)
+    results = [state.results[target.name] for target in targets]
+    return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
 
 
-def deliver(teacher: Any, student: Any, report: Report, out: Path, trade: Trade | None) -> None:
-    """Write curve, report and checkpoint, each whole, the checkpoint last: where it is, all is."""
-    if trade is not None:
-        write_whole(out.with_suffix(".png"), drawn(trade))
+def reconstruct_targets(run: Run, student: Candidate) -> None:
+    """Reconstruct the target modules that the run state lacks, and load the others."""
+    settings, results, targets = run.config.settings, run.state.results, student.targets
+    wanted = min(max(len(run.images), MIN_SAMPLES), settings.reconstruct_steps * BATCH_SIZE)
+    count = limit_samples(wanted, bytes_per_sample(run.teacher, targets, settings.imgsz), settings.cache)
+    torch.manual_seed(settings.seed)
+    with cache_activations(run.teacher, student.model, run.images, count) as cache:
+        for number, target in enumerate(targets):
+            module, start = student.model.get_submodule(target.name), time.perf_counter()
+            data = cache.data_for(target)
+            if target.name not in results:
+                torch.manual_seed(settings.seed + number)
+                init_from_teacher(module, run.teacher.get_submodule(target.name), data.init_inputs())
+                reconstruct(module, data, settings.reconstruct_steps, f"Reconstructing {target.name}")
+                error, seconds = reconstruction_error(module, data), time.perf_counter() - start
+                run.state.add(target.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
+            module.load_state_dict(results[target.name]["state"])
+
+
+def write_outputs(run: Run, student: Candidate, report: Report, trade_off: TradeOff | None, out: Path) -> None:
+    """Write plot, report and checkpoint, each atomically; the checkpoint comes last, so that it implies the others."""
+    if trade_off is not None:
+        write_whole(out.with_suffix(".png"), plot_trade_off(trade_off))
     write_whole(out.with_suffix(".json"), render_report(report, versions(), "json"))
-    host.save(student, out, dict(teacher.args) | {"task": host.task_of(student)})
+    host.save(student.model, out, dict(run.teacher.args) | {"task": host.task_of(student.model)})

@@ -1,4 +1,4 @@
-"""One new block is trained alone to give what the block it replaces gave."""
+"""Block-wise reconstruction: train one new block to reproduce the outputs of the block that it replaces."""
 
 from __future__ import annotations
 
@@ -7,60 +7,60 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import update_bn
 
-from ghost_yolo.ghostify.activations import BATCH, Features
+from ghost_yolo.ghostify.activations import BATCH_SIZE, ReconstructionData
 from ghost_yolo.utils.console import progress
 
-RATE = 5e-3
-TINY = 1e-8  # for maps that do not vary at all
-FAINT = 0.01  # of the mean variance, added to each: a channel that hardly varies is no reason to divide by nothing
+LEARNING_RATE = 5e-3
+VARIANCE_FLOOR = 0.01  # of the mean variance, added to each channel's: a constant channel must not divide by zero
+EPS = 1e-8  # for maps that are constant in every channel
 
 
 def relative_error(y: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared error of maps (b, c, h, w), each channel in units of its target's variance.
+    """Return the mean squared error of maps (b, c, h, w), each channel relative to its target's variance.
 
-    A block that gives each channel's mean scores 1; without the division a few loud channels would be all that is learned.
+    Predicting each channel's mean scores 1. Without the division, a few channels of large scale would dominate.
     """
     dims = (0, 2, 3)
     variance = target.var(dims, correction=0)
-    return ((y - target).square().mean(dims) / (variance + FAINT * variance.mean() + TINY)).mean()
+    return ((y - target).square().mean(dims) / (variance + VARIANCE_FLOOR * variance.mean() + EPS)).mean()
 
 
-def fit(block: nn.Module, features: Features, steps: int, text: str) -> None:
-    """Train a block by Adam under a one-cycle schedule, then estimate its BN statistics anew.
+def reconstruct(block: nn.Module, data: ReconstructionData, steps: int, text: str) -> None:
+    """Train a block by Adam with a one-cycle schedule, then re-estimate its BatchNorm statistics.
 
     Args:
-        block: The new block; it is in eval mode and without gradients afterwards.
-        features: What it should do.
-        steps: Batches to learn from.
-        text: What the progress bar says.
+        block: The new block; afterwards in eval mode and without gradients.
+        data: Inputs and target outputs.
+        steps: Training steps.
+        text: Label of the progress bar.
     """
     block.train().requires_grad_()
-    optimizer = torch.optim.Adam(block.parameters(), RATE)
-    schedule = one_cycle(optimizer, RATE, steps)
+    optimizer = torch.optim.Adam(block.parameters(), LEARNING_RATE)
+    scheduler = one_cycle(optimizer, LEARNING_RATE, steps)
     for _ in progress(range(steps), text):
-        x, target = features.batch(torch.randint(len(features), (BATCH,)).tolist())
-        loss = mse_loss(block(x), target)  # relative by channel was no better: results/ghostify.md
+        x, target = data.batch(torch.randint(len(data), (BATCH_SIZE,)).tolist())
+        loss = mse_loss(block(x), target)  # no worse than `relative_error`, see results/ghostify.md
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        schedule.step()
+        scheduler.step()
     with torch.no_grad():
-        update_bn((x for x, _ in features.batches()), block)
+        update_bn((x for x, _ in data.batches()), block)
     block.eval().requires_grad_(requires_grad=False)
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, rate: float, steps: int, done: int = 0
+    optimizer: torch.optim.Optimizer, learning_rate: float, steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the schedule, after the steps that are done: up over the first tenth, then down to nothing."""
+    """Return a one-cycle schedule with a warm-up of one tenth, positioned after the steps that are done."""
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
+        optimizer, learning_rate, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
     )
 
 
 @torch.no_grad()
-def error_of(block: nn.Module, features: Features, most: int = 64) -> float:
-    """Return the relative error over the first photographs, in eval mode."""
+def reconstruction_error(block: nn.Module, data: ReconstructionData, max_samples: int = 64) -> float:
+    """Return the relative error of a block in eval mode over the first samples."""
     block.eval()
-    errors = [relative_error(block(x), target).item() for x, target in features.batches(most)]
+    errors = [relative_error(block(x), target).item() for x, target in data.batches(max_samples)]
     return sum(errors) / len(errors)

@@ -1,4 +1,4 @@
-"""What ghostifying did, as a report: a row a place, and the whole."""
+"""Report of a run: a row for each target module, the whole model, and the trade-off of a budget."""
 
 from __future__ import annotations
 
@@ -6,165 +6,188 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ghost_yolo.ghostify.calibration import Pictures
-from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
-from ghost_yolo.ghostify.search import Trade
+from ghost_yolo.ghostify.calibration import CalibrationImages
+from ghost_yolo.ghostify.config import RunConfig
+from ghost_yolo.ghostify.cost import Cost, model_cost, target_costs
+from ghost_yolo.ghostify.savings import Latency
+from ghost_yolo.ghostify.search import TradeOff
+from ghost_yolo.ghostify.state import Run
 from ghost_yolo.ghostify.student import Target
 from ghost_yolo.registry import PREFIX
-from ghost_yolo.tables import Report
+from ghost_yolo.tables import Report, format_percent
+from ghost_yolo.typing import HostModel
 
-POINTS = 10  # of the trade-off curve, in the table
+MAX_FRONT_ROWS = 10  # of the Pareto front, in the table
 
 CONVENTIONS = {
     "layer": "name in the model: a row, or one level of the head's class branch",
-    "parameters, gflops": "of the module as deployed, every BN merged; 2 x MACs of one image at imgsz",
-    "error": "mean squared error of the module's maps to the trained one's, each channel in units of its variance, over 64 "
-    "recorded views right after it was fitted; 1 is what constants would give",
-    "seconds": "wall clock, recording included; the whole has the last pass in it, and what an interrupted run took before",
+    "parameters, gflops": "of the module as deployed, every BN fused; 2 x MACs of one image at imgsz",
+    "error": "mean squared error of the module's output maps, each channel relative to the variance of the trained module's, over "
+    "64 samples right after the reconstruction; predicting the mean of each channel scores 1",
+    "seconds": "wall clock, caching of activations included; the whole includes the distillation and interrupted runs",
 }
-CHOSEN = {
-    "harm": "disagreement of the predictions plus relative error of the maps that the head takes in, when this block alone, fitted "
-    "briefly, stands in the trained model; those of a set are added",
-    "error of an option": "as the error, of this block alone in the trained model after its brief fit; of a head the mean over its "
-    "levels",
+OPTION_CONVENTIONS = {
+    "sensitivity": "loss of the predictions plus relative error of the head's inputs, when this block alone, after a trial "
+    "reconstruction, replaces one of the trained model; those of a selection are added",
+    "error of an option": "as error, for this block alone in the trained model after a trial reconstruction; for a head the mean "
+    "over its levels",
 }
-TIMED = {
-    "saved": "of the trained model's milliseconds when this block alone stands in it: those milliseconds times 1 - ratio, where "
-    "the ratio is the median of times paired round by round, and its confidence interval is by bootstrap over rounds. What may "
-    "as well be noise, as its interval reaches 0, is never chosen; those of a set are added",
+LATENCY_CONVENTIONS = {
+    "saved": "milliseconds of the trained model times 1 - ratio, where this block alone is replaced. The ratio is the median of "
+    "latencies paired round by round, its confidence interval is by bootstrap over rounds. Options whose interval reaches 0 are "
+    "not selected; savings of a selection are added",
 }
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A place, its reconstruction error and the seconds that it took."""
+class Reconstruction:
+    """Result of the reconstruction of a target module."""
 
-    place: Target
+    target: Target
     error: float
     seconds: float
 
 
-def report_of(
-    teacher: Any,
-    student: Any,
-    fitted: Sequence[Fitted],
-    seconds: float,
-    pictures: Pictures,
-    asked: dict[str, Any],
-    trade: Trade | None,
+def build_report(
+    run: Run, student: HostModel, reconstructions: Sequence[Reconstruction], trade_off: TradeOff | None
 ) -> Report:
-    """Return the report of a fitted student.
+    """Build the report of a finished run.
 
     Args:
-        teacher: The trained model.
-        student: The light one.
-        fitted: What was fitted.
-        seconds: What the whole took.
-        pictures: What it was fitted on.
-        asked: The settings.
-        trade: What the budget had to choose from.
+        run: The run.
+        student: The distilled student.
+        reconstructions: Results of its target modules.
+        trade_off: What the budget selected from; None without a budget.
     """
-    imgsz = asked["imgsz"]
-    places = [item.place for item in fitted]
-    before, after = (cost_of_places(model, places, imgsz) for model in (teacher, student))
-    rows = [
-        row_of(item.place.name.removeprefix("model."), item.place.word, a, b, item.error, item.seconds)
-        for item, a, b in zip(fitted, before, after, strict=True)
-    ]
-    whole = row_of("whole", "", cost_of_model(teacher, imgsz), cost_of_model(student, imgsz), None, seconds)
-    lines = [cells(row) for row in [*rows, whole]]
-    header = ["layer", "word", "parameters", "after", "GFLOPs", "after", "error", "seconds"]
-    number = len(pictures.skipped)
-    skipped = f", {number} {'file' if number == 1 else 'files'} skipped that cannot be read" if number else ""
-    note = (
-        f"{asked['model']}: {len(pictures)} photographs at {imgsz}{skipped}; {asked['steps']} steps a block, {asked['polish']} "
-        f"over the whole, seed {asked['seed']}. Parameters {percent(whole, 'parameters')}, GFLOPs {percent(whole, 'gflops')}."
+    imgsz = run.config.settings.imgsz
+    before, after = (
+        target_costs(model, [r.target for r in reconstructions], imgsz) for model in (run.teacher, student)
     )
-    used = {"photographs": len(pictures), "skipped": [str(path) for path in pictures.skipped]}
-    notes, tables, more = [note], [(header, lines)], {"settings": asked, **used, "whole": whole}
-    if trade is not None:
-        tables += [options_table(trade), curve_table(trade)]
-        more |= curve_of(trade)
-        notes.append(held_against(trade))
-    conventions = CONVENTIONS | (CHOSEN if trade else {}) | (TIMED if trade and trade.whole else {})
+    rows = [
+        _row(r.target.name.removeprefix("model."), r.target.block, costs, r.error, r.seconds)
+        for r, costs in zip(reconstructions, zip(before, after, strict=True), strict=True)
+    ]
+    costs = model_cost(run.teacher, imgsz), model_cost(student, imgsz)
+    whole = _row("whole", "", costs, None, run.state.seconds)
+    header = ["layer", "block", "parameters", "after", "GFLOPs", "after", "error", "seconds"]
+    tables, notes = [(header, [_cells(row) for row in [*rows, whole]])], [_summary(run.config, run.images, whole)]
+    skipped = [str(path) for path in run.images.skipped]
+    more = {"settings": run.config.to_dict(), "calibration_images": len(run.images), "skipped": skipped, "whole": whole}
+    conventions = dict(CONVENTIONS)
+    if trade_off is not None:
+        conventions |= OPTION_CONVENTIONS | (LATENCY_CONVENTIONS if trade_off.measured else {})
+        tables += [options_table(trade_off), front_table(trade_off)]
+        notes.append(describe_selection(trade_off))
+        more |= trade_off_dict(trade_off)
     return Report(rows, tables, conventions, notes, more)
 
 
-def row_of(layer: str, word: str, before: Any, after: Any, error: float | None, seconds: float) -> dict[str, Any]:
-    """Return the raw numbers of a row."""
-    counted = {
-        f"{figure}_{when}": getattr(cost, figure)
-        for figure in ("parameters", "gflops")
-        for when, cost in (("before", before), ("after", after))
-    }
-    return {"layer": layer, "word": word, **counted, "error": error, "seconds": seconds}
-
-
-def curve_of(trade: Trade) -> dict[str, Any]:
-    """Return the raw numbers of a trade-off."""
-    whole = asdict(trade.whole) if trade.whole else None
+def _row(layer: str, block: str, costs: tuple[Cost, Cost], error: float | None, seconds: float) -> dict[str, Any]:
+    """Return the figures of a row; costs are those before and after."""
+    before, after = costs
     return {
-        "cost": {"unit": trade.unit, "trained": trade.total, "budget": trade.budget},
-        "options": [asdict(option) for option in trade.options],
-        "curve": [asdict(choice) for choice in trade.front],
-        "chosen": asdict(trade.chosen),
-        "predicted": trade.chosen.cost / trade.total,
-        "timed_whole": whole,
+        "layer": layer,
+        "block": block,
+        "parameters_before": before.parameters,
+        "parameters_after": after.parameters,
+        "gflops_before": before.gflops,
+        "gflops_after": after.gflops,
+        "error": error,
+        "seconds": seconds,
     }
 
 
-def held_against(trade: Trade) -> str:
-    """Return the chosen set's share as predicted, and where it was timed, as measured."""
-    predicted = f"Budget {trade.budget:g}: the chosen set has {trade.chosen.cost / trade.total:.3f} of the {trade.unit}"
-    whole = trade.whole
-    if whole is None:
-        return f"{predicted}."
-    said = whole.conditions
-    advice = (
-        "give a smaller one, or more --rounds"
-        if whole.high < 1
-        else "it may save no time at all; give more --rounds, with nothing else running"
-    )
-    above = f" That is above the budget: {advice}." if whole.ratio > trade.budget else ""
-    return (
-        f"{predicted} by adding up savings measured one by one; timed whole against the trained model it has {whole.ratio:.3f} "
-        f"(95 % {whole.low:.3f} to {whole.high:.3f}): {whole.trained_ms:.2f} ms became {whole.ms:.2f}.{above} {said['runtime']} "
-        f"{said['precision']}, {said['cpu']}, {said['threads']} threads, load before {said['load_before']}, batch {said['batch']}, "
-        f"{said['rounds']} rounds of {said['passes']} passes, models in turn."
-    )
-
-
-def options_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
-    """Return what each candidate saves in each row and what harm it does, row by row; a time has its interval."""
-    lines = []
-    for option in sorted(trade.options, key=lambda option: option.row):
-        saved = f"{option.saving:.3f}"
-        saved += " ({:.3f} to {:.3f})".format(*option.interval) if option.interval else ""
-        figures = [saved, f"{option.error:.4f}", f"{option.harm:.4f}", "" if option.saves else "no sure saving"]
-        lines.append([str(option.row), option.word.removeprefix(PREFIX), *figures])
-    return ["row", "candidate", f"{trade.unit} saved", "error", "harm", ""], lines
-
-
-def curve_table(trade: Trade) -> tuple[list[str], list[list[str]]]:
-    """Return the trade-off: about ten of the best sets from the untouched model to the lightest, and the chosen one."""
-    total, front = trade.total, trade.front
-    shown = {*range(0, len(front), max(len(front) // POINTS, 1)), len(front) - 1, front.index(trade.chosen)}
-    lines = []
-    for choice in (front[i] for i in sorted(shown)):
-        words = ", ".join(f"{row} {word.removeprefix(PREFIX)}" for row, word in sorted(choice.words.items()))
-        mark = "chosen" if choice == trade.chosen else ""
-        lines.append([mark, f"{choice.cost:.3f}", f"{choice.cost / total:.3f}", f"{choice.harm:.4f}", words])
-    return ["best sets", trade.unit, "share", "harm", "rows and words"], lines
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return a row of the table for people."""
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the printed table."""
     figures = [str(row[f"parameters_{when}"]) for when in ("before", "after")]
     figures += [f"{row[f'gflops_{when}']:.3f}" for when in ("before", "after")]
     error = "" if row["error"] is None else f"{row['error']:.4f}"
-    return [row["layer"], row["word"].removeprefix(PREFIX), *figures, error, f"{row['seconds']:.1f}"]
+    return [row["layer"], row["block"].removeprefix(PREFIX), *figures, error, f"{row['seconds']:.1f}"]
 
 
-def percent(row: dict[str, Any], figure: str) -> str:
-    """Return the change of a figure."""
-    return f"{(row[f'{figure}_after'] / row[f'{figure}_before'] - 1) * 100:+.1f} %"
+def _summary(config: RunConfig, images: CalibrationImages, whole: dict[str, Any]) -> str:
+    """Return the settings and the change of the whole model in words."""
+    settings, count = config.settings, len(images.skipped)
+    skipped = f" ({count} unreadable {'file' if count == 1 else 'files'} skipped)" if count else ""
+    parameters, gflops = (
+        format_percent((whole[f"{figure}_after"] / whole[f"{figure}_before"] - 1) * 100)
+        for figure in ("parameters", "gflops")
+    )
+    return (
+        f"{config.model}: {len(images)} calibration images{skipped} at imgsz={settings.imgsz}, {settings.reconstruct_steps} "
+        f"reconstruction steps per block, {settings.distill_steps} distillation steps, seed {settings.seed}. "
+        f"Parameters {parameters}, GFLOPs {gflops}."
+    )
+
+
+def trade_off_dict(trade_off: TradeOff) -> dict[str, Any]:
+    """Return the figures of a trade-off for JSON."""
+    return {
+        "cost": {"unit": trade_off.unit, "trained": trade_off.total, "budget": trade_off.budget},
+        "options": [asdict(option) for option in trade_off.options],
+        "pareto_front": [asdict(selection) for selection in trade_off.pareto_front],
+        "selected": asdict(trade_off.selected),
+        "predicted": trade_off.predicted,
+        "measured": trade_off.measured.to_dict() if trade_off.measured else None,
+    }
+
+
+def describe_selection(trade_off: TradeOff) -> str:
+    """Return the predicted share of the selection, and the measured one of a latency, in words."""
+    text = f"Budget {trade_off.budget:g}: the selection keeps {trade_off.predicted:.3f} of the {trade_off.unit}"
+    latency = trade_off.measured
+    if latency is None:
+        return f"{text}."
+    low, high = latency.interval
+    return (
+        f"{text} by the sum of the measured savings, and {latency.ratio:.3f} (95 % {low:.3f} to {high:.3f}) measured as a whole: "
+        f"{latency.row.median_ms:.2f} ms instead of {latency.teacher_ms:.2f}.{_advice(trade_off.budget, latency)} "
+        f"{describe_conditions(latency)}"
+    )
+
+
+def _advice(budget: float, latency: Latency) -> str:
+    """Return what to do if the measured share is above the budget."""
+    if latency.ratio <= budget:
+        return ""
+    if latency.interval[1] < 1:
+        return " This is above the budget: give a smaller one, or more --rounds."
+    return " This is above the budget, and may save nothing: give more --rounds, on an idle machine."
+
+
+def describe_conditions(latency: Latency) -> str:
+    """Return the conditions of a latency in words."""
+    said = latency.conditions
+    return (
+        f"{latency.row.backend}, {said['cpu']}, {said['threads']} threads, load before {said['load_before']}, batch "
+        f"{said['batch']}, {said['rounds']} rounds of {said['passes']} passes, models in turn."
+    )
+
+
+def options_table(trade_off: TradeOff) -> tuple[list[str], list[list[str]]]:
+    """Return the table of all options, ordered by row."""
+    lines = []
+    for option in sorted(trade_off.options, key=lambda option: option.row):
+        saved = f"{option.saving:.3f}"
+        saved += " ({:.3f} to {:.3f})".format(*option.interval) if option.interval else ""
+        remark = "" if option.is_significant else "no significant saving"
+        figures = [saved, f"{option.error:.4f}", f"{option.sensitivity:.4f}", remark]
+        lines.append([str(option.row), option.block.removeprefix(PREFIX), *figures])
+    return ["row", "block", f"{trade_off.unit} saved", "error", "sensitivity", ""], lines
+
+
+def front_table(trade_off: TradeOff) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the Pareto front: about MAX_FRONT_ROWS selections, and the selected one."""
+    total, front = trade_off.total, trade_off.pareto_front
+    shown = {
+        *range(0, len(front), max(len(front) // MAX_FRONT_ROWS, 1)),
+        len(front) - 1,
+        front.index(trade_off.selected),
+    }
+    lines = []
+    for selection in (front[i] for i in sorted(shown)):
+        blocks = ", ".join(f"{row} {block.removeprefix(PREFIX)}" for row, block in sorted(selection.blocks.items()))
+        mark = "selected" if selection == trade_off.selected else ""
+        figures = [f"{selection.cost:.3f}", f"{selection.cost / total:.3f}", f"{selection.sensitivity:.4f}"]
+        lines.append([mark, *figures, blocks])
+    return ["Pareto front", trade_off.unit, "share", "sensitivity", "rows and blocks"], lines

@@ -1,36 +1,37 @@
-"""What each word saves in each row, each alone in the trained model: GFLOPs by counting, or milliseconds by `ghost-yolo bench`."""
+"""Savings of each option, one row replaced by one block: GFLOPs by counting, or latency by `ghost-yolo bench`."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ghost_yolo import host
-from ghost_yolo.bench import BenchPlan, bench
+from ghost_yolo.bench import BenchPlan, BenchRow, bench
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
-from ghost_yolo.ghostify.state import RunState
-from ghost_yolo.ghostify.student import student_of, targets_of
+from ghost_yolo.ghostify.cost import model_cost, target_costs
+from ghost_yolo.ghostify.state import Run
+from ghost_yolo.ghostify.student import Candidate, Plan, build_student
 from ghost_yolo.registry import PREFIX
+from ghost_yolo.typing import HostModel
 
-COSTS = ("gflops", *RUNTIMES)
-TOGETHER = 4  # models that are timed beside the trained one: each is a process with its model in memory
-TRAINED = "trained model"
+GROUP_SIZE = 4  # models timed beside the teacher: each is a process with its model in memory
+LATENCIES = "latencies"  # names in the run state
+SELECTED_LATENCY = "selected latency"
+OptionKey = tuple[int, str]  # row and module name
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What the model costs less by a word in a row.
+    """Saving of one option.
 
     Attributes:
-        amount: GFLOPs or milliseconds; below 0 where the word costs more.
-        interval: 95 % confidence interval of milliseconds; None for GFLOPs, which are counted.
+        amount: GFLOPs or milliseconds; negative if the option costs more.
+        interval: 95 % confidence interval of milliseconds; None for GFLOPs, which are exact.
     """
 
     amount: float
@@ -39,136 +40,149 @@ class Saving:
 
 @dataclass(frozen=True)
 class Savings:
-    """What the trained model costs, in which unit, and what is saved by row and word."""
+    """Cost of the teacher and the savings of all options.
+
+    Attributes:
+        unit: GFLOPs, or ms in a runtime.
+        total: Cost of the teacher.
+        options: Savings by row and module name.
+    """
 
     unit: str
     total: float
-    each: Mapping[tuple[int, str], Saving]
+    options: Mapping[OptionKey, Saving]
 
 
 @dataclass(frozen=True)
-class Timed:
-    """A model timed against the trained one, in the same rounds.
+class Latency:
+    """Latency of a model and of the teacher, timed in the same rounds.
 
     Attributes:
-        name: What was timed.
-        ms: Median milliseconds of a forward pass.
-        trained_ms: The same of the trained model.
-        ratio: The first by the second, paired round by round, median.
-        low, high: Its 95 % confidence interval.
-        conditions: Machine and set-up.
+        row: Row of the model; its ratio is to the teacher.
+        teacher: Row of the teacher.
+        conditions: Machine, workload and versions.
     """
 
-    name: str
-    ms: float
-    trained_ms: float
-    ratio: float
-    low: float
-    high: float
-    conditions: Mapping[str, str | int | float]
+    row: BenchRow
+    teacher: BenchRow
+    conditions: Mapping[str, Any]
+
+    @property
+    def ratio(self) -> float:
+        """Median ratio to the teacher's latency."""
+        return _measured(self.row.ratio)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the ratio."""
+        return _measured(self.row.ratio_low), _measured(self.row.ratio_high)
+
+    @property
+    def teacher_ms(self) -> float:
+        """Median milliseconds of the teacher."""
+        return _measured(self.teacher.median_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the latency as plain values."""
+        return {"row": self.row.to_dict(), "teacher": self.teacher.to_dict(), "conditions": dict(self.conditions)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Latency:
+        """Return the latency that `to_dict` wrote."""
+        return cls(BenchRow.from_dict(values["row"]), BenchRow.from_dict(values["teacher"]), values["conditions"])
 
 
-def require_cost(cost: str, budget: float | None) -> None:
-    """Raise an error, before any work, for a cost that there is not, or that has no budget, or whose runtime is not installed."""
-    if cost not in COSTS:
-        raise UserError(f"--cost {cost}: give one of {', '.join(COSTS)}")
-    if cost in RUNTIMES and budget is None:
-        raise UserError(f"--cost {cost} says of what --budget is a share; give a budget, too, such as --budget 0.7")
-    if cost in RUNTIMES:
-        RUNTIMES[cost].require("fp32")
+def _measured(figure: float | None) -> float:
+    """Return a figure of a row that was timed."""
+    assert figure is not None, "rows that could not be timed are errors, and there are enough rounds for an interval"
+    return figure
 
 
-def savings_of(teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequence[Any], part: RunState) -> Savings:
-    """Return what each word saves in each row; what was timed is kept in the part file, and not timed again.
-
-    Args:
-        teacher: The trained model.
-        plans: Row to word, for each candidate; the same rows.
-        models: What `student_of` makes of each.
-        part: Its settings say `cost` and `imgsz`.
-    """
-    cost, imgsz = part.settings["cost"], part.settings["imgsz"]
+def measure_savings(run: Run, candidates: Sequence[Candidate]) -> Savings:
+    """Return the savings of all options of the candidates; measured latencies are kept in the run state."""
+    cost, imgsz = run.config.settings.cost, run.config.settings.imgsz
     if cost == "gflops":
-        return Savings("GFLOPs", cost_of_model(teacher, imgsz).gflops, counted(teacher, plans, models, imgsz))
-    timed = time_all(teacher, plans, part)
-    total = median(row.trained_ms for row in timed.values())  # of all groups: one of them may have had a bad minute
-    amounts = {key: [total * (1 - ratio) for ratio in (t.ratio, t.high, t.low)] for key, t in timed.items()}
+        return Savings("GFLOPs", model_cost(run.teacher, imgsz).gflops, count_savings(run.teacher, candidates, imgsz))
+    latencies = time_options(run, [candidate.plan for candidate in candidates])
+    total = median(latency.teacher_ms for latency in latencies.values())  # of all groups, as one may be an outlier
     return Savings(
-        f"ms in {RUNTIMES[cost].title}", total, {key: Saving(amount, (a, b)) for key, (amount, a, b) in amounts.items()}
+        f"ms in {RUNTIMES[cost].title}", total, {key: time_saving(value, total) for key, value in latencies.items()}
     )
 
 
-def counted(
-    teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequence[Any], imgsz: int
-) -> dict[tuple[int, str], Saving]:
-    """Return the GFLOPs that each word saves in each row."""
-    places, found = targets_of(models[0], plans[0]), {}
-    before = cost_of_places(teacher, places, imgsz)
-    for planned, model in zip(plans, models, strict=True):
-        after = cost_of_places(model, places, imgsz)
-        for row, word in planned.items():
-            each = (b.gflops - a.gflops for place, b, a in zip(places, before, after, strict=True) if place.row == row)
-            found[row, word] = Saving(sum(each))
-    return found
+def time_saving(latency: Latency, total: float) -> Saving:
+    """Return the saving in milliseconds of an option, relative to the teacher's latency `total`."""
+    low, high = latency.interval
+    return Saving(total * (1 - latency.ratio), (total * (1 - high), total * (1 - low)))
 
 
-def time_all(teacher: Any, plans: Sequence[Mapping[int, str]], part: RunState) -> dict[tuple[int, str], Timed]:
-    """Return the times of every word in every row, in groups of a few with the trained model in each, so that memory is bounded.
+def count_savings(teacher: HostModel, candidates: Sequence[Candidate], imgsz: int) -> dict[OptionKey, Saving]:
+    """Return the GFLOPs that each option saves."""
+    targets, savings = candidates[0].targets, {}
+    before = target_costs(teacher, targets, imgsz)
+    for candidate in candidates:
+        after = target_costs(candidate.model, targets, imgsz)
+        for row, block in candidate.plan.items():
+            saved = (b.gflops - a.gflops for t, b, a in zip(targets, before, after, strict=True) if t.row == row)
+            savings[row, block] = Saving(sum(saved))
+    return savings
 
-    The part file grows by each group. New blocks have drawn weights: the time is that of the architecture.
+
+def time_options(run: Run, plans: Sequence[Plan]) -> dict[OptionKey, Latency]:
+    """Return the latency of the teacher with one option each, timed in small groups with the teacher to bound the memory.
+
+    The run state is updated after each group. New blocks have random weights: the latency depends on the architecture only.
     """
-    wanted = list(dict.fromkeys((row, word) for planned in plans for row, word in sorted(planned.items())))
-    timed = {key: Timed(**row) for key, row in part.done.get("times", {}).items()}
-    left = [key for key in wanted if key not in timed]
-    for group in (left[i : i + TOGETHER] for i in range(0, len(left), TOGETHER)):
-        models = ((f"{row}-{word.removeprefix(PREFIX)}", student_of(teacher, {row: word})) for row, word in group)
-        rows = time_against(teacher, models, part)
-        timed |= dict(zip(group, rows, strict=True))
-        part.add("times", {key: asdict(row) for key, row in timed.items()})
-    return timed
+    keys = list(dict.fromkeys((row, block) for plan in plans for row, block in sorted(plan.items())))
+    known = run.state.results.get(LATENCIES, {})
+    latencies = {key: Latency.from_dict(values) for key, values in known.items()}
+    missing = [key for key in keys if key not in latencies]
+    for group in (missing[i : i + GROUP_SIZE] for i in range(0, len(missing), GROUP_SIZE)):
+        plans_by_name = {f"{row}-{block.removeprefix(PREFIX)}": {row: block} for row, block in group}
+        latencies |= dict(zip(group, time_plans(run, plans_by_name), strict=True))
+        run.state.add(LATENCIES, {key: value.to_dict() for key, value in latencies.items()})
+    return latencies
 
 
-def time_whole(teacher: Any, words: Mapping[int, str], part: RunState) -> Timed:
-    """Return the time of a whole set, timed once against the trained model: savings that were added are held against this."""
-    if "whole time" not in part.done:
-        models = [("chosen model", student_of(teacher, words))]
-        (timed,) = time_against(teacher, models, part)
-        part.add("whole time", asdict(timed))
-    return Timed(**part.done["whole time"])
+def time_selection(run: Run, plan: Plan) -> Latency:
+    """Return the latency of a whole selection, to verify the sum of the savings; it is timed once."""
+    if SELECTED_LATENCY not in run.state.results:
+        (latency,) = time_plans(run, {"selected": plan})
+        run.state.add(SELECTED_LATENCY, latency.to_dict())
+    return Latency.from_dict(run.state.results[SELECTED_LATENCY])
 
 
-def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: RunState) -> list[Timed]:
-    """Time models against the trained one by `ghost-yolo bench`: one image, fp32, on the CPU.
+def time_plans(run: Run, plans: Mapping[str, Plan]) -> list[Latency]:
+    """Time the students of plans against the teacher: one image, fp32, on the CPU.
 
     Args:
-        teacher: The trained model.
-        others: Name and model; each is written to a file before the next is asked for.
-        part: Its settings say `cost`, a word of RUNTIMES, `imgsz`, `threads` and `rounds`.
+        run: The run; its teacher is timed from the checkpoint as given.
+        plans: Plan by name.
 
     Raises:
-        UserError: If one of them cannot be exported or run.
-        KeyboardInterrupt: If it was interrupted; the rounds so far are too few to choose by.
+        UserError: If a model cannot be exported or run.
+        KeyboardInterrupt: If the benchmark was interrupted; the rounds so far are too few.
     """
-    runtime, imgsz = part.settings["cost"], part.settings["imgsz"]
-    turns = {key: part.settings[key] for key in ("threads", "rounds")}
+    settings = run.config.settings
     with tempfile.TemporaryDirectory(prefix="ghostify-") as folder:
-        files = []
-        for name, model in chain([(TRAINED, teacher)], others):  # one at a time in memory
-            files.append(Path(folder) / f"{name}.pt")
-            host.save(model, files[-1], {"task": host.task_of(model)})
-        plan = BenchPlan(tuple(map(str, files)), (runtime,), imgsz=imgsz, **turns)
-        measured = bench(plan)
-    if measured.interrupted:
-        raise KeyboardInterrupt
-    if measured.failed:
-        reasons = "; ".join(f"{Path(row.model).stem}: {row.error}" for row in measured.rows if row.error)
-        raise UserError(f"--cost {runtime}: {reasons}. Leave that word out of --block, or give another --cost.")
-    rows: list[Any] = list(measured.rows)  # none failed, so no figure is None
-    first = rows.pop(0)
-    conditions = measured.conditions | {"runtime": RUNTIMES[runtime].title, "precision": "fp32"} | measured.versions
-    return [
-        Timed(
-            Path(row.model).stem, row.median_ms, first.median_ms, row.ratio, row.ratio_low, row.ratio_high, conditions
+        files = [write_student(run.teacher, plan, Path(folder) / f"{name}.pt") for name, plan in plans.items()]
+        models = (str(Path(run.config.model).resolve()), *map(str, files))
+        result = bench(
+            BenchPlan(models, (settings.cost,), imgsz=settings.imgsz, threads=settings.threads, rounds=settings.rounds)
         )
-        for row in rows
-    ]
+    if result.interrupted:
+        raise KeyboardInterrupt
+    rows = [replace(row, model=Path(row.model).stem) for row in result.rows]
+    if failed := [f"{row.model}: {row.error}" for row in rows if row.error]:
+        raise UserError(
+            f"--cost {settings.cost}: {'; '.join(failed)}. Remove the block from --block, or give another --cost"
+        )
+    conditions = result.conditions | result.versions
+    return [Latency(row, rows[0], conditions) for row in rows[1:]]
+
+
+def write_student(teacher: HostModel, plan: Plan, file: Path) -> Path:
+    """Write the checkpoint of a plan's student, and return its path."""
+    student = build_student(teacher, plan)
+    host.save(student, file, {"task": host.task_of(student)})
+    return file

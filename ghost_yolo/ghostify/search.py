@@ -1,201 +1,236 @@
-"""Choose which blocks to swap, and by what: try each briefly, measure harm and saving, take the best set under a budget."""
+"""Selection of rows and blocks within a budget: measure savings and sensitivity of each option, take the best combination."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import torch
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify.activations import BATCH, Features, bytes_each, recorder, views_within
-from ghost_yolo.ghostify.calibration import Pictures
-from ghost_yolo.ghostify.closed_form import begin
-from ghost_yolo.ghostify.distill import distance
-from ghost_yolo.ghostify.reconstruct import error_of, fit
-from ghost_yolo.ghostify.savings import Savings, Timed
-from ghost_yolo.ghostify.state import RunState
-from ghost_yolo.ghostify.student import targets_of
+from ghost_yolo.ghostify.activations import (
+    BATCH_SIZE,
+    ReconstructionData,
+    bytes_per_sample,
+    cache_activations,
+    limit_samples,
+)
+from ghost_yolo.ghostify.closed_form import init_from_teacher
+from ghost_yolo.ghostify.distill import distillation_loss
+from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
+from ghost_yolo.ghostify.savings import Latency, Saving, Savings, measure_savings, time_selection
+from ghost_yolo.ghostify.state import Run
+from ghost_yolo.ghostify.student import Candidate
 from ghost_yolo.registry import PREFIX
-from ghost_yolo.utils.system import GIB
+from ghost_yolo.typing import HostModel
 
-CANDIDATES = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
-STEPS = 40  # of a trial fit
-VIEWS = 64  # photographs of a trial fit, and of its harm
+TRIAL_STEPS = 40
+TRIAL_SAMPLES = 64  # for a trial reconstruction, and for its sensitivity
+OPTIONS = "options"  # name in the run state
 
 
 @dataclass(frozen=True)
 class Option:
-    """A word for a row, tried by itself in the trained model.
+    """One block in one row, measured alone in the trained model.
 
     Attributes:
-        row: Of the model.
-        word: What takes its place.
-        saving: What the model costs less by it, GFLOPs or milliseconds.
-        harm: What it does to the predictions (`polish.distance`).
-        error: Relative error of its maps, the mean over a head's levels; `fit.error_of`.
-        interval: 95 % confidence interval of a saving in milliseconds; None for GFLOPs, which are counted.
+        row: Row of the model.
+        block: Module name of the replacement.
+        saving: Saving in GFLOPs or milliseconds.
+        sensitivity: Distillation loss of the predictions after a trial reconstruction, see `distillation_loss`.
+        error: Reconstruction error, for a head the mean over its levels, see `reconstruction_error`.
+        interval: 95 % confidence interval of a saving in milliseconds; None for GFLOPs, which are exact.
     """
 
     row: int
-    word: str
+    block: str
     saving: float
-    harm: float
+    sensitivity: float
     error: float
     interval: tuple[float, float] | None = None
 
     @property
-    def saves(self) -> bool:
-        """Whether it saves anything at all: the interval of a time that was saved must lie above 0."""
+    def is_significant(self) -> bool:
+        """Whether the option saves anything; the whole interval of a latency must be above 0."""
         return (self.interval[0] if self.interval else self.saving) > 0
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A set of options: what remains of the model's cost, the sum of the harms, and the words by row."""
+class Selection:
+    """A combination of options.
+
+    Attributes:
+        cost: Cost of the model with all of them.
+        sensitivity: Sum of their sensitivities.
+        blocks: Module name by row.
+    """
 
     cost: float
-    harm: float
-    words: Mapping[int, str] = field(default_factory=dict)
+    sensitivity: float
+    blocks: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Trade:
-    """What can be had for which cost.
+class TradeOff:
+    """The trade-off between cost and sensitivity, and the selection within the budget.
 
     Attributes:
-        options: Each word in each row by itself.
-        front: The sets that no other beats.
-        chosen: The best of them within the budget.
-        budget: Share of the cost that may stay.
-        total: Cost of the untouched model.
-        unit: GFLOPs, or ms in some runtime.
-        whole: The chosen set in milliseconds, timed whole; None for GFLOPs.
+        options: All options.
+        pareto_front: Non-dominated selections, the most expensive first.
+        selected: The selection of least sensitivity within the budget.
+        budget: Share of the cost to keep.
+        total: Cost of the trained model.
+        unit: GFLOPs, or ms in a runtime.
+        measured: Latency of the selection as a whole; None for GFLOPs.
     """
 
     options: Sequence[Option]
-    front: Sequence[Choice]
-    chosen: Choice
+    pareto_front: Sequence[Selection]
+    selected: Selection
     budget: float
     total: float
     unit: str = "GFLOPs"
-    whole: Timed | None = None
+    measured: Latency | None = None
+
+    @property
+    def predicted(self) -> float:
+        """Share of the cost that the selection keeps, by the sum of its savings."""
+        return self.selected.cost / self.total
 
 
-def front_of(options: Iterable[Option], total: float) -> list[Choice]:
-    """Return every set of which no other is both cheaper and less harmful, from the untouched model on.
+def select_blocks(run: Run, candidates: Sequence[Candidate], budget: float) -> TradeOff:
+    """Measure all options, each once, and select within the budget.
 
-    Exact: row by row, each set so far takes each of the row's options or none, and what is beaten is dropped. Savings and harms
-    are added, as though blocks did not know of each other. What saves nothing, or no time that stands out from the noise of its
-    own measurement, is left out: it would do harm for nothing.
+    Raises:
+        UserError: If the budget cannot be reached.
+    """
+    savings = measure_savings(run, candidates)
+    require_reachable(run, savings, budget)
+    if OPTIONS not in run.state.results:
+        run.state.add(OPTIONS, [asdict(option) for option in measure_options(run, candidates, savings)])
+    options = [Option(**values) for values in run.state.results[OPTIONS]]
+    front = find_pareto_front(options, savings.total)
+    selected = select_within(front, budget * savings.total)
+    measured = None if run.config.settings.cost == "gflops" else time_selection(run, selected.blocks)
+    return TradeOff(options, front, selected, budget, savings.total, savings.unit, measured)
+
+
+def find_pareto_front(options: Iterable[Option], total: float) -> list[Selection]:
+    """Return the Pareto front of cost and sensitivity, the most expensive selection first.
+
+    The front is exact under the assumption that savings and sensitivities of different rows add up: row by row, every selection
+    is extended by each option of the row or by none, and dominated selections are dropped. Options without a significant saving
+    are ignored.
+
+    Args:
+        options: All options.
+        total: Cost of the trained model.
     """
     rows: dict[int, list[Option]] = {}
-    for option in (option for option in options if option.saves):
+    for option in (option for option in options if option.is_significant):
         rows.setdefault(option.row, []).append(option)
-    front = [Choice(total, 0.0)]
-    for row, choices in rows.items():
-        grown = [
-            Choice(before.cost - o.saving, before.harm + o.harm, {**before.words, row: o.word})
+    front = [Selection(total, 0.0)]
+    for row, alternatives in rows.items():
+        extended = [
+            Selection(before.cost - o.saving, before.sensitivity + o.sensitivity, {**before.blocks, row: o.block})
             for before in front
-            for o in choices
+            for o in alternatives
         ]
-        front = _unbeaten([*front, *grown])
+        front = _non_dominated([*front, *extended])
     return front
 
 
-def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
-    """Return the choices that no other beats, dearest first."""
-    kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda c: (c.cost, c.harm)):
-        if not kept or choice.harm < kept[-1].harm:
-            kept.append(choice)
+def _non_dominated(selections: Iterable[Selection]) -> list[Selection]:
+    """Return the non-dominated selections, the most expensive first."""
+    kept: list[Selection] = []
+    for selection in sorted(selections, key=lambda s: (s.cost, s.sensitivity)):
+        if not kept or selection.sensitivity < kept[-1].sensitivity:
+            kept.append(selection)
     return kept[::-1]
 
 
-def require_reachable(savings: Savings, part: RunState) -> None:
-    """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
-    options = [Option(*key, saved.amount, 0.0, 0.0, saved.interval) for key, saved in savings.each.items()]
-    doubtful = sum(option.interval is not None and not option.saves for option in options)
-    hint = (
-        f" {doubtful} of {len(options)} savings may be noise: give more --rounds, with nothing else running."
-        if doubtful
-        else ""
-    )
-    try:
-        best_of(front_of(options, savings.total), part.settings["budget"], savings.total, savings.unit, hint)
-    except UserError:
-        part.remove()
-        raise
+def select_within(front: Sequence[Selection], limit: float) -> Selection:
+    """Return the selection of least sensitivity whose cost is within a limit that the front reaches."""
+    return next(selection for selection in front if selection.cost <= limit)
 
 
-def best_of(front: Sequence[Choice], budget: float, total: float, unit: str = "GFLOPs", hint: str = "") -> Choice:
-    """Return the least harmful set within a share of the model's cost.
+def require_reachable(run: Run, savings: Savings, budget: float) -> None:
+    """Check before the trial reconstructions that a selection keeps the budget.
+
+    The resume file is removed otherwise, since the latencies in it may be noise.
 
     Raises:
-        UserError: If no set is that cheap.
+        UserError: If no selection does.
     """
-    least = front[-1].cost
-    within = [choice for choice in front if choice.cost <= budget * total]
-    if not within:
-        raise UserError(
-            f"--budget {budget:g}: the cheapest set has {least / total:.2f} of the {total:.2f} {unit}; give more, candidates "
-            f"that save more, or --where all.{hint}"
-        )
-    return within[0]
+    options = [Option(*key, saving.amount, 0.0, 0.0, saving.interval) for key, saving in savings.options.items()]
+    cheapest = find_pareto_front(options, savings.total)[-1].cost
+    if cheapest <= budget * savings.total:
+        return
+    run.state.remove()
+    noisy = sum(option.interval is not None and not option.is_significant for option in options)
+    hint = (
+        f". {noisy} of {len(options)} savings are within noise: use more --rounds on an idle machine" if noisy else ""
+    )
+    raise UserError(
+        f"--budget {budget:g}: the cheapest selection keeps {cheapest / savings.total:.2f} of {savings.total:.2f} "
+        f"{savings.unit}; give a larger budget, blocks that save more, or --where all{hint}"
+    )
 
 
-def survey(
-    teacher: Any,
-    plans: Sequence[Mapping[int, str]],
-    models: Sequence[Any],
-    pictures: Pictures,
-    asked: Mapping[str, Any],
-    savings: Savings,
-) -> list[Option]:
-    """Fit each word briefly in each row, by itself in the trained model, and measure what it harms.
-
-    Args:
-        teacher: The trained model.
-        plans: Row to word, for each candidate; the same rows.
-        models: What `student_of` makes of each.
-        pictures: Photographs without labels.
-        asked: Settings: seed, cache, imgsz.
-        savings: What each word saves in each row.
-    """
-    options, places = [], targets_of(models[0], plans[0])
-    count = views_within(bytes_each(teacher, places, asked["imgsz"]), VIEWS, asked["cache"] * GIB)
-    torch.manual_seed(asked["seed"])
-    with recorder(teacher, teacher, pictures, count) as recorded:
-        for row in plans[0]:
-            features = [recorded.at(place) for place in places if place.row == row]
-            words = {planned[row]: model for planned, model in zip(plans, models, strict=True)}  # a head has one only
-            for word, model in words.items():
-                hybrid = copy.deepcopy(teacher)
-                hybrid.model[row] = copy.deepcopy(model.model[row])
-                torch.manual_seed(asked["seed"])
-                errors = [tried(hybrid, teacher, known, word) for known in features]
-                saved, harm = savings.each[row, word], harm_of(teacher, hybrid, pictures, asked["seed"])
-                options.append(Option(row, word, saved.amount, harm, sum(errors) / len(errors), saved.interval))
+def measure_options(run: Run, candidates: Sequence[Candidate], savings: Savings) -> list[Option]:
+    """Reconstruct each block briefly in each row, alone in the trained model, and measure its sensitivity."""
+    settings, targets, options = run.config.settings, candidates[0].targets, []
+    count = limit_samples(TRIAL_SAMPLES, bytes_per_sample(run.teacher, targets, settings.imgsz), settings.cache)
+    torch.manual_seed(settings.seed)
+    with cache_activations(run.teacher, run.teacher, run.images, count) as cache:
+        for row in candidates[0].plan:
+            data = [cache.data_for(target) for target in targets if target.row == row]
+            by_block = {candidate.plan[row]: candidate for candidate in candidates}  # a head has one block only
+            for block, candidate in by_block.items():
+                options.append(measure_option(run, candidate, row, data, savings.options[row, block]))
     return options
 
 
-def tried(hybrid: Any, teacher: Any, known: Features, word: str) -> float:
-    """Fit a block briefly where it stands in the hybrid, and return its error."""
-    name = known.place.name
-    block = hybrid.get_submodule(name)
-    begin(block, teacher.get_submodule(name), known.some())
-    fit(block, known, STEPS, f"Trying {word.removeprefix(PREFIX)} in {name}")
-    return error_of(block, known)
+def measure_option(
+    run: Run, candidate: Candidate, row: int, data: Sequence[ReconstructionData], saving: Saving
+) -> Option:
+    """Measure one option.
+
+    Args:
+        run: The run.
+        candidate: The candidate whose row is measured.
+        row: The row.
+        data: Reconstruction data of the row's target modules.
+        saving: Saving of the option.
+    """
+    seed, block = run.config.settings.seed, candidate.plan[row]
+    hybrid = copy.deepcopy(run.teacher)
+    hybrid.model[row] = copy.deepcopy(candidate.model.model[row])
+    torch.manual_seed(seed)
+    errors = [trial_reconstruction(run.teacher, hybrid, item, block) for item in data]
+    return Option(
+        row, block, saving.amount, measure_sensitivity(run, hybrid), sum(errors) / len(errors), saving.interval
+    )
+
+
+def trial_reconstruction(teacher: HostModel, hybrid: HostModel, data: ReconstructionData, block: str) -> float:
+    """Reconstruct a target module of the hybrid model briefly, and return its reconstruction error."""
+    name = data.target.name
+    module = hybrid.get_submodule(name)
+    init_from_teacher(module, teacher.get_submodule(name), data.init_inputs())
+    reconstruct(module, data, TRIAL_STEPS, f"Trial of {block.removeprefix(PREFIX)} in {name}")
+    return reconstruction_error(module, data)
 
 
 @torch.no_grad()
-def harm_of(teacher: Any, hybrid: Any, pictures: Pictures, seed: int) -> float:
-    """Return how far the model with one block swapped is from the trained one, on views that are the same for all.
+def measure_sensitivity(run: Run, hybrid: HostModel) -> float:
+    """Return the distillation loss of a hybrid model on samples that are the same for all options.
 
-    They are other views of the photographs than those of the trial fits, which the seed itself draws.
+    The samples are augmented differently from those of the trial reconstructions, which the seed itself draws.
     """
-    torch.manual_seed(seed + 1)
-    starts = range(0, VIEWS, BATCH)
-    return sum(distance(teacher, hybrid, pictures.batch(range(i, i + BATCH)), ()).item() for i in starts) / len(starts)
+    torch.manual_seed(run.config.settings.seed + 1)
+    starts = range(0, TRIAL_SAMPLES, BATCH_SIZE)
+    batches = (run.images.batch(range(start, start + BATCH_SIZE)) for start in starts)
+    losses = [distillation_loss(run.teacher, hybrid, batch, ()).item() for batch in batches]
+    return sum(losses) / len(losses)

@@ -1,74 +1,112 @@
-"""The part file: what has been fitted so far, so that an interrupted run goes on where it was."""
+"""State of a run: its inputs, and the resume file with the results so far."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify.calibration import CalibrationImages
+from ghost_yolo.ghostify.config import RunConfig, resume_file
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.system import GIB
+
+COPIES = 10  # of the weights: new blocks, model and Adam's two moments in the resume file, and the old file beside it
 
 
 class RunState:
-    """Results by name, each written as soon as it is there.
+    """Results of a run by name, written to the resume file as soon as they are known.
 
     Attributes:
-        file: Beside the output, `light.pt.part`.
-        done: Results of this run and of those before it.
-        seconds: What the run has taken up to now, those before it as far as they came to a result.
+        file: The resume file, `light.pt.part` beside the output `light.pt`.
+        results: Results of this run and of the interrupted ones before it; plain values and tensors.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], start: float | None = None) -> None:
-        """Read the part file where there is one.
+    def __init__(self, out: Path, config: RunConfig, start: float | None = None) -> None:
+        """Read the resume file if there is one.
 
         Args:
-            out: The checkpoint that is wanted.
-            settings: All that the results depend on; plain values.
-            start: When the run began, by `time.perf_counter`; now if not given.
+            out: The output checkpoint.
+            config: Everything that the results depend on.
+            start: Start of the run by `time.perf_counter`; now if None.
 
         Raises:
-            UserError: If the file was begun with other settings, or cannot be read.
+            UserError: If the file was written with another configuration, or cannot be read.
         """
-        self.file, self.settings, self.done = part_of(out), settings, {}
+        self.file = resume_file(out)
+        self.config = config.to_dict()
+        del self.config["model"]  # a moved checkpoint is the same one: its hash is compared
+        self.results: dict[str, Any] = {}
         self._start = time.perf_counter() if start is None else start
-        if not self.file.exists():
-            return
-        remove = f"Give the same again, another --out, or remove {self.file}"
+        if self.file.exists():
+            self._read()
+
+    def _read(self) -> None:
+        """Read the resume file and compare its configuration."""
+        advice = f"Use the same settings, give another --out, or remove {self.file}."
         try:
             content = torch.load(self.file, map_location="cpu", weights_only=True)
-            before, self.done = content["settings"], content["done"]
+            before, self.results = content["config"], content["results"]
         except Exception as error:  # a damaged or foreign file fails in many ways
-            raise UserError(
-                f"{self.file} is not what an interrupted run left ({type(error).__name__}). {remove}."
-            ) from error
-        other = [
-            f"{key} {before.get(key)} and not {value}" for key, value in settings.items() if before.get(key) != value
+            raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
+        changed = [
+            f"{key}={before.get(key)}, not {value}" for key, value in self.config.items() if before.get(key) != value
         ]
-        if other:
-            raise UserError(f"{self.file} was begun with {', '.join(other)}. {remove}.")
-        self._start -= self.done.get("seconds", 0.0)
+        if changed:
+            raise UserError(f"{self.file} belongs to a run with {'; '.join(changed)}. {advice}")
+        self._start -= self.results.get("seconds", 0.0)
 
     @property
     def seconds(self) -> float:
-        """What the run has taken up to now."""
+        """Duration of the run in seconds, including interrupted runs up to their last result."""
         return time.perf_counter() - self._start
 
     def add(self, name: str, result: Any) -> None:
-        """Keep a result."""
-        self.done |= {name: result, "seconds": self.seconds}
+        """Store a result."""
+        self.results |= {name: result, "seconds": self.seconds}
         buffer = io.BytesIO()
-        torch.save({"settings": self.settings, "done": self.done}, buffer)
+        torch.save({"config": self.config, "results": self.results}, buffer)
         write_whole(self.file, buffer.getvalue())
 
     def remove(self) -> None:
-        """Remove the file: the output is there."""
+        """Remove the resume file."""
         self.file.unlink(missing_ok=True)
 
+    def require_space(self, model: HostModel) -> None:
+        """Check that the disk has room for the resume file of a model.
 
-def part_of(out: Path) -> Path:
-    """Return where the part file of an output is."""
-    return out.with_name(f"{out.name}.part")
+        Raises:
+            UserError: If it has not.
+        """
+        folder = self.file.resolve().parent
+        needed = COPIES * 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"--out: the resume file may need {needed / GIB:.2f} GiB and {folder} has {free / GIB:.2f} GiB free; "
+                "give an output on another disk"
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """The inputs of a run and its state.
+
+    Attributes:
+        config: The configuration.
+        teacher: The trained model.
+        images: Calibration images.
+        state: Results so far.
+    """
+
+    config: RunConfig
+    teacher: HostModel
+    images: CalibrationImages
+    state: RunState

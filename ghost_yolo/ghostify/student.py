@@ -1,91 +1,128 @@
-"""The light model that is to be fitted, the places in it, and one walk through either model up to a layer."""
+"""The student: the trained model with light blocks in some rows, and the target modules to reconstruct."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
 from ghost_yolo.errors import SwapError
+from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.model.forward import Maps
-from ghost_yolo.model.swap import swap_rows
+from ghost_yolo.model.swap import plan_swap, swap_rows
+from ghost_yolo.typing import HostModel
 
-BRANCHES = ("cv3", "one2one_cv3")  # the class branches of a head
+CLASS_BRANCHES = ("cv3", "one2one_cv3")  # of a head
+INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
+Plan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
 
 
 @dataclass(frozen=True)
 class Target:
-    """A module that is fitted as one: a swapped row, or one level of a swapped head's class branch.
+    """A target module: a replaced row, or one level of a replaced head's class branch.
 
     Attributes:
-        name: Its name in both models, as `model.4` or `model.22.cv3.0`.
-        row: The row that it is, or is part of.
-        word: What the row became.
-        level: Which of a head's inputs it takes; None for a row.
+        name: Name of the module in both models, such as `model.4` or `model.22.cv3.0`.
+        row: Row of the module.
+        block: Module name of the row's replacement.
+        level: Index of the head's input that the module takes; None for a row.
     """
 
     name: str
     row: int
-    word: str
+    block: str
     level: int | None = None
 
-    def taken(self, maps: Maps) -> torch.Tensor:
-        """Return what the module takes of what its row takes."""
+    def select_input(self, maps: Maps) -> torch.Tensor:
+        """Return the input of the module among the inputs of its row."""
         return maps if isinstance(maps, torch.Tensor) else maps[self.level or 0]
 
 
-def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
-    """Build the teacher with other modules in some rows, every tensor of the same name and shape copied.
+@dataclass(frozen=True)
+class Candidate:
+    """A plan and the student that it gives.
 
-    Args:
-        teacher: The host's model, in eval mode; it is left as it is.
-        words: Row to word, as `ghost_yolo.model.swap.plan` gives them.
+    Attributes:
+        plan: Row to module name.
+        model: The student.
+    """
 
-    Returns:
-        A model in eval mode, without gradients, whose `yaml` is the swapped one, so that the host rebuilds it as it is.
+    plan: Plan
+    model: HostModel
+
+    @property
+    def targets(self) -> list[Target]:
+        """The target modules in forward order."""
+        return find_targets(self.model, self.plan)
+
+
+def build_candidate(teacher: HostModel, plan: Plan, seed: int) -> Candidate:
+    """Build the student of a plan with new weights drawn from the seed."""
+    torch.manual_seed(seed)
+    return Candidate(plan, build_student(teacher, plan))
+
+
+def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
+    """Build a student for each candidate block; all replace the same rows.
 
     Raises:
-        SwapError: If the teacher is of another kind, or not the model of its own `yaml`, as after pruning or fusing.
+        SwapError: If a block does not fit, or the teacher is not supported.
+    """
+    plans = [plan_swap(teacher.yaml, config.where, block) for block in config.candidate_blocks]
+    return [build_candidate(teacher, plan, config.settings.seed) for plan in plans]
+
+
+def build_student(teacher: HostModel, plan: Plan) -> HostModel:
+    """Build the teacher with other modules in some rows, and copy every tensor of the same name and shape.
+
+    Args:
+        teacher: The trained model in eval mode; it is not changed.
+        plan: Row to module name.
+
+    Returns:
+        A model in eval mode, without gradients. Its `yaml` is the swapped one, from which the host rebuilds it.
+
+    Raises:
+        SwapError: If the teacher is of an unsupported kind, or does not match its own `yaml`, as after pruning or fusing.
         ModelError: If the host cannot build it.
     """
-    if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World run in ways of their own
-        known = ", ".join(host.MODELS.values())
-        raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify takes {known}")
-    student = host.build(swap_rows(copy.deepcopy(teacher.yaml), words))
-    theirs, ours = teacher.state_dict(), student.state_dict()
-    same = intersect_dicts(theirs, ours)
-    changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - same.keys()} - set(words)
+    if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World have a forward of their own
+        supported = ", ".join(host.MODELS.values())
+        raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify supports {supported}")
+    student = host.build(swap_rows(copy.deepcopy(teacher.yaml), plan))
+    before, after = teacher.state_dict(), student.state_dict()
+    shared = intersect_dicts(before, after)
+    changed = {_row_of(name) for name in (before.keys() | after.keys()) - shared.keys()} - set(plan)
     if changed:
         row = min(changed)
         raise SwapError(
-            f"Row {row} of the checkpoint, {teacher.model[row].type}, is not what its own model.yaml builds (pruned, fused, "
-            "or changed by hand?); ghostify needs a model as Ultralytics trained it"
+            f"Row {row} of the checkpoint, {teacher.model[row].type}, does not match its own model.yaml (pruned, fused, or "
+            "changed by hand?); ghostify needs a model as trained by Ultralytics"
         )
-    student.load_state_dict(same, strict=False)
-    for name in ("names", "args", "task", "kpt_names", "transforms"):
+    student.load_state_dict(shared, strict=False)
+    for name in INHERITED:
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
     return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
 
 
-def row_of(name: str) -> int:
-    """Return the row to which a tensor such as `model.4.cv1.conv.weight` belongs."""
-    return int(name.split(".")[1])
+def _row_of(tensor: str) -> int:
+    """Return the row of a tensor such as `model.4.cv1.conv.weight`."""
+    return int(tensor.split(".")[1])
 
 
-def targets_of(student: Any, words: Mapping[int, str]) -> list[Target]:
-    """Return what has to be fitted, in the order in which a model runs it."""
-    last, places = len(student.model) - 1, []
-    for row, word in sorted(words.items()):
+def find_targets(student: HostModel, plan: Plan) -> list[Target]:
+    """Return the target modules of a plan in forward order."""
+    last, targets = len(student.model) - 1, []
+    for row, block in sorted(plan.items()):
         if row != last:
-            places.append(Target(f"model.{row}", row, word))
+            targets.append(Target(f"model.{row}", row, block))
             continue
-        for branch in BRANCHES:
+        for branch in CLASS_BRANCHES:
             levels = getattr(student.model[row], branch, None)
-            places += [Target(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
-    return places
+            targets += [Target(f"model.{row}.{branch}.{k}", row, block, k) for k in range(len(levels or ()))]
+    return targets

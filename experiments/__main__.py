@@ -1,0 +1,72 @@
+"""The commands that the Snakefile runs: `python -m experiments COMMAND`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ghost_yolo.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Out = Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")]
+
+
+@app.command()
+def prepare(data: str, out: Out) -> None:
+    """Prepare the images of a dataset YAML and write the folders of its splits."""
+    from experiments import training
+
+    training.prepare(data, out)
+
+
+@app.command()
+def images(splits: Path, count: int, out: Out) -> None:
+    """Link the first training images, all of them for 0."""
+    from experiments import training
+
+    training.link_images(splits, count, out)
+
+
+@app.command()
+def train(settings: list[str], out: Out) -> None:
+    """Train by `yolo train` with these key=value; an interrupted training is resumed."""
+    from experiments import training
+
+    training.train(out, settings)
+
+
+@app.command()
+def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str, out: Out) -> None:
+    """Validate a checkpoint and keep what was counted for each image; test is read once for each model."""
+    from experiments import scores
+
+    if split == "test":
+        scores.require_same_weights(out, weights)
+    scores.evaluate(weights, data, split, imgsz, device).write(out)
+
+
+@app.command()
+def table(config: str, dataset: str, split: str, out: Out, bench: Path | None = None) -> None:
+    """Write the table of a data set, and beside it an accuracy record of each run; `config` is JSON."""
+    from experiments import table as tables
+
+    tables.write(json.loads(config), dataset, split, out, bench)
+
+
+@app.command()
+def page(table: Path, out: Out) -> None:
+    """Draw page and plot of a table; what stands around the markers of the page stays, and the records are copied beside it."""
+    from experiments import page as pages
+
+    pages.write(table, out)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (UserError, OSError) as error:
+        sys.exit(f"experiments: {error}")

@@ -1,0 +1,107 @@
+"""What is kept of an experiment: the table, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ghost_yolo.utils.files import write_whole
+
+STOCK = "stock"  # key of the model that all are compared with
+Triple = tuple[float, float, float]  # a figure and the ends of its interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model; each figure is the mean over its seeds.
+
+    Attributes:
+        key: Its name in the configuration.
+        label: Its name in table and plot.
+        how: How it came to its weights.
+        seeds: Random seeds.
+        parameters: Of the fused model.
+        gflops: Of the fused model, one image.
+        ms: Median time of a forward pass; None where it was not timed.
+        time_ratio: To the first model of the bench.
+        time_interval: Its 95 % interval, by bootstrap over rounds; None for the first model.
+        val: mAP50-95 on val.
+        score: mAP50-95 on the split of the table, with its interval.
+        spread: Standard deviation of that over seeds; None for one seed.
+        map50: On the same split.
+        difference: Of the score to that of the stock model of the same scale; None for itself.
+        ratio: The same as a ratio.
+    """
+
+    key: str
+    label: str
+    how: str
+    seeds: list[int]
+    parameters: int
+    gflops: float
+    ms: float | None
+    time_ratio: float | None
+    time_interval: tuple[float, float] | None
+    val: float
+    score: Triple
+    spread: float | None
+    map50: float
+    difference: Triple | None
+    ratio: Triple | None
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """The ratio of the scores of two models, its interval from the same resamples of both."""
+
+    label: str
+    baseline: str
+    ratio: Triple
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the models were timed: runtime and precision, sizes, and the first model of the bench."""
+
+    title: str
+    sizes: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of a data set.
+
+    Attributes:
+        split: On which the models were evaluated.
+        conditions: What all models share.
+        timing: How they were timed; None if they were not.
+        rows: The models, the most accurate first.
+        comparisons: Further pairs of models.
+    """
+
+    split: str
+    conditions: str
+    timing: Timing | None
+    rows: list[Row]
+    comparisons: list[PairedComparison]
+
+    @classmethod
+    def read(cls, file: Path) -> Table:
+        """Read a table that was kept."""
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        timing = Timing(**kept["timing"]) if kept["timing"] else None
+        rows = [Row(**row) for row in kept["rows"]]
+        comparisons = [PairedComparison(**pair) for pair in kept["comparisons"]]
+        return cls(kept["split"], kept["conditions"], timing, rows, comparisons)
+
+    def write(self, file: Path) -> None:
+        """Write the table."""
+        write_json(file, asdict(self))
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file."""
+    write_whole(file, json.dumps(content, indent=2) + "\n")

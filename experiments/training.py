@@ -1,0 +1,107 @@
+"""Training by the `yolo` command, resumed after an interruption, and the data that it needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ghost_yolo.data.images import find_images
+from ghost_yolo.errors import UserError
+from ghost_yolo.model.catalog import resolve
+from ghost_yolo.utils.files import fingerprint, write_whole
+
+
+def prepare(data: str, out: Path) -> None:
+    """Prepare the images of a dataset YAML, as Ultralytics does at first use, and write the folders of its splits as JSON.
+
+    Raises:
+        UserError: If it does not name one folder for each split.
+    """
+    from ultralytics.data.utils import check_det_dataset
+
+    found = check_det_dataset(data)
+    if not all(isinstance(found.get(split), str) for split in ("train", "val", "test")):
+        raise UserError(f"{data}: it must name one folder each for train, val and test.")
+    splits = {split: found[split] for split in ("train", "val", "test")}
+    write_whole(out, json.dumps(splits | {"nc": found["nc"]}, indent=2) + "\n")
+
+
+def link_images(splits: Path, count: int, out: Path) -> None:
+    """Make a folder with links to the first `count` training images by name, all of them for 0."""
+    images = find_images([Path(json.loads(splits.read_text(encoding="utf-8"))["train"])])
+    out.mkdir(parents=True, exist_ok=True)
+    for image in images[: count or None]:
+        (out / image.name).symlink_to(image.resolve())
+
+
+def train(out: Path, settings: Sequence[str]) -> None:
+    """Run `yolo train`, or resume it where it was interrupted, and copy the best checkpoint to `out`.
+
+    The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
+    remove. What is trained is written to `train.json` until the training has ended: only an interrupted training of the
+    same settings and input files is resumed.
+
+    Args:
+        out: The checkpoint to write.
+        settings: `key=value` of the command.
+
+    Raises:
+        UserError: If the command fails.
+    """
+    folder, state = out.parent / "train", out.parent / "train.json"
+    identity = {"settings": list(settings), "files": fingerprint(input_files(settings))}
+    if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_whole(state, json.dumps(identity))
+    last = folder / "weights/last.pt"
+    if not has_ended(last):
+        new = [
+            *settings,
+            "cache=ram",
+            "plots=False",
+            f"project={folder.parent.resolve()}",
+            "name=train",
+            "exist_ok=True",
+        ]
+        yolo("train", *(["resume", f"model={last}"] if last.is_file() else new))
+    write_whole(out, (folder / "weights/best.pt").read_bytes())
+    state.unlink()
+
+
+def input_files(settings: Sequence[str]) -> list[Path]:
+    """Return the files that settings name; a model YAML may have a scale in its name that its file does not have."""
+    named = [(key, value) for key, _, value in (setting.partition("=") for setting in settings)]
+    files = [resolve(value)[0] if key == "model" and value.endswith(".yaml") else Path(value) for key, value in named]
+    return [file for file in files if file.is_file()]
+
+
+def has_ended(last: Path) -> bool:
+    """Return whether a training has ended: Ultralytics then strips its last checkpoint and sets the epoch to -1.
+
+    Raises:
+        UserError: If the checkpoint cannot be read.
+    """
+    if not last.is_file():
+        return False
+    import torch
+
+    try:
+        return int(torch.load(last, map_location="cpu", weights_only=False)["epoch"]) == -1
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(f"{last} cannot be read ({error}). Remove {last.parents[1]} to train again.") from error
+
+
+def yolo(*arguments: str) -> None:
+    """Run the `yolo` command of this environment.
+
+    Raises:
+        UserError: If it fails.
+    """
+    program = shutil.which("yolo", path=str(Path(sys.executable).parent)) or "yolo"
+    status = subprocess.run([program, *arguments], check=False).returncode
+    if status:
+        raise UserError(f"yolo {' '.join(arguments)}: exit status {status}")

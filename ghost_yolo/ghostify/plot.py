@@ -1,0 +1,50 @@
+"""Plot of the trade-off between cost and sensitivity."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ghost_yolo.ghostify.savings import Latency
+from ghost_yolo.ghostify.search import Option, TradeOff
+from ghost_yolo.registry import PREFIX
+
+
+def plot_trade_off(trade_off: TradeOff) -> bytes:
+    """Return the plot as PNG: options, Pareto front, selection and budget; error bars are 95 % intervals."""
+    total, selected = trade_off.total, trade_off.selected
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots()
+    for block in dict.fromkeys(option.block for option in trade_off.options):
+        _plot_options(axes, [option for option in trade_off.options if option.block == block], total)
+    front = [(selection.cost / total, selection.sensitivity) for selection in trade_off.pareto_front]
+    axes.plot(*zip(*front, strict=True), ".-", color="black", linewidth=0.8, markersize=3, label="Pareto front")
+    axes.plot(trade_off.predicted, selected.sensitivity, "o", color="black", label="selected")
+    if trade_off.measured is not None:
+        _plot_measured(axes, trade_off.measured, selected.sensitivity)
+    axes.axvline(trade_off.budget, color="grey", linestyle=":", label="budget")
+    axes.set(xlabel=f"share of the {trade_off.unit} kept", ylabel="sensitivity, summed over the rows")
+    figure.legend(loc="outside lower center", ncols=3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _plot_options(axes: Axes, options: Sequence[Option], total: float) -> None:
+    """Plot the options of one block."""
+    savings = np.array([option.saving for option in options])
+    ends = np.array([option.interval or (option.saving, option.saving) for option in options]).T
+    bars = np.abs(ends - savings)[::-1] / total  # reversed, since a larger saving is a smaller share
+    label = f"{options[0].block.removeprefix(PREFIX)}, one row"
+    sensitivities = [option.sensitivity for option in options]
+    axes.errorbar(1 - savings / total, sensitivities, xerr=bars, fmt="x", elinewidth=0.8, label=label)
+
+
+def _plot_measured(axes: Axes, latency: Latency, sensitivity: float) -> None:
+    """Plot the measured share of the selection."""
+    bars = np.abs(np.array(latency.interval)[:, None] - latency.ratio)
+    axes.errorbar(latency.ratio, sensitivity, xerr=bars, fmt="D", color="black", mfc="none", label="selected, measured")
