@@ -23,7 +23,7 @@ from ghost_yolo.ghostify import Settings, ghostify, reconstruct
 from ghost_yolo.ghostify.activations import cache_activations
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.tables import to_markdown
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 
 PACKAGE = "ghost_yolo.ghostify"
 as_they_are = CalibrationImages.batch
@@ -67,7 +67,7 @@ def main(
         lines.append([idea, *(f"{score:.3f}" for score in scores)])
         print(*lines[-1], sep=": ", file=sys.stderr)
     text = to_markdown(["left out", *(f"val mAP50-95, seed {seed}" for seed in numbers)], lines)
-    print(text, end="") if out is None else write_whole(out, text)
+    print(text, end="") if out is None else write_atomic(out, text)
 
 
 def select(only: str) -> list[str]:

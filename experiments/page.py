@@ -9,7 +9,7 @@ from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Tri
 from ghost_yolo.model.catalog import labels
 from ghost_yolo.report.figures import png, scatter
 from ghost_yolo.tables import to_markdown
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 HEADER = ["model", "how", "seeds", "parameters", "GFLOPs", "ms", "time", "{} mAP50-95", "{} mAP50", "/ stock's"]
@@ -26,14 +26,14 @@ def write(file: Path, out: Path) -> None:
     table = Table.read(file)
     plot = out.with_suffix(".png")
     if table.timing and any(row.ms is not None for row in table.rows):
-        write_whole(plot, draw(table, table.timing))
+        write_atomic(plot, draw(table, table.timing))
     text = "\n".join(["", markdown(table), *notes(table), *map(describe, table.comparisons), *time_notes(table, plot)])
-    write_whole(out, between_markers(out, f"{text}\n"))
+    write_atomic(out, between_markers(out, f"{text}\n"))
     folder = out.with_suffix("")
     if folder.resolve() != file.parent.resolve():
         folder.mkdir(exist_ok=True)
         for record in file.parent.glob("*.json"):
-            write_whole(folder / record.name, record.read_bytes())
+            write_atomic(folder / record.name, record.read_bytes())
 
 
 def markdown(table: Table) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 
 STOCK = "stock"  # key of the model that all are compared with
 Triple = tuple[float, float, float]  # a figure and the ends of its interval
@@ -104,4 +104,4 @@ class Table:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file."""
-    write_whole(file, json.dumps(content, indent=2) + "\n")
+    write_atomic(file, json.dumps(content, indent=2) + "\n")

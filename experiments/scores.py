@@ -21,7 +21,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.model.profile import profile_state
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import fingerprint, write_whole
+from ghost_yolo.utils.files import fingerprint, write_atomic
 from ghost_yolo.utils.system import versions
 
 LEVEL = 0.95  # of the intervals
@@ -104,7 +104,7 @@ class Scores:
         kinds: dict[str, Any] = {kind: np.concatenate(getattr(images, kind)) for kind in KINDS}
         kinds |= {"detections": [len(tp) for tp in images.tp], "boxes": [len(box) for box in images.target_cls]}
         np.savez_compressed(buffer, names=images.names, facts=json.dumps(self.facts), **kinds)
-        write_whole(file, buffer.getvalue())
+        write_atomic(file, buffer.getvalue())
 
     @classmethod
     def read(cls, file: Path) -> Scores:
@@ -137,7 +137,7 @@ def require_same_weights(out: Path, weights: Path) -> None:
             f"{weights} has changed since it was evaluated on the test split, which is read once. "
             f"Remove {file} if the first evaluation was a mistake."
         )
-    write_whole(file, now)
+    write_atomic(file, now)
 
 
 def model_facts(weights: Path, imgsz: int) -> dict[str, Any]:

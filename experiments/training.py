@@ -12,7 +12,7 @@ from pathlib import Path
 from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
-from ghost_yolo.utils.files import fingerprint, write_whole
+from ghost_yolo.utils.files import fingerprint, write_atomic
 
 
 def prepare(data: str, out: Path) -> None:
@@ -27,7 +27,7 @@ def prepare(data: str, out: Path) -> None:
     if not all(isinstance(found.get(split), str) for split in ("train", "val", "test")):
         raise UserError(f"{data}: it must name one folder each for train, val and test.")
     splits = {split: found[split] for split in ("train", "val", "test")}
-    write_whole(out, json.dumps(splits | {"nc": found["nc"]}, indent=2) + "\n")
+    write_atomic(out, json.dumps(splits | {"nc": found["nc"]}, indent=2) + "\n")
 
 
 def link_images(splits: Path, count: int, out: Path) -> None:
@@ -56,7 +56,7 @@ def train(out: Path, settings: Sequence[str]) -> None:
     identity = {"settings": list(settings), "files": fingerprint(input_files(settings))}
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
         shutil.rmtree(folder, ignore_errors=True)
-        write_whole(state, json.dumps(identity))
+        write_atomic(state, json.dumps(identity))
     last = folder / "weights/last.pt"
     if not has_ended(last):
         new = [
@@ -68,7 +68,7 @@ def train(out: Path, settings: Sequence[str]) -> None:
             "exist_ok=True",
         ]
         yolo("train", *(["resume", f"model={last}"] if last.is_file() else new))
-    write_whole(out, (folder / "weights/best.pt").read_bytes())
+    write_atomic(out, (folder / "weights/best.pt").read_bytes())
     state.unlink()
 
 

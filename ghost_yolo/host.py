@@ -28,7 +28,7 @@ from ultralytics.utils.checks import check_version
 from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.yaml_file import read_model_yaml
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
@@ -263,4 +263,4 @@ def save(model: HostModel, path: Path, train_args: Mapping[str, Any] | None = No
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())

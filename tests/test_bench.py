@@ -180,7 +180,7 @@ def test_a_report_that_cannot_be_written_is_printed(
     def full(file: Path, text: str) -> None:
         raise OSError("No space left")
 
-    monkeypatch.setattr("ghost_yolo.utils.files.write_whole", full)
+    monkeypatch.setattr("ghost_yolo.utils.files.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
         cli.bench(["a.yaml"], runtimes="pytorch", rounds=1, style=Format.csv, out=tmp_path / "out.csv")
 

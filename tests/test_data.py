@@ -20,7 +20,7 @@ from PIL import Image
 from ghost_yolo.data import bccd, smear
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import VOCError
-from ghost_yolo.utils.files import whole_folder, write_whole
+from ghost_yolo.utils.files import atomic_folder, write_atomic
 
 NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
 REAL = Path(os.environ.get("GHOST_YOLO_TEST_BCCD", "no copy"))  # conftest takes it from GHOST_YOLO_BCCD_DIR
@@ -222,14 +222,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     """An interruption leaves nothing behind, a file as little as a folder."""
 
     def interrupted() -> None:
-        with whole_folder(tmp_path / "data") as work:
+        with atomic_folder(tmp_path / "data") as work:
             (work / "half").write_text("")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "text", "\ud800")
+        write_atomic(tmp_path / "text", "\ud800")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -309,8 +309,8 @@ def test_the_host_says_what_is_missing(run: Run) -> None:
 
 def test_replacing_a_file_leaves_no_other_behind(tmp_path: Path) -> None:
     """The new text is there, and nothing else."""
-    write_whole(tmp_path / "a.txt", "one")
-    write_whole(tmp_path / "a.txt", "two")
+    write_atomic(tmp_path / "a.txt", "one")
+    write_atomic(tmp_path / "a.txt", "two")
 
     assert [p.read_text() for p in tmp_path.iterdir()] == ["two"]
 
@@ -320,8 +320,8 @@ def test_what_stood_there_keeps_its_kind(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "real.txt").chmod(0o600)
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
-    write_whole(tmp_path / "link.txt", "new")
-    write_whole(Path(os.devnull), "nothing")
+    write_atomic(tmp_path / "link.txt", "new")
+    write_atomic(Path(os.devnull), "nothing")
 
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
     assert (tmp_path / "real.txt").stat().st_mode & 0o777 == 0o600

@@ -26,7 +26,7 @@ from ghost_yolo.model.catalog import families, packaged
 from ghost_yolo.model.profile import ProfileRow
 from ghost_yolo.registry import Block
 from ghost_yolo.tables import format_percent, to_markdown
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 C, SIDE, N = 256, 40, 2  # of YOLOv8s' C2f rows at stride 16
@@ -192,9 +192,9 @@ def page(result: Comparison) -> str:
 def main() -> None:
     """Write the page and the drawings."""
     (REFERENCE / "blocks").mkdir(exist_ok=True)
-    write_whole(REFERENCE / "blocks.md", page(compare()))
+    write_atomic(REFERENCE / "blocks.md", page(compare()))
     for name, text in drawings().items():
-        write_whole(REFERENCE / "blocks" / name, text)
+        write_atomic(REFERENCE / "blocks" / name, text)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from ghost_yolo.redundancy.correlate import (
 from ghost_yolo.redundancy.measurements import read_measurements
 from ghost_yolo.redundancy.report import correlation_report, format_error, format_share, similarity_cells
 from ghost_yolo.tables import to_markdown
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 
 PAGES = Path(__file__).parents[1] / "results"
 KEPT = Path(__file__).parents[2] / "results" / "redundancy"
@@ -72,7 +72,7 @@ def replace(folder: Path, contents: dict[str, bytes]) -> None:
     """Write the files of a folder and remove all others."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_atomic(folder / name, content)
     for file in folder.iterdir():
         if file.name not in contents:
             file.unlink()
@@ -90,7 +90,7 @@ def shrink(source: Path, target: Path) -> None:
         small.save(buffer, "png", optimize=True)
         if len(buffer.getvalue()) < MAX_BYTES:
             break
-    write_whole(target, buffer.getvalue())
+    write_atomic(target, buffer.getvalue())
 
 
 def kept(kind: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ghost_yolo.errors import ModelNameError, UserError
 from ghost_yolo.model.checkpoint import OpenedModel, build_from_yaml, open_checkpoint
 from ghost_yolo.model.profile import count_gflops
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.files import whole_folder
+from ghost_yolo.utils.files import atomic_folder
 
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}  # the host's values for `quantize`
 
@@ -139,7 +139,7 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
     if precision == "int8":
         arguments["data"] = data
     yolo = ultralytics.YOLO(str(checkpoint))
-    with whole_folder(folder) as work:
+    with atomic_folder(folder) as work:
         os.chdir(work)  # pnnx writes into the current folder
         yolo.model.pt_path = str(work / checkpoint.name)  # the host writes beside this path; it does not read the file
         made = yolo.export(format=row.format, imgsz=imgsz, batch=batch, device="cpu", **arguments)

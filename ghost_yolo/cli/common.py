@@ -67,7 +67,7 @@ def emit(text: str, out: Path | None) -> None:
     if out is None:
         print(text, end="")
         return
-    from ghost_yolo.utils.files import write_whole
+    from ghost_yolo.utils.files import write_atomic
 
-    write_whole(out, text)
+    write_atomic(out, text)
     print(f"wrote {out}", file=sys.stderr)

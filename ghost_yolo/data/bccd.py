@@ -13,7 +13,7 @@ from ultralytics.utils.downloads import safe_download
 
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import DatasetError
-from ghost_yolo.utils.files import whole_folder
+from ghost_yolo.utils.files import atomic_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
@@ -39,7 +39,7 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         DatasetError: If there is neither a local copy nor a way to download one.
         VOCError: If an annotation is invalid.
     """
-    with _source(Path(root)) as voc, whole_folder(Path(root)) as work:
+    with _source(Path(root)) as voc, atomic_folder(Path(root)) as work:
         result = convert(voc, work, names, SPLITS)
     for box in result.dropped:
         LOGGER.warning(f"left out {box}")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ghost_yolo.utils.console import progress
-from ghost_yolo.utils.files import whole_folder
+from ghost_yolo.utils.files import atomic_folder
 
 WIDTH, HEIGHT = 320, 240
 SPLITS = {"train": 160, "val": 40}
@@ -146,7 +146,7 @@ def prepare(root: str | Path, seed: int = 0) -> None:
         seed: Random seed of the first image; each image has its own.
     """
     jobs = [(split, index) for split, count in SPLITS.items() for index in range(count)]
-    with whole_folder(Path(root)) as work:
+    with atomic_folder(Path(root)) as work:
         for kind in ("images", "labels"):
             for split in SPLITS:
                 (work / kind / split).mkdir(parents=True)

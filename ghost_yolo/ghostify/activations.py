@@ -6,6 +6,7 @@ layer still needs are kept on disk.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from ghost_yolo.ghostify.student import Target
 from ghost_yolo.model.forward import Maps, forward_until, gather_inputs, input_indices
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
+from ghost_yolo.utils.files import temporary_folder
 from ghost_yolo.utils.system import GIB
 
 BATCH_SIZE = 8
@@ -146,13 +148,17 @@ def cache_activations(
     teacher: HostModel, student: HostModel, images: CalibrationImages, count: int
 ) -> Iterator[PairedCache]:
     """Yield a cache in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="ghostify-", ignore_cleanup_errors=True) as folder:
-        yield PairedCache(teacher, student, images, count, Path(folder))
+    with temporary_folder("ghostify-") as folder:
+        yield PairedCache(teacher, student, images, count, folder)
 
 
 def create_array(file: Path, count: int, example: torch.Tensor) -> Array:
     """Create an array on disk for the maps of all samples, shaped like an example batch (b, c, h, w)."""
-    return np.lib.format.open_memmap(file, "w+", np.float16, (count, *example.shape[1:]))
+    array = np.lib.format.open_memmap(file, "w+", np.float16, (count, *example.shape[1:]))
+    if hasattr(os, "posix_fallocate"):  # writing to a sparse file on a full disk would end the process by SIGBUS
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def remove_file(file: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error
+from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error, require_finite
 from ghost_yolo.ghostify.student import Candidate
 from ghost_yolo.model.forward import Maps, forward_until
 from ghost_yolo.typing import HostModel
@@ -58,6 +58,7 @@ def distill(
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist())
         loss = distillation_loss(teacher, model, batch, rows)
+        require_finite(loss, "Distilling")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP_NORM)

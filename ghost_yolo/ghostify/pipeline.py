@@ -25,10 +25,10 @@ from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff, select_blocks
 from ghost_yolo.ghostify.state import Run, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
-from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
+from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
 from ghost_yolo.tables import Report, render_report
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import fingerprint, write_whole
+from ghost_yolo.utils.files import fingerprint, write_atomic
 from ghost_yolo.utils.system import default_threads, versions
 
 MIN_SAMPLES = 256  # cached samples where there are fewer calibration images
@@ -179,7 +179,8 @@ def reconstruct_targets(run: Run, student: Candidate) -> None:
 
 def write_outputs(run: Run, student: Candidate, report: Report, trade_off: TradeOff | None, out: Path) -> None:
     """Write plot, report and checkpoint, each atomically; the checkpoint comes last, so that it implies the others."""
+    check_model(out, student.model)
     if trade_off is not None:
-        write_whole(out.with_suffix(".png"), plot_trade_off(trade_off))
-    write_whole(out.with_suffix(".json"), render_report(report, versions(), "json"))
+        write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
+    write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
     host.save(student.model, out, dict(run.teacher.args) | {"task": host.task_of(student.model)})

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import update_bn
 
+from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.activations import BATCH_SIZE, ReconstructionData
 from ghost_yolo.utils.console import progress
 
@@ -40,6 +41,7 @@ def reconstruct(block: nn.Module, data: ReconstructionData, steps: int, text: st
     for _ in progress(range(steps), text):
         x, target = data.batch(torch.randint(len(data), (BATCH_SIZE,)).tolist())
         loss = mse_loss(block(x), target)  # no worse than `relative_error`, see results/ghostify.md
+        require_finite(loss, text)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -52,10 +54,21 @@ def reconstruct(block: nn.Module, data: ReconstructionData, steps: int, text: st
 def one_cycle(
     optimizer: torch.optim.Optimizer, learning_rate: float, steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return a one-cycle schedule with a warm-up of one tenth, positioned after the steps that are done."""
+    """Return a one-cycle schedule with a warm-up of one tenth, two steps at least, positioned after the steps that are done."""
+    total = max(steps, 2)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=max(steps, 2), pct_start=0.1, last_epoch=done - 1
+        optimizer, learning_rate, total_steps=total, pct_start=max(0.1, 2 / total), last_epoch=done - 1
     )
+
+
+def require_finite(loss: torch.Tensor, text: str) -> None:
+    """Raise an error for a loss that is NaN or infinite.
+
+    Raises:
+        UserError: If it is.
+    """
+    if not bool(loss.isfinite()):
+        raise UserError(f"{text}: the loss is {loss.item()}; the result would be no model. Nothing was written.")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import time
@@ -15,9 +16,10 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.config import RunConfig, resume_file
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import GIB
 
+DIGEST = hashlib.sha256().digest_size
 COPIES = 10  # of the weights: new blocks, model and Adam's two moments in the resume file, and the old file beside it
 
 
@@ -52,8 +54,11 @@ class RunState:
         """Read the resume file and compare its configuration."""
         advice = f"Use the same settings, give another --out, or remove {self.file}."
         try:
-            content = torch.load(self.file, map_location="cpu", weights_only=True)
-            before, self.results = content["config"], content["results"]
+            data = self.file.read_bytes()
+            if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+                raise ValueError("wrong checksum")  # noqa: TRY301 (damaged files take one way)
+            content = torch.load(io.BytesIO(data[:-DIGEST]), map_location="cpu", weights_only=True)
+            before, self.results = dict(content["config"]), dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
         changed = [
@@ -73,7 +78,8 @@ class RunState:
         self.results |= {name: result, "seconds": self.seconds}
         buffer = io.BytesIO()
         torch.save({"config": self.config, "results": self.results}, buffer)
-        write_whole(self.file, buffer.getvalue())
+        data = buffer.getvalue()
+        write_atomic(self.file, data + hashlib.sha256(data).digest())
 
     def remove(self) -> None:
         """Remove the resume file."""

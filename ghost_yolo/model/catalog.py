@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ghost_yolo.errors import ModelNameError
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.yaml_file import read_model_yaml
 
 SCALES = ("n", "s", "m", "l", "x")
@@ -175,7 +175,7 @@ def _copy_for_scale(family: Path, name: str) -> Path:
 
     target = Path(USER_CONFIG_DIR) / "ghost_yolo" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, family.read_text(encoding="utf-8"))
+    write_atomic(target, family.read_text(encoding="utf-8"))
     return target
 
 

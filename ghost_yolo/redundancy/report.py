@@ -19,7 +19,7 @@ from ghost_yolo.redundancy.kernels import KERNEL_SIZES
 from ghost_yolo.redundancy.survey import LayerRedundancy, SurveyResult, SurveySettings
 from ghost_yolo.redundancy.two_pass import GHOST_KERNEL, RedundancyStats
 from ghost_yolo.tables import Report, render_report, to_csv
-from ghost_yolo.utils.files import fingerprint, whole_folder
+from ghost_yolo.utils.files import atomic_folder, fingerprint
 
 NETWORKS = ("trained", "shuffled", "untrained")
 
@@ -114,7 +114,7 @@ def format_signed(value: float | None) -> str:
 def write_survey(out: Path, result: SurveyResult, report: Report, versions: dict[str, str], within: float) -> None:
     """Write figures, layers.csv, pairs.csv, inner.csv and ghosts.json into a new folder, all or none."""
     name = f"layer{result.plotted.source.index:02}"
-    with whole_folder(out) as work:
+    with atomic_folder(out) as work:
         if len(result.layers) > 1:
             plots.save(plots.depth_figure(result.layers, within), work / "redundancy.png")
         for kind, draw in (("maps", plots.maps_figure), ("pairs", plots.pairs_figure)):
@@ -172,7 +172,7 @@ def write_filters(
         for item in similarities
         for number, opposite, cosine in zip(item.filters, item.opposite, item.cosine, strict=True)
     ]
-    with whole_folder(out) as work:
+    with atomic_folder(out) as work:
         plots.save(plots.filters_figure(similarities), work / "pairs.png")
         (work / "convolutions.csv").write_text(to_csv(report.rows), encoding="utf-8")
         if filters:
@@ -249,7 +249,7 @@ def write_correlation(
     versions: dict[str, str],
 ) -> None:
     """Write the scatter plots, stages.csv, correlations.csv and correlation.json into a new folder, all or none."""
-    with whole_folder(out) as work:
+    with atomic_folder(out) as work:
         plots.save(plots.correlation_figure(stages, correlations), work / "correlation.png")
         (work / "stages.csv").write_text(to_csv(report.rows), encoding="utf-8")
         (work / "correlations.csv").write_text(to_csv(report.more["correlations"]), encoding="utf-8")

@@ -22,7 +22,7 @@ from ghost_yolo.report import figures, summary
 from ghost_yolo.report.collect import ReportData
 from ghost_yolo.report.sources import AccuracyRecord
 from ghost_yolo.tables import format_percent
-from ghost_yolo.utils.files import write_whole
+from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import versions
 
 PLOTS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNG files begin
@@ -98,11 +98,11 @@ def write_page(out: Path, data: ReportData) -> None:
     folder = figures_folder(out)
     folder.mkdir(exist_ok=True)
     for name, content in images.items():
-        write_whole(folder / name, content)
+        write_atomic(folder / name, content)
     for file in folder.glob("*.png"):
         if file.name.split("-")[0] in PLOTS and file.name not in images:
             file.unlink()
-    write_whole(out, html)
+    write_atomic(out, html)
 
 
 def render_page(sections: list[Section], moment: datetime) -> str:
