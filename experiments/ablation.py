@@ -20,25 +20,25 @@ from ultralytics import YOLO
 
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify, reconstruct
-from ghost_yolo.ghostify.activations import recorder
-from ghost_yolo.ghostify.calibration import Pictures
+from ghost_yolo.ghostify.activations import cache_activations
+from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.tables import to_markdown
 from ghost_yolo.utils.files import write_whole
 
 PACKAGE = "ghost_yolo.ghostify"
-as_they_are = Pictures.batch
+as_they_are = CalibrationImages.batch
 # Idea and what stands in its place: the name in PACKAGE that is replaced, and its replacement.
 IDEAS: dict[str, tuple[str, Callable[..., Any]] | None] = {
     "nothing": None,
-    "closed-form initialisation: random weights": ("pipeline.begin", lambda *_: False),
+    "closed-form initialisation: random weights": ("pipeline.init_from_teacher", lambda *_: False),
     "inputs from the new model: inputs from the trained model": (
-        "pipeline.recorder",
-        lambda teacher, _, *rest: recorder(teacher, teacher, *rest),
+        "pipeline.cache_activations",
+        lambda teacher, _, *rest: cache_activations(teacher, teacher, *rest),
     ),
     "plain squared error: relative error by channel": ("reconstruct.mse_loss", reconstruct.relative_error),
     "augmented images: as they are": (
-        "calibration.Pictures.batch",
-        lambda self, indices, **_: as_they_are(self, indices, varied=False),
+        "calibration.CalibrationImages.batch",
+        lambda self, indices, **_: as_they_are(self, indices, augment=False),
     ),
     "BatchNorm re-estimation: running statistics": ("reconstruct.update_bn", lambda *_: None),
 }
