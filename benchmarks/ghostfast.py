@@ -1,15 +1,14 @@
-"""What was tried on the way to `cfg/yolov8-ghostfast.yaml`: one change after the other, timed against stock YOLOv8s.
+"""Ablation of `cfg/yolov8-ghostfast.yaml`: its changes one by one, timed against stock YOLOv8s.
 
-    python benchmarks/ghostfast.py [words of `ghost-yolo bench`, as --runtimes onnx --format json -o FILE.json]
-    python benchmarks/ghostfast.py --show FILE.json FILE.json   # the kept files as one Markdown table
+    python benchmarks/ghostfast.py [options of `ghost-yolo bench`, such as --runtimes onnx --format json -o FILE.json]
+    python benchmarks/ghostfast.py --show FILE.json FILE.json   # kept files as one Markdown table
 
-Writes the candidates as YAMLs into a temporary folder and hands them to `ghost-yolo bench`. Not a test: times depend on the
-machine. Needs the extras `export` and `openvino`.
+Writes the candidates as YAMLs into a temporary folder and passes them to `ghost-yolo bench`. This is not a test: times depend
+on the machine. Needs the extras `export` and `openvino`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -19,10 +18,12 @@ from pathlib import Path
 import yaml
 from ultralytics.utils import ROOT
 
-from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.bench.results import group_rows
+from ghost_yolo.bench.tables import interval
 from ghost_yolo.cli import main
 from ghost_yolo.model.catalog import path_of
 from ghost_yolo.model.swap import Config, plan_swap, swap_rows
+from ghost_yolo.report.sources import read_bench
 
 RELU, HARDSWISH, SILU = "torch.nn.ReLU()", "torch.nn.Hardswish()", None
 
@@ -49,8 +50,8 @@ def stock(activation: str | None = SILU, width: float = 0.5) -> Config:
     return STOCK | {"activation": activation, "scales": {"s": [0.33, width, 1024]}}
 
 
-def light(block: str, where: str = "all", head: str | None = None, activation: str | None = SILU) -> Config:
-    """Return YOLOv8s with a block in all C2f of a part, and a head."""
+def swapped(block: str, where: str = "all", head: str | None = None, activation: str | None = SILU) -> Config:
+    """Return YOLOv8s with a block in all C2f rows of a part, and a head."""
     config = swap_rows(stock(activation), plan_swap(STOCK, where, block))
     last = config["head"][-1]
     return config | {"head": [*config["head"][:-1], [*last[:2], head or last[2], last[3]]]}
@@ -74,17 +75,16 @@ def fast(activation: str | None = RELU, head: str = "ghost_yolo.NarrowDetect", e
     }
 
 
-TITLES = {name: runtime.title for name, runtime in RUNTIMES.items()}
 HOSTS = ("yolov8s.yaml", "yolov8n.yaml", "yolov8s-ghost.yaml")  # a bare name is the host's own
 NARROW = "ghost_yolo.NarrowDetect"
 CANDIDATES: dict[str, Callable[[], Config]] = {
     "stock-relu": lambda: stock(RELU),
     "stock-hardswish": lambda: stock(HARDSWISH),
-    "ghost-backbone": lambda: light("C2f_GhostBottleneck", "backbone"),
-    "ghost-all": lambda: light("C2f_GhostBottleneck"),
-    "ghost-all-relu": lambda: light("C2f_GhostBottleneck", activation=RELU),
-    "partial-all": lambda: light("C2f_PartialConv"),
-    "partial-all-narrowhead-relu": lambda: light("C2f_PartialConv", head=NARROW, activation=RELU),
+    "ghost-backbone": lambda: swapped("C2f_GhostBottleneck", "backbone"),
+    "ghost-all": lambda: swapped("C2f_GhostBottleneck"),
+    "ghost-all-relu": lambda: swapped("C2f_GhostBottleneck", activation=RELU),
+    "partial-all": lambda: swapped("C2f_PartialConv"),
+    "partial-all-narrowhead-relu": lambda: swapped("C2f_PartialConv", head=NARROW, activation=RELU),
     "elan-stockhead-relu": lambda: fast(head="Detect"),
     "elan-dwhead-relu": lambda: fast(head="ghost_yolo.LightDetect"),
     "elan-narrowhead-silu": lambda: fast(SILU),
@@ -98,12 +98,12 @@ CANDIDATES: dict[str, Callable[[], Config]] = {
 }
 
 
-def run(words: list[str]) -> None:
-    """Write the candidates and time them between the host's models; a relative -o is in the folder one stands in."""
+def run(options: list[str]) -> None:
+    """Write the candidates and time them with the host's models; a relative -o is relative to the current folder."""
     here = Path.cwd()
-    words = [
-        str(here / word) if before in {"-o", "--out"} else word
-        for before, word in zip(["", *words], words, strict=False)
+    options = [
+        str(here / option) if before in {"-o", "--out"} else option
+        for before, option in zip(["", *options], options, strict=False)
     ]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the report names the files as they are given
@@ -116,7 +116,7 @@ def run(words: list[str]) -> None:
             HOSTS[0],
             *(f"yolov8s-{name}.yaml" for name in CANDIDATES),
             *HOSTS[1:],
-            *words,
+            *options,
         ]
         try:
             main()
@@ -125,16 +125,15 @@ def run(words: list[str]) -> None:
 
 
 def show(files: list[str]) -> str:
-    """Return time as a share of stock's with its 95 % interval, a column a runtime and precision, as Markdown."""
-    rows = [row for file in files for row in json.loads(Path(file).read_text(encoding="utf-8"))["rows"]]
-    columns = list(dict.fromkeys((row["runtime"], row["precision"]) for row in rows))
-    cells: dict[str, dict[tuple[str, str], str]] = {}
+    """Return a Markdown table of time / time of stock with its 95 % interval, one column for each runtime and precision."""
+    rows = [row for file in files for row in read_bench(Path(file)).rows]
+    columns = list(group_rows(rows))
+    cells: dict[str, dict[str, str]] = {}
     for row in rows:
-        bare = row["model"].removesuffix(".yaml")
-        name = f"{bare if row['model'] in HOSTS else bare.removeprefix('yolov8s-')} | {row['gflops']:.2f}"
-        said = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
-        cells.setdefault(name, {})[row["runtime"], row["precision"]] = said
-    header = "| model | GFLOPs | " + " | ".join(f"{TITLES[runtime]} {precision}" for runtime, precision in columns)
+        bare = row.model.removesuffix(".yaml")
+        name = f"{bare if row.model in HOSTS else bare.removeprefix('yolov8s-')} | {row.gflops:.2f}"
+        cells.setdefault(name, {})[row.backend] = f"{row.ratio:.3f} ({interval(row.ratio_low, row.ratio_high)})"
+    header = "| model | GFLOPs | " + " | ".join(columns)
     lines = [f"| {name} | " + " | ".join(found[column] for column in columns) for name, found in cells.items()]
     return " |\n".join([header, "| ---" + " | ---:" * (1 + len(columns)), *lines]) + " |\n"
 

@@ -1,8 +1,8 @@
-"""What the plugin costs where nobody asked for it: interpreter start, importing Ultralytics, building a model.
+"""Overheads of the plugin: interpreter start, registration, building a model.
 
     python benchmarks/overheads.py [rounds]
 
-Interleaved rounds, medians with quartiles. Not a test: times depend on the machine, so read the conditions printed.
+Interleaved rounds, medians with quartiles. This is not a test: times depend on the machine, whose conditions are printed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def quartiles(seconds: list[float]) -> str:
 
 
 def interleave(rounds: int, *actions: Callable[[], object]) -> list[list[float]]:
-    """Time the actions in turn and return the seconds of each."""
+    """Time the actions interleaved and return the seconds of each."""
     times: list[list[float]] = [[] for _ in actions]
     for action in actions:
         action()  # warm-up
@@ -49,7 +49,7 @@ def interleave(rounds: int, *actions: Callable[[], object]) -> list[list[float]]
 
 
 def interpreter_start(rounds: int) -> str:
-    """Start Python in two bare environments, one of them with the hook."""
+    """Time the start of Python in two bare environments, one of them with the hook."""
     with tempfile.TemporaryDirectory() as folder:
         pythons = []
         for name in ("bare", "hooked"):
@@ -69,7 +69,7 @@ def interpreter_start(rounds: int) -> str:
 
 
 def registering(rounds: int) -> str:
-    """Register in fresh processes that have loaded the host already."""
+    """Time registration in fresh processes that have already imported the host."""
     with tempfile.TemporaryDirectory() as folder:  # an installed package is compiled; one that must not write is not
         env = os.environ | {"GHOST_YOLO_AUTOLOAD": "0", "PYTHONPYCACHEPREFIX": folder}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -82,16 +82,16 @@ def registering(rounds: int) -> str:
 
 
 def building(rounds: int) -> str:
-    """Construct our rows of a model through their words and, with the same arguments, the classes directly."""
+    """Construct the blocks of a model through their registered names and, with the same arguments, directly."""
     from ultralytics.nn import tasks
 
     from ghost_yolo import BLOCKS
     from ghost_yolo.model.catalog import path_of
 
-    name = "yolov8s-ghostv2"
-    config = tasks.yaml_model_load(str(path_of(name))) | {"scale": "s"}
+    model = "yolov8s-ghostv2"
+    config = tasks.yaml_model_load(str(path_of(model))) | {"scale": "s"}
     real = {block.qualified: block.cls for block in BLOCKS}
-    stand_ins = {word: vars(tasks)[word] for word in real}
+    stand_ins = {name: vars(tasks)[name] for name in real}
     rows = [
         (row[2], (layer.cv1.conv.in_channels, layer.cv2.conv.out_channels, len(layer.m), True))
         for row, layer in zip(
@@ -100,17 +100,17 @@ def building(rounds: int) -> str:
         if row[2] in real
     ]
 
-    def through_words() -> None:
-        for word, args in rows:
-            stand_ins[word](*args)
+    def through_names() -> None:
+        for name, args in rows:
+            stand_ins[name](*args)
 
     def directly() -> None:
-        for word, args in rows:
-            real[word](*args)
+        for name, args in rows:
+            real[name](*args)
 
-    ours, same = interleave(rounds, through_words, directly)
+    ours, same = interleave(rounds, through_names, directly)
     ratio = statistics.median(a / b for a, b in zip(ours, same, strict=True))
-    return f"the {len(rows)} rows of ours in {name}: {ratio:.3f} times constructing the same classes directly ({quartiles(same)})"
+    return f"the {len(rows)} blocks of this package in {model}: {ratio:.3f} times constructing the same classes directly ({quartiles(same)})"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Which models are compared, and how each stands to its baseline."""
+"""Compare models with the stock YOLOv8 of the same task, scale and number of classes, and rebuild the published table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ghost_yolo.utils.console import progress
 
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
-HOST = ROOT / "cfg" / "models" / "v8"
+HOST_YAMLS = ROOT / "cfg" / "models" / "v8"
 KB_TOLERANCE = 0.02
 PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 FOOTER = (
@@ -30,7 +30,7 @@ FOOTER = (
 
 @dataclass(frozen=True)
 class Published:
-    """One row of the widely copied table: what it printed, and what rebuilds it."""
+    """One row of the published table: its printed figures, and the YAML that rebuilds it."""
 
     name: str
     yaml: str
@@ -50,13 +50,13 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """A measured row and what it is held against.
+    """A measured row and its baseline.
 
     Attributes:
-        row: The measured numbers.
+        row: The measured figures.
         baseline: Name of the stock model of the same task, scale, classes and state; "" where there is none.
         change: Change of each figure against the baseline in percent.
-        published: The published row, in the published comparison.
+        published: The row of the published table that this one rebuilds.
     """
 
     row: ProfileRow
@@ -66,7 +66,7 @@ class ComparedRow:
 
     @property
     def match(self) -> dict[str, bool]:
-        """Whether each figure is the published one: exact as printed, kb within 2 %."""
+        """Whether each figure equals the published one, as printed; kb within 2 %."""
         if self.published is None:
             return {}
         return {
@@ -84,7 +84,7 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measured rows and what a reader must know beside them."""
+    """Measured rows, and the note below their table."""
 
     entries: list[ComparedRow]
     footer: str
@@ -94,73 +94,79 @@ def compare_published() -> Comparison:
     """Rebuild the four published rows: one class, the host's own convolutions fused."""
     entries = []
     for published in progress(PUBLISHED, "Measuring"):
-        path = HOST / "yolov8s.yaml" if published.yaml == "yolov8s" else path_of(published.yaml)
-        subject = build_from_yaml(str(path), nc=1, label=published.name)
-        (row,) = profile_model(subject, 640, states=(True,))
+        path = HOST_YAMLS / "yolov8s.yaml" if published.yaml == "yolov8s" else path_of(published.yaml)
+        opened = build_from_yaml(str(path), nc=1, label=published.name)
+        (row,) = profile_model(opened, 640, states=(True,))
         entries.append(ComparedRow(replace(row, fused="host"), published=published))
-    (truth,) = profile_model(build_from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), 640, states=(True,))
-    return Comparison(entries, _published_footer(entries, _against(truth, entries[0].row)))
+    opened = build_from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1)
+    (same_scale,) = profile_model(opened, 640, states=(True,))
+    return Comparison(entries, _published_footer(entries, _with_change(same_scale, entries[0].row)))
 
 
-def _published_footer(entries: list[ComparedRow], truth: ComparedRow) -> str:
-    """Say in three sentences what the table compares and what the same scale gives."""
+def _published_footer(entries: list[ComparedRow], same_scale: ComparedRow) -> str:
+    """Return in three sentences what the table compares, and the figures at the same scale."""
     light, stock = entries[2].row, entries[0].row
-    shown = [(getattr(light, figure) / getattr(stock, figure) - 1) * 100 for figure in ("parameters", "gflops")]
-    assert truth.change is not None
+    printed = [(getattr(light, figure) / getattr(stock, figure) - 1) * 100 for figure in ("parameters", "gflops")]
+    row, change = same_scale.row, same_scale.change or {}
     return (
-        "The published table sets light models of scale n (their names carry no scale letter, so Ultralytics fell back "
-        "to n) beside a YOLOv8 of scale s. "
-        "Its V2 attention was never on, its g_ghost row holds no G-Ghost stage, and the convolutions of its shells stay "
-        "unfused. "
-        f"At the same scale s and class count the swap of its Ghost row gives {truth.row.parameters} parameters and "
-        f"{truth.row.gflops:.1f} GFLOPs, {truth.change['parameters']:.0f} % and {truth.change['gflops']:.0f} % against "
-        f"YOLOv8s, not {shown[0]:.0f} % and {shown[1]:.0f} %."
+        "The published table compares light models of scale n (their names have no scale letter, so Ultralytics used n) "
+        "with a YOLOv8 of scale s. "
+        "The attention of its V2 row was never on, its g_ghost row contains no G-Ghost stage, and the convolutions of its "
+        "C2f blocks are not fused. "
+        f"At scale s, the blocks of its Ghost row give {row.parameters} parameters and {row.gflops:.1f} GFLOPs, "
+        f"{change['parameters']:.0f} % and {change['gflops']:.0f} % against YOLOv8s, not {printed[0]:.0f} % and "
+        f"{printed[1]:.0f} %."
     )
 
 
 def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: int = 640) -> Comparison:
-    """Measure models beside the stock ones of the same scale and class count.
+    """Profile models and the stock models of the same task, scale and number of classes.
 
     Args:
-        models: YAMLs or checkpoints of the user's; without any, the host's own Ghost model and all of ours.
+        models: YAMLs or checkpoints; without any, the host's own Ghost model and all packaged ones.
         scale: Scale letter of the default models.
-        nc: Classes of the YAMLs; a checkpoint keeps its own.
+        nc: Number of classes of the YAMLs' models; a checkpoint keeps its own.
         imgsz: Image side in pixels.
 
     Raises:
-        UserError: If an argument cannot be, or a model cannot be found, loaded or built.
+        UserError: If an argument is out of its range, or a model cannot be found, loaded or built.
     """
     if scale not in SCALES:
-        raise UserError(f"scale={scale!r}: give one of {', '.join(SCALES)}")
-    if nc < 1 or imgsz < 32 or imgsz % 32:
-        raise UserError(f"nc={nc}, imgsz={imgsz}: give at least one class and a side that is a multiple of 32")
+        raise UserError(f"--scale {scale}: give one of {', '.join(SCALES)}")
+    if nc < 1:
+        raise UserError(f"--nc {nc}: give 1 or more")
+    if imgsz < 32 or imgsz % 32:
+        raise UserError(f"--imgsz {imgsz}: give a multiple of 32")
     entries: list[ComparedRow] = []
     baselines: dict[tuple[str, str, int], list[ProfileRow]] = {}
-    for make in progress(_subjects(models, scale, nc), "Measuring"):
-        subject = make()
-        rows = profile_model(subject, imgsz)
-        if subject.scale not in SCALES:  # there is no stock YOLOv8 to hold it against
+    for open_model in progress(_openers(models, scale, nc), "Profiling"):
+        opened = open_model()
+        rows = profile_model(opened, imgsz)
+        if opened.scale not in SCALES:  # there is no stock YOLOv8 of this scale
             entries += map(ComparedRow, rows)
             continue
-        key = (subject.task, subject.scale, subject.nc)
+        key = (opened.task, opened.scale, opened.nc)
         if key not in baselines:
-            baselines[key] = profile_model(_stock(*key), imgsz)
+            baselines[key] = profile_model(_build_stock(*key), imgsz)
             entries += [ComparedRow(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
-        entries += [_against(row, _in_state(baselines[key], row.fused)) for row in rows]
+        entries += [_with_change(row, _in_state(baselines[key], row.fused)) for row in rows]
     return Comparison(entries, FOOTER)
 
 
 def compare_deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[ComparedRow]:
-    """Count, at one scale, the stock model, the host's own Ghost model and all of ours, fused; nothing is weighed."""
-    makers: list[Callable[[], OpenedModel]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
-    base, *rows = (profile_state(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))
-    return [_against(row, base) for row in (base, *rows)]
+    """Profile the stock model of a scale, the host's own Ghost model and all packaged ones, fused; without file sizes."""
+    openers: list[Callable[[], OpenedModel]] = [
+        partial(_build_stock, "detect", scale, nc),
+        *_openers((), scale, nc),
+    ]
+    base, *rows = (profile_state(opener(), imgsz) for opener in progress(openers, f"Profiling scale {scale}"))
+    return [_with_change(row, base) for row in (base, *rows)]
 
 
-def _stock(task: str, scale: str, nc: int) -> OpenedModel:
-    """Build the stock YOLOv8 of a task, whatever file of that name lies in the current folder."""
+def _build_stock(task: str, scale: str, nc: int) -> OpenedModel:
+    """Build the stock YOLOv8 of a task, even if a file of that name is in the current folder."""
     name = f"yolov8{scale}{TASK_SUFFIX[task]}.yaml"
-    return build_from_yaml(str(HOST / name), nc, name)
+    return build_from_yaml(str(HOST_YAMLS / name), nc, name)
 
 
 def _in_state(rows: Sequence[ProfileRow], fused: str) -> ProfileRow:
@@ -168,20 +174,20 @@ def _in_state(rows: Sequence[ProfileRow], fused: str) -> ProfileRow:
     return next(row for row in rows if (row.fused == "none") == (fused == "none"))
 
 
-def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], OpenedModel]]:
-    """Return what makes each subject, one at a time so that only one is in memory."""
+def _openers(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], OpenedModel]]:
+    """Return a function for each model that opens it, so that only one is in memory at a time."""
     if models:
-        return [partial(_named, name, nc) for name in models]
-    ours = [with_scale(name, scale) for name in families()]
-    hosts = f"yolov8{scale}-ghost.yaml"
+        return [partial(_open, name, nc) for name in models]
+    packaged = [with_scale(name, scale) for name in families()]
+    host_ghost = f"yolov8{scale}-ghost.yaml"
     return [
-        partial(build_from_yaml, str(HOST / hosts), nc, hosts),
-        *(partial(build_from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in ours),
+        partial(build_from_yaml, str(HOST_YAMLS / host_ghost), nc, host_ghost),
+        *(partial(build_from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in packaged),
     ]
 
 
-def _named(name: str, nc: int) -> OpenedModel:
-    """Build or load what the user named."""
+def _open(name: str, nc: int) -> OpenedModel:
+    """Build a YAML's model or load a checkpoint."""
     if name.endswith(".pt"):
         return open_checkpoint(Path(name))
     if name.endswith((".yaml", ".yml")):
@@ -189,7 +195,7 @@ def _named(name: str, nc: int) -> OpenedModel:
     raise ModelNameError(f"{name!r} is neither a model YAML (.yaml) nor a checkpoint (.pt)")
 
 
-def _against(row: ProfileRow, base: ProfileRow) -> ComparedRow:
+def _with_change(row: ProfileRow, base: ProfileRow) -> ComparedRow:
     """Return the row with its change against the stock model in the same state."""
     change = {figure: (getattr(row, figure) / getattr(base, figure) - 1) * 100 for figure in FIGURES}
     return ComparedRow(row, base.model, change)
@@ -202,7 +208,7 @@ def render_comparison(result: Comparison, versions: dict[str, str], style: str) 
 
 
 def to_dict(entry: ComparedRow) -> dict[str, Any]:
-    """Return one row as JSON has it."""
+    """Return a row as JSON holds it."""
     result: dict[str, Any] = asdict(entry.row)
     if entry.published is not None:
         result["published"] = {figure: getattr(entry.published, figure) for figure in PUBLISHED_FIGURES}
@@ -215,7 +221,7 @@ def to_dict(entry: ComparedRow) -> dict[str, Any]:
 
 
 def cells(entries: Sequence[ComparedRow]) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells of the table for people."""
+    """Return header and cells of the table."""
     if entries[0].published is not None:
         return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [
             published_cells(entry) for entry in entries
@@ -225,9 +231,9 @@ def cells(entries: Sequence[ComparedRow]) -> tuple[list[str], list[list[str]]]:
 
 
 def published_cells(entry: ComparedRow) -> list[str]:
-    """Return measured and published figure with a verdict, cell by cell."""
+    """Return the cells of a row of the published table: measured figure, published figure, match."""
     row, published, match = entry.row, entry.published, entry.match
-    assert published is not None  # cells() asked
+    assert published is not None  # cells() checks it
     pairs = {
         "layers": (str(row.layers), str(published.layers)),
         "parameters": (str(row.parameters), str(published.parameters)),
@@ -236,12 +242,13 @@ def published_cells(entry: ComparedRow) -> list[str]:
     }
     verdicts = {figure: "yes" if match[figure] else "NO" for figure in pairs}
     verdicts["checkpoint_kb"] += f", {entry.kb_deviation:+.1%}"
-    what = [row.model, published.yaml]
-    return what + [f"{ours} / {theirs} ({verdicts[figure]})" for figure, (ours, theirs) in pairs.items()]
+    return [row.model, published.yaml] + [
+        f"{ours} / {theirs} ({verdicts[figure]})" for figure, (ours, theirs) in pairs.items()
+    ]
 
 
 def compared_cells(entry: ComparedRow) -> list[str]:
-    """Return the figures of a row and its changes against stock."""
+    """Return the cells of a row: each figure and its change against the baseline."""
     row, change = entry.row, entry.change or {}
     return [
         row.model,

@@ -1,4 +1,4 @@
-"""Write tables as text, Markdown, CSV and JSON; nothing is measured here."""
+"""Write tables as text, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 FORMATS = ("text", "markdown", "csv", "json")
-WIDTH = 400  # wider than any table: what is piped must not be cut
+WIDTH = 400  # wider than any table, so that piped output is not cut
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says, before its form.
+    """Content of a report, independent of its format.
 
     Attributes:
-        rows: Raw numbers, one dict a row; a nested dict becomes columns of CSV.
-        tables: Header and lines of each table for people.
-        conventions: How each figure is counted.
-        notes: What a reader must know beside them, a paragraph each.
+        rows: Raw values, one dict for each row; in CSV a nested dict becomes several columns.
+        tables: Header and lines of each table in text and Markdown.
+        conventions: Definition of each figure.
+        notes: Paragraphs below the tables.
         more: Further entries of the JSON object.
     """
 
@@ -53,7 +53,7 @@ def render_report(report: Report, versions: dict[str, str], style: str) -> str:
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return one line a row, nested figures as `published_layers`."""
+    """Return one line for each row; a nested value is in a column such as `published_layers`."""
     flat = []
     for row in rows:
         nested = {k: v for k, v in row.items() if isinstance(v, dict)}
@@ -69,18 +69,18 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def format_percent(value: float | None) -> str:
-    """Return a signed percentage, nothing for the baseline itself."""
+    """Return a signed percentage; "" for the baseline itself."""
     return "" if not value else f"{value:+.1f} %"
 
 
 def to_markdown(header: list[str], lines: list[list[str]]) -> str:
-    """Return a Markdown table, numbers to the right."""
+    """Return a Markdown table with numbers aligned right."""
     rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def to_text(header: list[str], lines: list[list[str]]) -> str:
-    """Return the table as rich draws it, without colour and at one width everywhere."""
+    """Return the table as rich draws it, without colour and independent of the terminal's width."""
     table = Table(show_edge=False, box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)

@@ -150,20 +150,20 @@ def test_ctrl_c_before_the_first_round(fake: type[Fake], monkeypatch: pytest.Mon
 def test_a_real_ctrl_c(tmp_path: Path) -> None:
     """A terminal's Ctrl-C in the middle of the rounds: status 130, and the rounds so far are in the report."""
     program = [sys.executable, "-m", "ghost_yolo", "bench", "yolov8n.yaml", "--imgsz", "32", "--runtimes", "pytorch"]
-    words = ["--rounds", "5000", "--passes", "1", "--format", "json", "-o", "out.json"]
+    options = ["--rounds", "5000", "--passes", "1", "--format", "json", "-o", "out.json"]
     with subprocess.Popen(
-        [*program, *words],
+        [*program, *options],
         cwd=tmp_path,
         env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100", "PYTHONWARNINGS": ""},  # the bar is drawn on a pipe too
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         assert process.stderr is not None
-        said = b""
-        while not re.search(rb"Timing[^\r\n]*[1-9]\d*%", said):
+        output = b""
+        while not re.search(rb"Timing[^\r\n]*[1-9]\d*%", output):
             more = os.read(process.stderr.fileno(), 1 << 16)
-            assert more, said.decode()
-            said += more
+            assert more, output.decode()
+            output += more
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stderr.read()
 
@@ -225,8 +225,8 @@ def test_a_real_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 no more")
     models = ["yolov8n.yaml", str(ROOT / "cfg/yolov8n-ghost.yaml"), "yolov8n-seg.yaml", "cut.pt", "missing.pt"]
     size = ["--imgsz", "64", "--threads", "1", "--rounds", "5", "--passes", "1", "--format", "json", "-o", "out.json"]
-    words = ["--runtimes", "pytorch,onnx", "--keep", "kept", "--profile"]
-    error = run("ghost-yolo", "bench", *models, *size, *words, ok=False).stderr
+    options = ["--runtimes", "pytorch,onnx", "--keep", "kept", "--profile"]
+    error = run("ghost-yolo", "bench", *models, *size, *options, ok=False).stderr
     document = json.loads((tmp_path / "out.json").read_text())
     rows = document["rows"]
 

@@ -22,7 +22,7 @@ def test_labels_tell_models_apart() -> None:
         "a/best",
         "b/best",
         "yolov8n",
-        "yolov8n-ghost (host's)",
+        "yolov8n-ghost (Ultralytics)",
         "cfg/yolov8n-ghost",
         "x.onnx",
     ]

@@ -1,4 +1,4 @@
-"""ONNX export is held against PyTorch; a file that is wrong is found out."""
+"""ONNX export is verified against PyTorch; a wrong file is detected."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from conftest import ROOT, Run
 from test_blocks import build, every_block, randomise
 from ultralytics import YOLO
 
+from ghost_yolo.cli.export import parse_sides, verify
 from ghost_yolo.errors import UserError
-from ghost_yolo.export.verify import Proof, differences, export, refuse
+from ghost_yolo.export import verify as verifying
+from ghost_yolo.export.verify import (
+    OutputCheck,
+    Verification,
+    differences,
+    export_and_verify,
+    parse_arguments,
+    validate_arguments,
+    verify_outputs,
+)
 from ghost_yolo.model.catalog import families, path_of, with_scale
 from ghost_yolo.registry import Block
 
@@ -35,20 +46,30 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name,words,sizes",
+    "name,options,sizes",
     [
-        ("yolov8n-ghostv3", ["dynamic=True"], ["640x640", "480x640"]),
-        *((f"yolov8n-{name}", ["imgsz=480,640"], ["480x640"]) for name in ("ghost", "ghostv2", "gghost")),
+        ("yolov8n-ghostv3", ["--dynamic"], ["640x640", "480x640"]),
+        *((f"yolov8n-{name}", ["--imgsz", "480,640"], ["480x640"]) for name in ("ghost", "ghostv2", "gghost")),
         *((f"yolov8n-{name}", [], ["640x640"]) for name in ("ghost", "ghostv2", "gghost")),
     ],
 )
-def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
-    """The command's files, dynamic and static, give PyTorch's boxes and scores on noise and on a photograph."""
-    done = run(sys.executable, EXPORT, f"model={checkpoint(tmp_path, name)}", *words)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "FAIL"))]
+def test_export_proves_itself(name: str, options: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
+    """The command's files, dynamic and static, give PyTorch's boxes and scores on noise and on an image."""
+    done = run("ghost-yolo", "verify", checkpoint(tmp_path, name), *options)
+    *lines, verdict = done.stdout.splitlines()
 
-    assert [line.split()[1:3] for line in lines] == [[size, kind] for size in sizes for kind in ("noise", "photograph")]
-    assert all(line.startswith("ok") for line in lines) and "proved" in done.stdout
+    assert [line.split()[1:3] for line in lines] == [[size, kind] for size in sizes for kind in ("noise", "image")]
+    assert all(line.startswith("ok") for line in lines) and verdict.startswith(f"{tmp_path / name}.onnx: ")
+
+
+@pytest.mark.slow
+def test_command_and_script_do_the_same(run: Run, tmp_path: Path) -> None:
+    """`ghost-yolo verify` and `export.py` print the same for the same arguments."""
+    file = checkpoint(tmp_path, "yolov8n-ghost")
+    by_script = run(sys.executable, EXPORT, f"model={file}", "imgsz=64,96", "simplify=False").stdout
+    by_command = run("ghost-yolo", "verify", file, "simplify=False", "--imgsz", "64,96").stdout
+
+    assert by_script.splitlines()[-3:] == by_command.splitlines() and "64x96" in by_command
 
 
 @pytest.mark.slow
@@ -56,16 +77,16 @@ def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run
 @pytest.mark.parametrize("name", families())
 def test_a_dynamic_file_of_every_family(name: str, tmp_path: Path) -> None:
     """One dynamic file of each packaged model gives PyTorch's boxes and scores at 640 x 640 and at 480 x 640."""
-    _, proofs = export(str(checkpoint(tmp_path, with_scale(name, "n"))), dynamic=True)
+    verification = export_and_verify(str(checkpoint(tmp_path, with_scale(name, "n"))), dynamic=True)
 
-    assert [proof.size for proof in proofs[::2]] == [(640, 640), (480, 640)]
-    assert [proof for proof in proofs if not proof.holds] == []
+    assert [check.size for check in verification.checks[::2]] == [(640, 640), (480, 640)]
+    assert [check for check in verification.checks if not check.passed] == []
 
 
 @traced
 @every_block
 def test_a_dynamic_file_of_every_block(block: Block, tmp_path: Path) -> None:
-    """Each word alone gives PyTorch's maps from one file, on those of 640 x 640 and of 480 x 640 at stride 8."""
+    """Each block alone gives PyTorch's maps from one file, on those of 640 x 640 and of 480 x 640 at stride 8."""
     module, file = build(block).eval(), tmp_path / "block.onnx"
     with torch.no_grad():
         torch.onnx.export(
@@ -81,62 +102,91 @@ def test_a_dynamic_file_of_every_block(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @traced
-def test_a_wrong_file_is_found_out(tmp_path: Path) -> None:
+def test_a_wrong_file_is_detected(tmp_path: Path) -> None:
     """A weight changed in the file, or a file cut short, does not pass."""
-    from ghost_yolo.export.verify import prove
-
     model = YOLO(checkpoint(tmp_path, "yolov8n-ghost"))
     file = Path(model.export(format="onnx", imgsz=64))
-    photo = np.full((48, 64, 3), 90, np.uint8)
-    assert all(proof.holds for proof in prove(model.model, file, photo))
+    image = np.full((48, 64, 3), 90, np.uint8)
+    assert Verification(file, verify_outputs(model.model, file, image)).passed
     graph = onnx.load(file)
     for weight in graph.graph.initializer:
         if len(weight.dims) == 4:
             weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * np.float32(1.01)).tobytes()
     onnx.save(graph, file)
 
-    assert not any(proof.holds for proof in prove(model.model, file, photo))
+    assert not any(check.passed for check in verify_outputs(model.model, file, image))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(Exception, match=r"(?i)parse|decode|protobuf"):
-        prove(model.model, file, photo)
+        verify_outputs(model.model, file, image)
 
 
 def test_differences_are_those_of_boxes_and_scores() -> None:
-    """Boxes are the first four rows of a detector, everything else counts as scores; NaN never holds."""
+    """Boxes are the first four rows of a detector, everything else counts as scores; NaN never passes."""
     a = np.zeros((1, 6, 5), np.float32)
     b = a.copy()
     b[0, 3, 2], b[0, 5, 1] = 0.25, -0.125
 
     assert differences([a], [b], nc=2) == (0.25, 0.125)
     assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
-    assert not Proof((64, 64), "noise", float("nan"), 0).holds
-    with pytest.raises(UserError, match="the file gives"):
+    assert not OutputCheck((64, 64), "noise", float("nan"), 0).passed
+    with pytest.raises(UserError, match=r"\(1, 6, 5\)"):
         differences([a], [a, b], nc=2)
 
 
 @pytest.mark.parametrize("arguments", [{"half": True}, {"nms": True}, {"format": "engine"}, {"quantize": 8}])
-def test_what_cannot_be_proved_is_refused(arguments: dict[str, object]) -> None:
-    """Arguments that change the numbers or the layout are refused with the way to go."""
-    with pytest.raises(UserError, match="yolo export"):
-        refuse(arguments)
+def test_what_cannot_be_compared_is_refused(arguments: dict[str, object]) -> None:
+    """Arguments that change values or layout of the outputs are refused, with the alternative."""
+    with pytest.raises(UserError, match=f"{next(iter(arguments))}.*yolo export"):
+        validate_arguments(arguments)
 
 
 @pytest.mark.parametrize(
-    "words,says",
+    "pairs,named",
     [
-        ([], "give model=FILE"),
+        ([], "model=FILE"),
         (["model=missing.pt"], "missing.pt"),
-        (["model=x.pt", "image=none.jpg"], "none.jpg cannot be read"),
+        (["model=x.pt", "image=none.jpg"], "none.jpg"),
     ],
 )
-def test_bad_words_are_one_clear_line(words: list[str], says: str, run: Run) -> None:
-    """What the user can put right is said in one line."""
-    error = run(sys.executable, EXPORT, *words, ok=False).stderr
+def test_bad_input_is_one_clear_line(pairs: list[str], named: str, run: Run) -> None:
+    """The script prints an error of the user's as one line."""
+    error = run(sys.executable, EXPORT, *pairs, ok=False).stderr
 
-    assert says in error.splitlines()[-1] and "Traceback" not in error
+    assert named in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_arguments_are_parsed() -> None:
+    """Export arguments are parsed as by the `yolo` command; another form is an error that names it."""
+    assert parse_arguments(["opset=17", "simplify=False"]) == {"opset": 17, "simplify": False}
+    assert parse_sides("480,640") == [480, 640] and parse_sides("640") == [640]
+    for wrong in ("opset", "opset="):
+        with pytest.raises(UserError, match=wrong):
+            parse_arguments([wrong])
+    for wrong in ("0", "x", "1,2,3", "-640", ""):
+        with pytest.raises(UserError, match=f"--imgsz {wrong}"):
+            parse_sides(wrong)
+
+
+def test_the_exit_status_tells_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond tolerance, the command prints the difference and exits with 1."""
+    checks = [OutputCheck((64, 96), "noise", 0.2, 0.0)]
+    given: dict[str, object] = {}
+
+    def answer(model: str, image: str, **arguments: object) -> Verification:
+        given.update(arguments, model=model, image=image)
+        return Verification(Path("best.onnx"), checks)
+
+    monkeypatch.setattr(verifying, "export_and_verify", answer)
+    with pytest.raises(typer.Exit) as stopped:
+        verify("best.pt", ["opset=17"], imgsz="64,96", dynamic=True, image="photo.jpg")
+    assert stopped.value.exit_code == 1 and "0.2 px" in capsys.readouterr().out
+    assert given == {"model": "best.pt", "image": "photo.jpg", "imgsz": [64, 96], "dynamic": True, "opset": 17}
+    checks.clear()
+    verify("best.pt", image="")
+    assert given["dynamic"] is False and given["image"] == ""
 
 
 def test_a_head_that_picks_boxes_itself_is_refused() -> None:
-    """The order of an end-to-end head's boxes may change with ties: it is not proved, and that is said."""
-    with pytest.raises(UserError, match="picks the boxes itself"):
-        export("yolov10n.yaml", imgsz=64)
+    """The order of an end-to-end head's boxes may change with ties: such a model is refused."""
+    with pytest.raises(UserError, match=r"yolov10n\.yaml"):
+        export_and_verify("yolov10n.yaml", imgsz=64)

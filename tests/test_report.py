@@ -93,10 +93,10 @@ def test_the_summary_follows_the_intervals(timed: BenchResult) -> None:
     faster, slower, unclear = text.split("; ")
 
     assert "PyTorch fp32" in faster and "%" not in faster
-    assert "yolov8s-ghost (host's) (110 %" in slower and "50 % of the GFLOPs" in slower and "0.45" in slower
+    assert "yolov8s-ghost (Ultralytics) (110 %" in slower and "50 % of the GFLOPs" in slower and "0.45" in slower
     assert "cfg/yolov8s-ghost (90 %" in unclear and "yolov8n" not in text
     (text,) = summary.summarise_times(onnx)
-    assert "yolov8s-ghost (host's) (75 %" in text and "cfg/yolov8s-ghost (95 %" in text and ";" not in text
+    assert "yolov8s-ghost (Ultralytics) (75 %" in text and "cfg/yolov8s-ghost (95 %" in text and ";" not in text
     onnx[0].ratio = None
     assert summary.summarise_times(onnx) == []
 
@@ -179,7 +179,7 @@ def test_a_foreign_bench(change: Any, named: str, document: dict[str, Any], tmp_
     with pytest.raises(SourceError, match=re.escape(named)) as refused:
         read_bench(file)
 
-    assert "--format json -o bench.json" in str(refused.value) and str(file) in str(refused.value)
+    assert "ghost-yolo bench" in str(refused.value) and str(file) in str(refused.value)
 
 
 def test_accuracies_of_several_seeds(data: ReportData) -> None:
@@ -236,8 +236,8 @@ def test_the_command(
     monkeypatch.setattr(collecting, "compare_deployed", lambda scale, imgsz: profiled.scales[scale])
     for name in ("a", "b"):
         Path(f"{name}.json").write_text(json.dumps(document))
-    words = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
-    done = CliRunner().invoke(app, words)
+    options = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
+    done = CliRunner().invoke(app, options)
 
     assert done.exit_code == 0 and "page.html" in done.stderr
     drawn = {file.name for file in Path("page-figures").glob("time-*")}

@@ -16,7 +16,7 @@ from factories import TINY, Run, bench_row, interrupt
 
 from ghost_yolo import host
 from ghost_yolo.bench import BenchPlan, BenchResult, runtimes
-from ghost_yolo.bench.exporting import reestimate_batchnorm
+from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
 from ghost_yolo.bench.results import add_statistics
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify, pipeline, savings, search
@@ -191,7 +191,7 @@ def test_real_latency(photos: Path, tmp_path: Path, run: Run) -> None:
     config["backbone"][1], config["backbone"][3] = [-1, 3, "C2f", [256, True]], [-1, 1, "Conv", [32, 1, 1]]
     torch.manual_seed(0)
     model = host.build(config)
-    reestimate_batchnorm(model)
+    estimate_batchnorm_from_noise(model)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64})
     options = ["--block", "NarrowELAN", "--budget", "0.99", "--cost", "onnx", "--images", photos]
     options += ["--reconstruct-steps", "1", "--distill-steps", "0", "-o", tmp_path / "light.pt"]

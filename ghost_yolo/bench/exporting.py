@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import ultralytics
 import yaml
+from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yolov5u_filename
@@ -59,20 +60,20 @@ def _open(model: str, nc: int) -> OpenedModel:
     if model.endswith(".pt"):
         return open_checkpoint(Path(model))
     if not model.endswith((".yaml", ".yml")):
-        kinds = ", ".join(row.suffix for row in RUNTIMES.values())
-        raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
+        suffixes = ", ".join(row.suffix for row in RUNTIMES.values())
+        raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {suffixes}")
     torch.manual_seed(0)
     opened = build_from_yaml(model, nc)
-    reestimate_batchnorm(opened.model)
+    estimate_batchnorm_from_noise(opened.model)
     return opened
 
 
-def reestimate_batchnorm(model: HostModel) -> None:
+def estimate_batchnorm_from_noise(model: HostModel) -> None:
     """Estimate the BatchNorm statistics of an untrained model from noise.
 
     Without it, activations fade from layer to layer, and subnormal numbers can cost a CPU extra time.
     """
-    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256)], model)  # type: ignore[arg-type]
+    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256)], cast("nn.Module", model))
     model.eval()
 
 
@@ -146,7 +147,7 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
     return folder / Path(made).relative_to(work)
 
 
-def precision_arguments(kind: str, precision: str) -> dict[str, Any]:
+def precision_arguments(export_format: str, precision: str) -> dict[str, Any]:
     """Return the installed host's export arguments for a precision.
 
     Raises:
@@ -156,7 +157,7 @@ def precision_arguments(kind: str, precision: str) -> dict[str, Any]:
         return {}
     if "quantize" in DEFAULT_CFG_DICT:
         return {"quantize": BITS[precision]}
-    if kind == "onnx":
+    if export_format == "onnx":
         raise UserError(
             f"Ultralytics {ultralytics.__version__} exports ONNX as fp32 only on a CPU; 8.4 exports {precision}"
         )

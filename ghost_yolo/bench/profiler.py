@@ -46,7 +46,7 @@ def profile_onnx(file: Path, config: InferenceConfig, passes: int) -> dict[str, 
         run = open_onnx(file, config, enable_profiling=True, profile_file_prefix=str(Path(folder) / "profile"))
         for _ in range(1 + passes):
             run()
-        events = json.loads(Path(run.session.end_profiling()).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+        events = json.loads(Path(run.session.end_profiling()).read_text(encoding="utf-8"))
     return sum_by_operator(
         (event["name"], event["args"]["op_name"], event["dur"] / 1e3)
         for event in events
@@ -61,7 +61,7 @@ def profile_openvino(file: Path, config: InferenceConfig, passes: int) -> dict[s
     nodes = []
     for _ in range(passes):
         run()
-        counted = run.session.profiling_info  # type: ignore[attr-defined]
+        counted = run.session.profiling_info
         nodes += [(node.node_name, node.node_type, node.real_time.total_seconds() * 1e3) for node in counted]
     return sum_by_operator(nodes)
 

@@ -115,7 +115,7 @@ class BenchRow:
         known["nc"] = None if values["nc"] is None else _count(values, "nc")
         known["error"] = None if values["error"] is None else _text(values, "error")
         operators = values.get("operators") or {}
-        known["operators"] = {str(kind): _positive(operators, kind) for kind in operators}
+        known["operators"] = {str(name): _positive(operators, name) for name in operators}
         return cls(**known, times=list(values.get("times") or []), profile_error=values.get("profile_error"))
 
 

@@ -96,10 +96,10 @@ def _jobs(plan: BenchPlan, folder: Path) -> list[_Job]:
     """Return a job for each model, runtime and precision; the precision of an exported file is not known yet."""
     jobs = []
     for number, name in enumerate(plan.models, 1):
-        own, where = runtime_of(name), folder / f"{number}-{Path(name).stem}"
-        for runtime, precision in [(own, "")] if own else plan.combinations:
+        own_runtime, subfolder = runtime_of(name), folder / f"{number}-{Path(name).stem}"
+        for runtime, precision in [(own_runtime, "")] if own_runtime else plan.combinations:
             row = BenchRow(name, "", None, plan.imgsz, plan.batch, runtime, precision, plan.device, plan.threads)
-            jobs.append(_Job(row, where, exported=bool(own)))
+            jobs.append(_Job(row, subfolder, exported=bool(own_runtime)))
     return jobs
 
 
@@ -174,7 +174,7 @@ def _groups(jobs: list[_Job]) -> list[list[_Job]]:
 
 
 def _time(plan: BenchPlan, group: list[_Job], logs: Path) -> None:
-    """Time the models of a group in turn, in a new random order each round; only one of them computes at a time."""
+    """Time the models of a group round by round, in a new random order each round; only one computes at a time."""
     order = random.Random(0)
     with ExitStack() as stack:
         for job in group:

@@ -46,6 +46,23 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
+class LoadedModel:
+    """A model in a runtime: calling it runs one forward pass, waits for its end and returns the outputs.
+
+    Attributes:
+        run: The forward pass.
+        session: The runtime's own object, which its profiler reads; None for runtimes without one.
+    """
+
+    run: Callable[[], object]
+    session: Any = None
+
+    def __call__(self) -> object:
+        """Run one forward pass."""
+        return self.run()
+
+
+@dataclass(frozen=True)
 class Runtime:
     """A runtime: what it needs, which files it opens and how.
 
@@ -56,8 +73,7 @@ class Runtime:
         exports: Further modules that the host's exporter needs.
         suffix: Ending of its files or folders.
         precisions: Precisions that the host exports for it, or runs.
-        open: Function that loads a file and returns a function that runs one forward pass, waits for its end and returns the
-            outputs.
+        open: Function that loads a file.
         format: The host's name of its export format; "" where the checkpoint itself is run.
     """
 
@@ -67,7 +83,7 @@ class Runtime:
     exports: tuple[str, ...]
     suffix: str
     precisions: tuple[Precision, ...]
-    open: Callable[[Path, InferenceConfig], Callable[[], object]]
+    open: Callable[[Path, InferenceConfig], LoadedModel]
     format: str = ""
 
     def missing(self, precision: str, *, exporting: bool = True) -> list[str]:
@@ -103,7 +119,7 @@ def require_cpu(title: str, config: InferenceConfig) -> None:
         raise UserError(f"{title} runs on the CPU only; leave out --device {config.device}")
 
 
-def open_pytorch(file: Path, config: InferenceConfig) -> Callable[[], object]:
+def open_pytorch(file: Path, config: InferenceConfig) -> LoadedModel:
     """Run the fused model in eager PyTorch."""
     import torch
 
@@ -113,9 +129,9 @@ def open_pytorch(file: Path, config: InferenceConfig) -> Callable[[], object]:
         raise UserError(f"--device {config.device}: PyTorch sees no such GPU")
     torch.set_num_threads(config.threads)
     device = torch.device("cpu" if config.device == "cpu" else f"cuda:{config.device}")
-    kind = torch.float16 if config.precision == "fp16" else torch.float32
-    model = host.load(file).fuse(verbose=False).to(device, kind)
-    image = torch.from_numpy(config.image()).to(device, kind)
+    dtype = torch.float16 if config.precision == "fp16" else torch.float32
+    model = host.load(file).fuse(verbose=False).to(device, dtype)
+    image = torch.from_numpy(config.image()).to(device, dtype)
 
     def run() -> object:
         with torch.inference_mode():
@@ -124,10 +140,10 @@ def open_pytorch(file: Path, config: InferenceConfig) -> Callable[[], object]:
             torch.cuda.synchronize(device)
         return output
 
-    return run
+    return LoadedModel(run)
 
 
-def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> Callable[[], object]:
+def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> LoadedModel:
     """Run an ONNX file in ONNX Runtime; `session` sets attributes of its SessionOptions."""
     import onnxruntime
 
@@ -152,11 +168,10 @@ def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> Callable[[
     def run() -> object:
         return opened.run(None, inputs)
 
-    run.session = opened  # type: ignore[attr-defined]
-    return run
+    return LoadedModel(run, opened)
 
 
-def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> Callable[[], object]:
+def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> LoadedModel:
     """Run an OpenVINO model on the CPU; `properties` are further properties of the compiled model.
 
     The inference precision is set, because OpenVINO would compute float32 files in bfloat16 on a CPU with bfloat16 units.
@@ -177,11 +192,10 @@ def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> Cal
     def run() -> object:
         return list(request.infer(inputs).values())
 
-    run.session = request  # type: ignore[attr-defined]
-    return run
+    return LoadedModel(run, request)
 
 
-def open_ncnn(file: Path, config: InferenceConfig) -> Callable[[], object]:
+def open_ncnn(file: Path, config: InferenceConfig) -> LoadedModel:
     """Run an NCNN model on the CPU, one image at a time as the host does."""
     import ncnn
 
@@ -201,7 +215,7 @@ def open_ncnn(file: Path, config: InferenceConfig) -> Callable[[], object]:
                 outputs += [np.array(extractor.extract(name)[1]) for name in net.output_names()]
         return outputs
 
-    return run
+    return LoadedModel(run)
 
 
 def _inside(path: Path, pattern: str) -> Path:
@@ -241,8 +255,8 @@ def runtime_of(model: str) -> str:
 
 def file_mb(file: Path) -> float:
     """Return the size of a model's graph and weights in 1024 x 1024 bytes."""
-    kinds = ("*.xml", "*.bin", "*.param")
-    files = [file] if file.is_file() else [part for kind in kinds for part in file.glob(kind)]
+    patterns = ("*.xml", "*.bin", "*.param")
+    files = [file] if file.is_file() else [part for pattern in patterns for part in file.glob(pattern)]
     return sum(part.stat().st_size for part in files) / MB
 
 

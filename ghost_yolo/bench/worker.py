@@ -12,12 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, peak_memory_mb
+from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, peak_memory_mb
 from ghost_yolo.errors import UserError, WorkerError
 
 
@@ -96,7 +95,7 @@ def _last_line(log: Path) -> str:
 class Calls:
     """The child's side: the methods that can be called."""
 
-    run: Callable[[], object]
+    model: LoadedModel
 
     def prepare(self, model: str, folder: str, nc: int, imgsz: int) -> dict[str, Any]:
         """Build or load a model, save it, and return its ModelInfo as a dict."""
@@ -112,7 +111,7 @@ class Calls:
 
     def open(self, runtime: str, file: str, config: dict[str, Any], passes: int) -> None:
         """Load a file into a runtime and warm up."""
-        self.run = RUNTIMES[runtime].open(Path(file), InferenceConfig(**config))
+        self.model = RUNTIMES[runtime].open(Path(file), InferenceConfig(**config))
         self.time(passes)
 
     def time(self, passes: int) -> dict[str, Any]:
@@ -121,11 +120,11 @@ class Calls:
         Returns:
             `ms`, the milliseconds of each, and `memory_mb`, the peak memory of this process so far.
         """
-        self.run()
+        self.model()
         times = []
         for _ in range(passes):
             start = time.perf_counter()
-            self.run()
+            self.model()
             times.append((time.perf_counter() - start) * 1e3)
         return {"ms": times, "memory_mb": peak_memory_mb()}
 

@@ -1,4 +1,4 @@
-"""The `ghost-yolo` command. Thin: each command parses, calls one function and prints."""
+"""The `ghost-yolo` command: each subcommand parses its options, calls one function and prints."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import sys
 import typer
 
 from ghost_yolo.cli.bench import bench, report
+from ghost_yolo.cli.export import verify
 from ghost_yolo.cli.ghostify import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
 from ghost_yolo.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (compare, swap, ghostify, bench, report, ghosts, pairs, correlate, cfg, pretrained, doctor):
+for command in (compare, swap, ghostify, bench, verify, report, ghosts, pairs, correlate, cfg, pretrained, doctor):
     app.command()(command)
 
 
 @app.callback()
 def describe() -> None:
-    """Lightweight backbones for stock Ultralytics YOLO. Training, prediction and export are the `yolo` command's."""
+    """Lightweight blocks and backbones for Ultralytics YOLO. Train, predict and export with the `yolo` command."""
 
 
 def main() -> None:

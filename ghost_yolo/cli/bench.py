@@ -39,8 +39,8 @@ def bench(
 ) -> None:
     """Benchmark the latency of models in PyTorch, ONNX Runtime, OpenVINO and NCNN.
 
-    Models are interleaved round by round, so that a change in the machine's speed affects all of them. Ctrl-C ends the
-    benchmark and reports the rounds so far.
+    Models are interleaved round by round, so that a change in the machine's speed affects all of them.
+    Ctrl-C ends the benchmark and reports the rounds so far.
     """
     check_target(out)
     with redirect_stdout(sys.stderr):

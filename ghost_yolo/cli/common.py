@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+
+import typer
 
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.files import require_writable
@@ -34,6 +37,18 @@ def check_target(out: Path | None) -> None:
         raise UserError(f"--out {out} is a folder; name a file.")
     if out is not None:
         require_writable(out)
+
+
+def refuse_options(context: typer.Context, option: str, others: Sequence[str]) -> None:
+    """Check that options which `option` excludes are not given.
+
+    Raises:
+        UserError: If one of them is.
+    """
+    given = [name for name in others if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        names = ", ".join(f"--{name}" if name != "more" else "models" for name in given)
+        raise UserError(f"{option} excludes {names}: leave them out")
 
 
 def new_folder(out: Path | None, command: str) -> Path:

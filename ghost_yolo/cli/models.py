@@ -1,4 +1,4 @@
-"""Commands about models: what they are, what they cost, where their weights come from."""
+"""Commands `compare`, `swap`, `cfg`, `pretrained` and `doctor`."""
 
 from __future__ import annotations
 
@@ -9,42 +9,37 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, Where, check_target, emit
-from ghost_yolo.errors import UserError
+from ghost_yolo.cli.common import Format, Where, check_target, emit, refuse_options
 from ghost_yolo.model.catalog import packaged, path_of
 
 
 def compare(
-    published: Annotated[
-        bool, typer.Option("--published", help="Rebuild the widely copied YOLOv8-vs-Ghost table.")
-    ] = False,
-    models: Annotated[list[str] | None, typer.Option(help="YAML or checkpoint of yours; repeat for more.")] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="Scale of the default models: n, s, m, l or x; s if not given.")
+    context: typer.Context,
+    published: Annotated[bool, typer.Option("--published", help="Rebuild the published YOLOv8-Ghost table.")] = False,
+    models: Annotated[
+        list[str] | None, typer.Option(help="Model YAML or checkpoint. Repeatable. Default: all packaged models.")
     ] = None,
-    nc: Annotated[
-        int | None, typer.Option(help="Number of classes, 80 if not given; a checkpoint keeps its own.")
-    ] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Image side in pixels, 640 if not given.")] = None,
-    style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    scale: Annotated[str, typer.Option(help="Scale of the packaged models: n, s, m, l or x.")] = "s",
+    nc: Annotated[int, typer.Option(help="Number of classes for models built from YAMLs.")] = 80,
+    imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
+    style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file. Default: standard output.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
 ) -> None:
-    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
-    chosen = [*(models or []), *(more or [])]
-    if published and (chosen or scale or nc not in (None, 1) or imgsz not in (None, 640)):
-        raise UserError(
-            "--published rebuilds a fixed table (nc=1, 640): leave out --models, --scale, --nc and --imgsz."
-        )
+    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes.
+
+    With --published, the exit status is 1 if a figure differs from the published one.
+    """
+    if published:
+        refuse_options(context, "--published", ("models", "more", "scale", "nc", "imgsz"))
     check_target(out)
-    with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
-        from ghost_yolo import compare as comparison
+    with redirect_stdout(sys.stderr):  # the host prints on standard output, which may be piped
+        from ghost_yolo.compare import compare, compare_published, render_comparison
         from ghost_yolo.utils.system import versions
 
-        asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
-        given = {name: value for name, value in asked.items() if value is not None}
-        result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
-    emit(comparison.render_comparison(result, versions(), style.value), out)
+        chosen = [*(models or []), *(more or [])]
+        result = compare_published() if published else compare(chosen, scale, nc, imgsz)
+    emit(render_comparison(result, versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 

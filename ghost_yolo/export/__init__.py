@@ -1,1 +1,1 @@
-"""Exported files: checked against PyTorch."""
+"""ONNX export, verified against PyTorch."""

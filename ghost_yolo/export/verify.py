@@ -1,4 +1,4 @@
-"""ONNX export that proves itself: the file must give what PyTorch gives, on noise and on a photograph."""
+"""Export a model to ONNX and verify that the file computes what PyTorch computes, on noise and on an image."""
 
 from __future__ import annotations
 
@@ -13,89 +13,143 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
+from ultralytics.cfg import parse_key_value_pair
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
+from ghost_yolo.typing import HostModel
 
 BOX_TOLERANCE = 0.05  # pixels
-SCORE_TOLERANCE = 1e-3  # scores, and whatever else a head gives, on its own scale
+SCORE_TOLERANCE = 1e-3  # scores and all other outputs of a head
 DYNAMIC_SIZES = ((640, 640), (480, 640))
-UNPROVED = (
-    "half",
-    "int8",
-    "quantize",
-    "nms",
-    "batch",
-)  # change the numbers or the layout: nothing to hold against PyTorch
+# these change values or layout of the output, which can then not be compared with PyTorch's
+UNSUPPORTED = ("half", "int8", "quantize", "nms", "batch")
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Proof:
-    """The largest differences between the ONNX file and PyTorch on one input."""
+class OutputCheck:
+    """The largest differences between ONNX Runtime and PyTorch on one input.
 
-    size: tuple[int, int]  # (h, w)
+    Attributes:
+        size: Height and width of the input in pixels.
+        image: `noise` or `image`.
+        boxes: Largest difference of box coordinates in pixels.
+        scores: Largest difference of all other outputs.
+    """
+
+    size: tuple[int, int]
     image: str
-    boxes: float  # pixels
+    boxes: float
     scores: float
 
     @property
-    def holds(self) -> bool:
-        """Whether both are within tolerance; a NaN is not."""
+    def passed(self) -> bool:
+        """Whether both are within tolerance; NaN is not."""
         return self.boxes <= BOX_TOLERANCE and self.scores <= SCORE_TOLERANCE
 
+    def __str__(self) -> str:
+        """Return one line of the report."""
+        verdict, (height, width) = "ok  " if self.passed else "FAIL", self.size
+        return (
+            f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {BOX_TOLERANCE}), "
+            f"scores {self.scores:.2g} (tolerance {SCORE_TOLERANCE})"
+        )
 
-def export(model: str, image: str = "", **arguments: Any) -> tuple[Path, list[Proof]]:
-    """Export a checkpoint (or an untrained YAML) by the host's exporter and prove the file.
 
-    Args:
-        model: What `YOLO` opens.
-        image: Photograph to prove with; the host's own sample where none is given.
-        **arguments: The host's export arguments, `imgsz` and `dynamic` among them.
+@dataclass(frozen=True)
+class Verification:
+    """An exported ONNX file and the checks of its outputs."""
 
-    Returns:
-        The ONNX file and a proof for each input.
+    file: Path
+    checks: list[OutputCheck]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all outputs are within tolerance."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        """Return the report: one line for each check, then the verdict."""
+        verdict = "verified" if self.passed else "NOT equal to PyTorch"
+        return "\n".join([*map(str, self.checks), f"{self.file}: {verdict}"])
+
+
+def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse `key=value` arguments as the `yolo` command does.
 
     Raises:
-        UserError: If an argument is not one that can be proved, or the photograph cannot be read.
+        UserError: If one of them has another form.
+    """
+    try:
+        return dict(parse_key_value_pair(pair) for pair in pairs)
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"{' '.join(pairs)}: give export arguments as key=value") from error
+
+
+def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verification:
+    """Export a model to ONNX by the host's exporter and compare the file's outputs with PyTorch's.
+
+    Args:
+        model: A checkpoint, or a model YAML with its scale letter.
+        image: Image file to compare on; the host's sample where none is given.
+        **arguments: Arguments of the host's export, such as `imgsz` and `dynamic`.
+
+    Raises:
+        UserError: If an argument is invalid, the outputs cannot be compared, or a file cannot be read.
     """
     require_runtime()
-    refuse(arguments)
-    photo = read_image(Path(image) if image else ASSETS / "bus.jpg")
+    validate_arguments(arguments)
+    pixels = read_image(Path(image) if image else ASSETS / "bus.jpg")
     if model.endswith(".pt"):
-        host.load(Path(model))  # says clearly what is wrong with a file that is no checkpoint
+        host.load(Path(model))  # raises a clear error for a file that is not a checkpoint
     else:
-        resolve(model)  # a YAML must say its scale
+        resolve(model)  # raises an error for a YAML without scale letter
     yolo = YOLO(model)
     if getattr(yolo.model.model[-1], "one2one_cv2", None) is not None:
-        raise UserError(f"{model}: its head picks the boxes itself, and ties change their order; use `yolo export`.")
-    file = Path(yolo.export(format="onnx", **arguments))
-    return file, prove(yolo.model, file, photo)
+        raise UserError(
+            f"{model}: the order of an end-to-end head's boxes changes with ties, so outputs cannot be compared; use "
+            "`yolo export`."
+        )
+    try:
+        file = Path(yolo.export(format="onnx", **arguments))
+    except (SyntaxError, FileNotFoundError) as error:  # the host's errors for unknown arguments and missing files
+        raise UserError(str(error).strip().splitlines()[0]) from error
+    return Verification(file, verify_outputs(yolo.model, file, pixels))
 
 
 def require_runtime() -> None:
-    """Raise an error before the work where the extra is not installed."""
+    """Check that onnx and onnxruntime are installed.
+
+    Raises:
+        UserError: If one is missing.
+    """
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} is not installed; install it with pip install 'ghost-yolo[export]'.")
+        raise UserError(f"{' and '.join(missing)} not installed; install with pip install 'ghost-yolo[export]'")
 
 
-def refuse(arguments: Mapping[str, Any]) -> None:
-    """Raise an error for arguments that leave nothing to prove."""
-    given = [name for name in UNPROVED if arguments.get(name) and (name, arguments[name]) != ("batch", 1)]
-    if arguments.get("format", "onnx") != "onnx" or given:
-        what = ", ".join(given) or f"format={arguments['format']}"
-        raise UserError(f"{what}: this proves float32 ONNX files only. For others use `yolo export` itself.")
+def validate_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check that the exported outputs can be compared with PyTorch's.
+
+    Raises:
+        UserError: If an argument changes their values or layout.
+    """
+    given = [name for name in UNSUPPORTED if arguments.get(name) and (name, arguments[name]) != ("batch", 1)]
+    if arguments.get("format", "onnx") != "onnx":
+        given.append(f"format={arguments['format']}")
+    if given:
+        raise UserError(f"{', '.join(given)}: only float32 ONNX files of batch 1 are verified; use `yolo export`.")
 
 
-def prove(model: Any, file: Path, photo: NDArray[np.uint8]) -> list[Proof]:
-    """Check the file's form, then hold its outputs against the fused model's on noise and on the photograph.
+def verify_outputs(model: HostModel, file: Path, pixels: NDArray[np.uint8]) -> list[OutputCheck]:
+    """Check the ONNX file's structure, then compare its outputs with the fused model's on noise and on an image.
 
-    A static file is tried at its own size, a dynamic one at DYNAMIC_SIZES.
+    A static file is run at its own size, a dynamic one at DYNAMIC_SIZES.
     """
     import onnx
     import onnxruntime
@@ -105,29 +159,28 @@ def prove(model: Any, file: Path, photo: NDArray[np.uint8]) -> list[Proof]:
     shape = session.get_inputs()[0].shape[2:]  # numbers, or names where dynamic
     sizes = [tuple(shape)] if all(isinstance(side, int) for side in shape) else DYNAMIC_SIZES
     reference = as_exported(model)
-    proofs = []
+    checks = []
     for size in sizes:
-        for name, image in inputs(size, photo):
+        for name, image in make_inputs(size, pixels):
             with torch.inference_mode():
-                theirs = flatten(reference(torch.from_numpy(image)))
-            ours = session.run(None, {session.get_inputs()[0].name: image})
-            proofs.append(Proof(size, name, *differences(ours, theirs, len(model.names))))
-    return proofs
+                expected = flatten(reference(torch.from_numpy(image)))
+            found = session.run(None, {session.get_inputs()[0].name: image})
+            checks.append(OutputCheck(size, name, *differences(found, expected, len(model.names))))
+    return checks
 
 
-def as_exported(model: Any) -> Any:
-    """Return a fused copy whose head gives what the exporter makes it give."""
-    model = copy.deepcopy(model).cpu().float().eval()
-    model = model.fuse(verbose=False) if hasattr(model, "fuse") else model
-    head = model.model[-1]
-    head.export, head.format, head.dynamic = True, "onnx", True  # anchors anew for each size
-    return model
+def as_exported(model: HostModel) -> HostModel:
+    """Return a fused copy whose head gives the outputs that the exporter writes."""
+    fused = copy.deepcopy(model).to("cpu").float().eval().fuse(verbose=False)
+    head = fused.model[-1]
+    head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: anchors are computed for each size
+    return fused
 
 
-def inputs(size: tuple[int, int], photo: NDArray[np.uint8]) -> Iterator[tuple[str, Array]]:
-    """Yield seeded noise and the letterboxed photograph, each (1, 3, h, w) in 0..1."""
+def make_inputs(size: tuple[int, int], pixels: NDArray[np.uint8]) -> Iterator[tuple[str, Array]]:
+    """Yield seeded noise and the letterboxed image, each (1, 3, h, w) in 0..1."""
     yield "noise", np.random.RandomState(0).rand(1, 3, *size).astype(np.float32)
-    yield "photograph", to_float(preprocess(photo, size))[None].numpy()
+    yield "image", to_float(preprocess(pixels, size))[None].numpy()
 
 
 def flatten(output: Any) -> list[Array]:
@@ -137,14 +190,19 @@ def flatten(output: Any) -> list[Array]:
     return [array for item in output for array in flatten(item)]
 
 
-def differences(ours: Sequence[Array], theirs: Sequence[Array], nc: int) -> tuple[float, float]:
-    """Return the largest difference of boxes in pixels and of everything else.
+def differences(found: Sequence[Array], expected: Sequence[Array], nc: int) -> tuple[float, float]:
+    """Return the largest difference of boxes in pixels and of all other outputs.
 
     The first output of a detector is (1, 4 + nc + ..., anchors), boxes first; a classifier's is (1, nc).
+
+    Raises:
+        UserError: If the shapes differ.
     """
-    if [a.shape for a in ours] != [b.shape for b in theirs]:
-        raise UserError(f"the file gives {[a.shape for a in ours]}, PyTorch {[b.shape for b in theirs]}")
-    boxes = 4 if ours[0].ndim == 3 and ours[0].shape[1] >= 4 + nc else 0
-    first = np.abs(ours[0] - theirs[0])
-    rest = [first[:, boxes:], *(np.abs(a - b) for a, b in zip(ours[1:], theirs[1:], strict=True))]
+    if [a.shape for a in found] != [b.shape for b in expected]:
+        raise UserError(
+            f"the file's outputs are {[a.shape for a in found]}, PyTorch's are {[b.shape for b in expected]}"
+        )
+    boxes = 4 if found[0].ndim == 3 and found[0].shape[1] >= 4 + nc else 0
+    first = np.abs(found[0] - expected[0])
+    rest = [first[:, boxes:], *(np.abs(a - b) for a, b in zip(found[1:], expected[1:], strict=True))]
     return float(first[:, :boxes].max(initial=0)), float(max(part.max(initial=0) for part in rest))

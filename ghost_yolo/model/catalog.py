@@ -182,5 +182,5 @@ def labels(names: Sequence[str]) -> dict[str, str]:
         while depth < len(parts) and any(other[-depth:] == parts[-depth:] for other in rivals):
             depth += 1
         label = "/".join(parts[-depth:])
-        result[name] = f"{label} (host's)" if re.fullmatch(r"yolov8[nslmx]?-ghost\.yaml", name) else label
+        result[name] = f"{label} (Ultralytics)" if re.fullmatch(r"yolov8[nslmx]?-ghost\.yaml", name) else label
     return result

@@ -47,15 +47,15 @@ def style() -> AbstractContextManager[None]:
 
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG with text as paths, so that it looks the same on every machine."""
-    return _saved(figure, "svg")
+    return _render(figure, "svg")
 
 
 def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
-    return _saved(figure, "png")
+    return _render(figure, "png")
 
 
-def _saved(figure: Figure, kind: str) -> bytes:
+def _render(figure: Figure, kind: str) -> bytes:
     """Return a figure in a file format; a character that the font lacks becomes a box."""
     out = io.BytesIO()
     with style(), warnings.catch_warnings():
@@ -80,8 +80,8 @@ def scales_figure(changes: dict[str, dict[str, float]], what: str) -> Figure:
     with style():
         figure, axes = _canvas(1.0 + 0.27 * len(changes))
         scales = [letter for letter in SCALE_COLOURS if any(letter in row for row in changes.values())]
-        for place, letter in enumerate(scales):
-            shift = (place - (len(scales) - 1) / 2) * 0.15
+        for index, letter in enumerate(scales):
+            shift = (index - (len(scales) - 1) / 2) * 0.15
             points = [(row[letter], line + shift) for line, row in enumerate(changes.values()) if letter in row]
             parts, lines = zip(*points, strict=True)
             axes.scatter(parts, lines, s=18, color=SCALE_COLOURS[letter], label=letter)
@@ -145,11 +145,19 @@ def scatter(
         line = sorted(point[:2] for point in points if point[3])
         if len(line) > 1:
             axes.plot(*zip(*line, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
-        ends = list(error_bars) or [(up, up) for _, up, *_ in points]
-        for (across, up, _, stock), (low, high) in zip(points, ends, strict=True):
+        ends = list(error_bars) or [(y_value, y_value) for _, y_value, *_ in points]
+        for (x_value, y_value, _, stock), (low, high) in zip(points, ends, strict=True):
             colour = STOCK_COLOUR if stock else LIGHT_COLOUR
-            axes.errorbar(across, up, [[up - low], [high - up]], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
-            axes.scatter(across, up, s=32, color=colour, marker="s" if stock else "o", zorder=2)
+            axes.errorbar(
+                x_value,
+                y_value,
+                [[y_value - low], [high - y_value]],
+                fmt="none",
+                ecolor=colour,
+                elinewidth=1,
+                capsize=2,
+            )
+            axes.scatter(x_value, y_value, s=32, color=colour, marker="s" if stock else "o", zorder=2)
         axes.margins(0.18)
         axes.grid(alpha=0.35, linewidth=0.6)
         axes.set(xlabel=x, ylabel=y)
@@ -158,21 +166,21 @@ def scatter(
             axes.set_ylim(bottom=0)
         if crowded:
             points = _numbered(figure, points)
-        upright = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
-        _label(figure, axes, points, [*pairwise(line), *upright])
+        bars = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
+        _label(figure, axes, points, [*pairwise(line), *bars])
     return figure
 
 
 def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
     """Return the points with numbers as labels, from left to right, and list the names below the plot."""
-    order = sorted(range(len(points)), key=lambda place: points[place][:2])
-    numbers = {place: str(number) for number, place in enumerate(order, 1)}
-    names = [f"{numbers[place]:>2}  {points[place][2]}" for place in order]
+    order = sorted(range(len(points)), key=lambda index: points[index][:2])
+    numbers = {index: str(number) for number, index in enumerate(order, 1)}
+    names = [f"{numbers[index]:>2}  {points[index][2]}" for index in order]
     blank = [Line2D([], [], linestyle="") for _ in names]
     figure.legend(
         blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
     )
-    return [(across, up, numbers[place], stock) for place, (across, up, _, stock) in enumerate(points)]
+    return [(x_value, y_value, numbers[index], stock) for index, (x_value, y_value, _, stock) in enumerate(points)]
 
 
 def _label(
@@ -194,34 +202,36 @@ def _label(
     frame, to_points = axes.get_window_extent(), 72 / figure.dpi
     spots = [tuple(axes.transData.transform(point[:2])) for point in points]
     between = [axes.transData.transform(np.linspace(start, end, 60)) for start, end in pairs]
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
-    taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
-    for (across, up, text, stock), (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[1][1]):
+    occupied = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
+    occupied += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
+    for (x_value, y_value, text, stock), (x, y) in sorted(
+        zip(points, spots, strict=True), key=lambda pair: -pair[1][1]
+    ):
         note = axes.annotate(
-            text, (across, up), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK_COLOUR if stock else LIGHT_COLOUR,
+            text, (x_value, y_value), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK_COLOUR if stock else LIGHT_COLOUR,
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "relpos": (0.5, 0.5), "shrinkB": 4},
         )  # fmt: skip
-        size = axes.text(across, up, text, fontsize=8.5)  # without the line, for its size
+        size = axes.text(x_value, y_value, text, fontsize=8.5)  # without the line, for its size
         extent = size.get_window_extent()
         size.remove()
-        ring, box = _place(x, y, extent.width, extent.height, taken, frame)
-        taken.append(box)
+        ring, box = _free_box(x, y, extent.width, extent.height, occupied, frame)
+        occupied.append(box)
         note.set_position(((box.x0 - x) * to_points, (box.y0 - y) * to_points))
         if ring == 1 and note.arrow_patch is not None:
             note.arrow_patch.set_visible(False)
 
 
-def _place(x: float, y: float, width: float, height: float, taken: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
+def _free_box(x: float, y: float, width: float, height: float, occupied: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
     """Return ring and box, in pixels, of the first free place around a point; the last place tried where none is free."""
     box = Bbox.from_bounds(x, y, width, height)
     for ring in range(1, MAX_RING):
         gap = 9 + (ring - 1) * height * 0.8
-        for right, up in LABEL_DIRECTIONS:
+        for right, above in LABEL_DIRECTIONS:
             left = x + (gap if right > 0 else -gap - width if right < 0 else -width / 2)
-            bottom = y + (gap if up > 0 else -gap - height if up < 0 else -height / 2)
+            bottom = y + (gap if above > 0 else -gap - height if above < 0 else -height / 2)
             box = Bbox.from_bounds(left, bottom, width, height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not any(box.overlaps(other) for other in occupied):
                 return ring, box
     return MAX_RING, box
 

@@ -166,7 +166,8 @@ def _scales_blocks(scales: dict[str, list[ComparedRow]], figure: str) -> list[Pl
     names.sort(key=lambda name: sum(changes[name].values()) / len(changes[name]))
     ratios = {name: {scale: 1 + change / 100 for scale, change in changes[name].items()} for name in names}
     alt = f"Dot plot of {len(names)} models: {figure} / {figure} of the stock model at the scales {', '.join(scales)}. The table lists the values."
-    caption = f"{figure} / {figure} of the stock model of the same scale, fused. Left of the line is lighter."
+    title = figure[0].upper() + figure[1:]
+    caption = f"{title} relative to the stock model of the same scale, fused. Left of the line: fewer {figure}."
     lines = [[name, *(format_percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in names]
     return [
         Plot(f"scales-{figure.lower()}", figures.scales_figure(ratios, figure), alt, caption),

@@ -17,7 +17,7 @@ MAX_NAMED = 4  # models of a list that are named; the others are counted
 
 
 def family(model: str) -> str:
-    """Return the name of a compared model without scale letter and folder: `ghost`, or `ghost (host's)`."""
+    """Return the name of a compared model without scale letter and folder: `ghost`, or `ghost (Ultralytics)`."""
     return without_scale(labels([model])[model]).removeprefix(f"{STOCK}-")
 
 
@@ -79,12 +79,15 @@ def summarise_times(rows: Sequence[BenchRow]) -> list[str]:
     faster = [row for row in others if (row.ratio_high or row.ratio or 0) < 1]
     slower = [row for row in others if (row.ratio_low or row.ratio or 0) > 1]
     unclear = [row for row in others if row not in faster and row not in slower]
+    faster_than = f"faster than {names[first.model]}"
     parts = [
-        "faster: " + _list_models(faster, first, names) if faster else "no model of its scale is faster",
+        f"{first.backend}, {faster_than}: {_list_models(faster, first, names)}"
+        if faster
+        else f"{first.backend}: no model of its scale is {faster_than}",
         *(["slower: " + _list_models(slower, first, names)] if slower else []),
         *(["no clear difference: " + _list_models(unclear, first, names)] if unclear else []),
     ]
-    return [f"{first.backend}, compared with {names[first.model]}: {'; '.join(parts)}."]
+    return ["; ".join(parts) + "."]
 
 
 def _list_models(rows: list[BenchRow], first: BenchRow, names: dict[str, str]) -> str:
@@ -144,7 +147,7 @@ def accuracy_points(
         runs = [record for record in records if record.model == model]
         values = [run.map50_95 for run in runs]
         low, high = runs[0].map50_95_low, runs[0].map50_95_high
-        own = len(runs) == 1 and low is not None and high is not None
+        single = len(runs) == 1 and low is not None and high is not None
         points.append((costs[model], mean(values), names[model], is_stock(model)))
-        ends.append((low or 0.0, high or 0.0) if own else (min(values), max(values)))
+        ends.append((low or 0.0, high or 0.0) if single else (min(values), max(values)))
     return points, ends
