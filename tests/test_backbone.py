@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Run, newest_only
-from test_blocks import fuse, randomise
-from test_models import WHOLE
+from factories import NETWORK_YAMLS, ROOT, Run, fuse, newest_only, randomise
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks
@@ -20,7 +18,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES, path_of, with_scale
 
 every_network = pytest.mark.parametrize("network", NETWORKS)
-every_yaml = pytest.mark.parametrize("name", [item.name for item in WHOLE])
+every_yaml = pytest.mark.parametrize("name", [item.name for item in NETWORK_YAMLS])
 
 
 def chain(network: str, width: float) -> nn.Sequential:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from little import WORD, interrupt
+from factories import GHOST, interrupt
 from typer.testing import CliRunner
 
 from ghost_yolo import host
@@ -45,7 +45,7 @@ def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path, monkeypatch: p
         "--images",
         str(photos),
         "--block",
-        f"{WORD},NarrowELAN",
+        f"{GHOST},NarrowELAN",
         "--budget",
         "0.92",
         "--where",
@@ -69,7 +69,7 @@ def test_resumed_within_a_budget_equals_uninterrupted(
     """After the choice all is drawn anew: it must not matter whether the trial fits ran in this process."""
     monkeypatch.setattr(search, "STEPS", 1)
     monkeypatch.setattr(search, "VIEWS", 8)
-    words = {"blocks": [WORD], "where": "all", "budget": 0.95, "settings": Settings(steps=2, polish=1)}
+    words = {"blocks": [GHOST], "where": "all", "budget": 0.95, "settings": Settings(steps=2, polish=1)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "polish", interrupt)

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, Run
+from factories import ROOT, Run
 
 from ghost_yolo.data import bccd, smear
 from ghost_yolo.data.voc import convert

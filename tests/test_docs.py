@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import ROOT
+from factories import ROOT
 from PIL import Image
 from ultralytics.nn.modules.block import C2f
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Run
-from test_blocks import build, every_block, randomise
+from factories import ROOT, Run, build, every_block, randomise
 from ultralytics import YOLO
 
 from ghost_yolo.errors import UserError

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NEWEST
-from little import WORD, settled, stock
+from factories import GHOST, TASK_MODELS, calibrated, stock
 from torch.nn import functional as F
 
 from ghost_yolo.errors import UserError
@@ -23,13 +22,11 @@ from ghost_yolo.model import swap
 from ghost_yolo.model.forward import walk
 from ghost_yolo.model.swap import plan
 
-TASKS = ["11/yolo11-seg", "v8/yolov8-cls"] + ["26/yolo26", "v8/yolov8-pose", "v8/yolov8-obb"] * NEWEST
 
-
-@pytest.mark.parametrize("name", ["v8/yolov8", *TASKS])
+@pytest.mark.parametrize("name", ["v8/yolov8", *TASK_MODELS])
 def test_walk_is_the_hosts_forward(name: str, photos: Path, pictures: Pictures) -> None:
     """At every row the walk hands over what the host's own forward hands over, and keeps what it makes."""
-    model = settled(stock(name), photos)
+    model = calibrated(stock(name), photos)
     last, seen, made = len(model.model) - 1, {}, {}
     for layer in model.model:  # copied before the call: an older head writes into the list that it takes
         layer.register_forward_pre_hook(lambda layer, args: seen.__setitem__(layer.i, copy.copy(args[0])))
@@ -46,7 +43,7 @@ def test_walk_is_the_hosts_forward(name: str, photos: Path, pictures: Pictures) 
 
 def test_student_is_the_teacher_elsewhere(teacher: Any, pictures: Pictures) -> None:
     """Rows that are not swapped give the same maps; places are the swapped rows in order, then the head's levels."""
-    words = plan(teacher.yaml, "all", WORD)
+    words = plan(teacher.yaml, "all", GHOST)
     student = student_of(teacher, words)
     x = pictures.batch([0])
 
@@ -74,7 +71,7 @@ def test_relative_error() -> None:
 
 def test_fitting_makes_the_error_smaller(teacher: Any, pictures: Pictures) -> None:
     """More steps, less error, also on views that it was not fitted on; the block comes back in eval mode."""
-    words = plan(teacher.yaml, "backbone", WORD)
+    words = plan(teacher.yaml, "backbone", GHOST)
     errors = {}
     for steps in (1, 60):
         student = pipeline.drawn_student(teacher, words, 0)
@@ -100,7 +97,7 @@ def test_a_ghost_block_begins_with_the_structure_of_the_trained_one(teacher: Any
         closed_form.depthwise(x, F.conv2d(x, kernels, padding=1, groups=6) - 5, 3), kernels, atol=0.05
     )
 
-    words = plan(teacher.yaml, "all", WORD)
+    words = plan(teacher.yaml, "all", GHOST)
     student = pipeline.drawn_student(teacher, words, 0)
     with recorder(teacher, student, pictures, 24) as recorded:
         for place in places_of(student, words):
@@ -129,8 +126,8 @@ def test_other_blocks_begin_as_drawn(word: str, little: Any) -> None:
 @pytest.mark.parametrize("name", ["v8/yolov8", "11/yolo11-seg"])
 def test_streamed_maps_are_the_walks(name: str, photos: Path, pictures: Pictures) -> None:
     """Place after place, what lies on disk is what a walk from the image gives: the student's input, the teacher's output."""
-    model = settled(stock(name), photos)
-    words = plan(model.yaml, "all", WORD)
+    model = calibrated(stock(name), photos)
+    words = plan(model.yaml, "all", GHOST)
     student = student_of(model, words)
     for module in student.modules():  # else so deep a network of drawn weights is beyond half precision
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -153,7 +150,7 @@ def test_streamed_maps_are_the_walks(name: str, photos: Path, pictures: Pictures
 
 def test_a_heads_levels_lie_there_together(photos: Path, pictures: Pictures) -> None:
     """With many classes the targets of a head are much, and counted."""
-    model = settled(stock("v8/yolov8") | {"nc": 80}, photos)
+    model = calibrated(stock("v8/yolov8") | {"nc": 80}, photos)
     words = plan(model.yaml, "head")
     student = student_of(model, words)
     places, used = places_of(student, words), 0
@@ -173,11 +170,11 @@ def test_recording_keeps_within_its_limit() -> None:
         views_within(2**60, 100, 2**70)
 
 
-@pytest.mark.parametrize("name", ["v8/yolov8", *TASKS])
+@pytest.mark.parametrize("name", ["v8/yolov8", *TASK_MODELS])
 def test_no_distance_from_itself(name: str, photos: Path, pictures: Pictures) -> None:
     """Any model is at no distance from itself, and at some from one of which a block was swapped."""
-    model = settled(stock(name), photos)
-    words = plan(model.yaml, "backbone", WORD)
+    model = calibrated(stock(name), photos)
+    words = plan(model.yaml, "backbone", GHOST)
     x = pictures.batch(range(2), varied=False)
     with torch.inference_mode():
         assert (
@@ -189,7 +186,7 @@ def test_no_distance_from_itself(name: str, photos: Path, pictures: Pictures) ->
 
 def test_polishing_brings_the_predictions_nearer(little: Any, pictures: Pictures) -> None:
     """A swapped model is much nearer to the trained one after the last pass than before."""
-    words = plan(little.yaml, "all", WORD)
+    words = plan(little.yaml, "all", GHOST)
     student = student_of(little, words)
     x = pictures.batch(range(8), varied=False)
     before = distance(little, student, x, ()).item()

@@ -8,6 +8,7 @@ from math import ceil
 
 import pytest
 import torch
+from factories import parameters
 from torch import nn
 
 from ghost_yolo.blocks.crelu import C2f_CReLU, CReLU
@@ -21,11 +22,6 @@ from ghost_yolo.blocks.mobilenet import C2f_DepthwiseSeparable, DepthwiseSeparab
 from ghost_yolo.blocks.partial import FasterBlock, PartialConv
 from ghost_yolo.blocks.shuffle import C2f_ShuffleUnit, ShuffleUnit, channel_shuffle
 from ghost_yolo.blocks.xception import C2f_XceptionBlock, SeparableConv, XceptionBlock
-
-
-def parameters(module: nn.Module) -> int:
-    """Count all parameters."""
-    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import Run, newest_only
-from test_blocks import every_block, randomise
+from factories import Run, every_block, newest_only, randomise
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from factories import NETWORK_YAMLS, OUR_YAMLS, ROOT, Run
 from ultralytics import YOLO
 
 from ghost_yolo.errors import ModelNameError
@@ -18,9 +18,9 @@ from ghost_yolo.model.checkpoint import from_yaml
 from ghost_yolo.model.profile import Row, measure
 
 FAMILIES = [item for item in packaged().values() if item.is_model]
-OURS = [item for item in FAMILIES if item.path.parent.name == "cfg"]
-WHOLE = [item for item in OURS if "ghost_yolo.Backbone" in item.path.read_text(encoding="utf-8")]  # networks
-SHELLS = [item for item in OURS if "ghost_yolo.C2f_" in item.path.read_text(encoding="utf-8")]  # stock but for the C2f
+SHELLS = [
+    item for item in OUR_YAMLS if "ghost_yolo.C2f_" in item.path.read_text(encoding="utf-8")
+]  # stock but for the C2f
 LINE = re.compile(r"^(  (?P<scale>[nsmlx]): \[[^]]*\])(?P<comment>.*)$", re.MULTILINE)
 EXPENSIVE = "mlx"
 
@@ -49,14 +49,14 @@ def check_headers(name: str, scales: str, accept: bool) -> None:
     assert {scale: found[scale] for scale in scales} == expected, "`pytest --accept` rewrites the headers"
 
 
-@pytest.mark.parametrize("item", OURS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", OUR_YAMLS, ids=lambda item: item.name)
 def test_header_figures(item: packaged, request: pytest.FixtureRequest) -> None:  # type: ignore[valid-type]
     """What a YAML's header says of scales n and s is what is measured, with 80 classes at 640."""
     check_headers(item.name, "ns", request.config.getoption("--accept"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("item", OURS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", OUR_YAMLS, ids=lambda item: item.name)
 def test_header_figures_of_large_scales(item: packaged, request: pytest.FixtureRequest) -> None:  # type: ignore[valid-type]
     """What a YAML's header says of scales m, l and x is what is measured, so they build, too."""
     check_headers(item.name, EXPENSIVE, request.config.getoption("--accept"))
@@ -90,7 +90,7 @@ def test_every_backbone_c2f_is_swapped_and_nothing_else(item: packaged) -> None:
     )
 
 
-@pytest.mark.parametrize("item", WHOLE, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", NETWORK_YAMLS, ids=lambda item: item.name)
 def test_neck_of_a_network_is_stocks(item: packaged) -> None:  # type: ignore[valid-type]
     """Behind a whole network stand stock's SPPF, neck and head, at scale s as wide as stock's and as deep at every scale."""
     stock = YOLO("yolov8s.yaml", verbose=False).model

@@ -9,9 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import newest_only
-from test_blocks import fuse, randomise
-from test_formulas import parameters
+from factories import fuse, macs, newest_only, parameters, randomise
 from torch import nn
 
 from ghost_yolo import nets
@@ -36,23 +34,6 @@ small_nets = pytest.mark.parametrize(
     [partial(make, 10) for make in (*GHOSTS.values(), g_ghost_regnetx_032)],
     ids=lambda make: make.func.__name__,
 )
-
-
-def macs(net: nn.Module, imgsz: int = 224) -> int:
-    """Count the multiply-adds of convolutions and linear layers on one image, as papers do."""
-    total = 0
-
-    def count(layer: nn.Conv2d | nn.Linear, inputs: object, y: torch.Tensor) -> None:
-        nonlocal total
-        total += y.numel() * layer.weight[0].numel()
-
-    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.inference_mode():
-        net.eval()(torch.zeros(1, 3, imgsz, imgsz))
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def deployed(net: nn.Module) -> nn.Module:

@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import newest_only
-from test_blocks import fuse, randomise
-from test_formulas import parameters
-from test_nets import macs
+from factories import fuse, macs, newest_only, parameters, randomise
 from torch import nn
 
 from ghost_yolo.nets import load_by_order, mobilenetv1, shufflenetv1, squeezenet1_0, squeezenet1_1, xception

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Run
-from test_blocks import randomise
+from factories import ROOT, Run, randomise
 from torch import nn
 from ultralytics import YOLO
 

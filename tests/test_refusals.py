@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from little import QUICK, WORD, stock
+from factories import GHOST, QUICK, stock
 
 from ghost_yolo import host
 from ghost_yolo.errors import UserError
@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no block": ({"blocks": []}, "needs --block"),
     "unknown block": ({"blocks": ["C2f_Gost"]}, "Unknown block"),
     "not like a C2f": ({"blocks": ["Fire"]}, "takes the place of a Conv"),
-    "several without a budget": ({"blocks": [WORD, "NarrowELAN"]}, "candidates for --budget"),
+    "several without a budget": ({"blocks": [GHOST, "NarrowELAN"]}, "candidates for --budget"),
     "budget above one": ({"budget": 1.5}, "between 0 and 1"),
     "a word for the head": ({"where": "head", "budget": 0.9}, "leave --block out"),
     "no steps": ({"settings": Settings(steps=0)}, "at least one step"),
@@ -56,7 +56,7 @@ def test_refused(case: str, best: Path, photos: Path, tmp_path: Path) -> None:
     for name in ("foreign.pt", "there.pt", "damaged.pt.part"):
         (tmp_path / name).write_text("something else")
     given, message = REFUSED[case]
-    given = {"model": best, "images": photos, "out": "light.pt", "blocks": [WORD], "settings": QUICK} | given
+    given = {"model": best, "images": photos, "out": "light.pt", "blocks": [GHOST], "settings": QUICK} | given
     before = sorted(tmp_path.rglob("*"))
     images = [tmp_path / given.pop("images")]
     model, out = tmp_path / given.pop("model"), tmp_path / given.pop("out")
@@ -70,23 +70,23 @@ def test_changed_models_are_refused(teacher: Any, photos: Path, tmp_path: Path) 
     fused, pruned = host.untrained(teacher, 0).fuse(verbose=False), host.untrained(teacher, 0)
     pruned.model[3].conv = torch.nn.Conv2d(32, 64, 1)
     with pytest.raises(UserError, match=r"Row 0 of the checkpoint.*Conv"):
-        student_of(fused, plan(fused.yaml, "backbone", WORD))
+        student_of(fused, plan(fused.yaml, "backbone", GHOST))
     with pytest.raises(UserError, match=r"Row 3 of the checkpoint.*Conv"):
-        student_of(pruned, plan(pruned.yaml, "backbone", WORD))
-    host.save(student_of(teacher, plan(teacher.yaml, "all", WORD)), tmp_path / "light.pt", {"imgsz": 64})
+        student_of(pruned, plan(pruned.yaml, "backbone", GHOST))
+    host.save(student_of(teacher, plan(teacher.yaml, "all", GHOST)), tmp_path / "light.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"light\.pt: No row of the backbone is a C2f .* are light already"):
-        ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [WORD], settings=QUICK)
+        ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [GHOST], settings=QUICK)
 
 
 def test_other_architectures_are_refused(teacher: Any, photos: Path, tmp_path: Path) -> None:
     """What has no C2f is named with file and rows; what runs in a way of its own, as RT-DETR, with its kind."""
     host.save(host.build(stock("v5/yolov5")), tmp_path / "v5.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"v5\.pt: .*YOLOv8, YOLO11 and YOLO26; it has Conv \(row 0\), C3 \(row 2\)"):
-        ghostify(tmp_path / "v5.pt", [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
+        ghostify(tmp_path / "v5.pt", [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
     other = copy.copy(teacher)
     other.__class__ = type("RTDETRDetectionModel", (type(teacher),), {})
     with pytest.raises(UserError, match="model is a RTDETRDetectionModel; ghostify takes DetectionModel"):
-        student_of(other, plan(teacher.yaml, "backbone", WORD))
+        student_of(other, plan(teacher.yaml, "backbone", GHOST))
 
 
 def test_nowhere_to_write_is_said_before_any_work(
@@ -94,7 +94,7 @@ def test_nowhere_to_write_is_said_before_any_work(
 ) -> None:
     """A folder without leave to write, a disk without room, a cache that holds nothing: before anything is timed or fitted."""
     monkeypatch.setattr(pipeline, "trade_of", None)
-    words = {"blocks": [WORD], "budget": 0.9}
+    words = {"blocks": [GHOST], "budget": 0.9}
     with pytest.raises(UserError, match="--cache"):
         ghostify(best, [photos], tmp_path / "light.pt", **words, settings=Settings(cache=1e-6))
     monkeypatch.setattr(config, "COPIES", 10**12)

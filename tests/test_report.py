@@ -14,6 +14,7 @@ from typing import Any
 
 import browser
 import pytest
+from factories import ACCURACY_RECORD
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
@@ -32,8 +33,6 @@ RATIOS = {  # time, its interval, GFLOPs: by hand
     "pytorch": [(1, 1, 1, 28.6), (1.1, 1.05, 1.2, 14.3), (0.9, 0.8, 1.05, 23.0), (0.4, 0.39, 0.41, 8.7), (2.3, 2.2, 2.4, 79.0)],
     "onnx": [(1, 1, 1, 28.6), (0.75, 0.7, 0.8, 14.3), (0.95, 0.9, 0.99, 23.0), (0.4, 0.39, 0.41, 8.7), (2.3, 2.2, 2.4, 79.0)],
 }  # fmt: skip
-RECORD = {"model": "yolov8n.yaml", "data": "d.yaml", "split": "test", "imgsz": 320, "epochs": 60, "seed": 0}
-RECORD |= {"map50_95": 0.5, "map50": 0.8, "conditions": "one <i>machine</i>"}
 
 
 def row(model: str, runtime: str, figures: tuple[float, ...] | None) -> dict[str, Any]:
@@ -79,10 +78,14 @@ def counted() -> Found:
 def found(counted: Found, document: dict[str, Any], tmp_path: Path) -> Found:
     """A report with times and accuracies."""
     file = tmp_path / "accuracy.json"
-    ghost = RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
+    ghost = ACCURACY_RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
     file.write_text(
         json.dumps(
-            [RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55}, ghost, ghost | {"seed": 1, "map50_95": 0.46}]
+            [
+                ACCURACY_RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55},
+                ghost,
+                ghost | {"seed": 1, "map50_95": 0.46},
+            ]
         )
     )
     return Found(counted.published, counted.scales, [bench_of(document, "bench.json")], read_accuracy(file))

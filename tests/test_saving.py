@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import Run
-from little import LITTLE
+from factories import TINY, Run
 
 from ghost_yolo import host
 from ghost_yolo.bench import runtimes
@@ -195,7 +194,7 @@ def test_a_word_that_cannot_be_run_is_named(
 @pytest.mark.slow
 def test_by_a_real_clock(photos: Path, tmp_path: Path, run: Run) -> None:
     """The whole command with ONNX Runtime's own times, of a model that is one wide block nearly all of it."""
-    config = copy.deepcopy(LITTLE)
+    config = copy.deepcopy(TINY)
     config["backbone"][1], config["backbone"][3] = [-1, 3, "C2f", [256, True]], [-1, 1, "Conv", [32, 1, 1]]
     torch.manual_seed(0)
     model = host.build(config)

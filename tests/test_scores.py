@@ -9,27 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import keep_scores, random_counts
 from ultralytics.utils.metrics import ap_per_class
 
 from ghost_yolo.errors import UserError
-
-
-def counted(scores: Any, count: int, seed: int = 0, right: float = 0.7) -> Any:
-    """Return made-up counts of so many images: 8 detections and 6 boxes each, three classes, equal confidences among them."""
-    random = np.random.default_rng(seed)
-    tp = [(random.random((8, 1)) < right) & (np.linspace(0, 1, 10) < random.random((8, 1))) for _ in range(count)]
-    conf = [random.integers(1, 50, 8) / 50 for _ in range(count)]
-    classes = [random.integers(0, 3, 8).astype(np.float32) for _ in range(count)]
-    boxes = [np.random.default_rng(i).integers(0, 3, 6).astype(np.float32) for i in range(count)]
-    return scores.Images(tuple(f"{i:04}.jpg" for i in range(count)), tp, conf, classes, boxes)
-
-
-def keep(scores: Any, run: Any, split: str, images: Any, **facts: Any) -> None:
-    """Keep made-up scores as those of a run."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    score = dict(zip(("map50_95", "map50"), images.score(), strict=True))
-    cost = {"parameters": 1000, "gflops": 2.0, "nc": 3, "trained_with": "8.4.0", "weights": "abc"}
-    scores.keep(scores.file_of(run, split), images, score | cost | facts, images.resampled(50))
 
 
 def test_the_point_estimate_is_the_hosts(scores: Any, tmp_path: Path) -> None:
@@ -65,7 +48,7 @@ def test_the_point_estimate_is_the_hosts(scores: Any, tmp_path: Path) -> None:
 
 def test_a_resample_is_the_host_on_those_images(scores: Any) -> None:
     """Images that are drawn, some repeatedly, score as the host's computation says of a set in which they stand so often."""
-    images = counted(scores, 6)
+    images = random_counts(scores, 6)
     draw = [4, 0, 4, 4, 2, 5]
     arrays = [
         np.concatenate([getattr(images, kind)[i] for i in draw]) for kind in ("tp", "conf", "pred_cls", "target_cls")
@@ -79,7 +62,7 @@ def test_a_resample_is_the_host_on_those_images(scores: Any) -> None:
 
 def test_resamples_pair_by_name(scores: Any) -> None:
     """Two models that saw the same images in another order are compared on the same draws."""
-    images = counted(scores, 30)
+    images = random_counts(scores, 30)
     order = np.random.default_rng(5).permutation(30)
     mixed = scores.Images(*(type(part)(part[i] for i in order) for part in vars(images).values()))
 
@@ -92,7 +75,7 @@ def test_the_interval_shrinks_with_the_images(scores: Any) -> None:
     """Nine times the images give about a third of the width, and the point lies within."""
     widths = {}
     for count in (25, 225):
-        images = counted(scores, count)
+        images = random_counts(scores, count)
         low, high = scores.interval(images.resampled(100)[:, 0])
         widths[count] = high - low
         assert low < images.score()[0] < high
@@ -102,8 +85,8 @@ def test_the_interval_shrinks_with_the_images(scores: Any) -> None:
 
 def test_scores_are_kept_whole(scores: Any, runs: Any, asked: Any) -> None:
     """What is read back scores and resamples as what was written, image by image."""
-    images, run = counted(scores, 9), runs.plan(asked, [0])[0]
-    keep(scores, run, "val", images)
+    images, run = random_counts(scores, 9), runs.plan(asked, [0])[0]
+    keep_scores(scores, run, "val", images)
     again = scores.read_images(scores.file_of(run, "val"))
 
     assert again.score() == images.score() and again.score([3, 3, 1]) == images.score([3, 3, 1])
@@ -117,7 +100,7 @@ def test_the_test_split_is_read_once(scores: Any, runs: Any, asked: Any) -> None
     run.file.parent.mkdir(parents=True)
     run.file.write_bytes(b"weights")
     weights = scores.fingerprint([run.file])
-    keep(scores, run, "test", counted(scores, 4), weights=weights, data="datasets/bccd.yaml", imgsz=320)
+    keep_scores(scores, run, "test", random_counts(scores, 4), weights=weights, data="datasets/bccd.yaml", imgsz=320)
     before = scores.file_of(run, "test").read_bytes()
     data = "/elsewhere/datasets/bccd.yaml"
     scores.evaluate(run, data, "test", 320, "cpu", 50)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NEWEST, newest_only
-from little import MODELS, outputs, stock
+from factories import MODELS, NEWEST, QUALIFIED_GHOST, light, newest_only, outputs, small, stock
 from torch import nn
 
 from ghost_yolo import BLOCKS, host
@@ -20,23 +19,7 @@ from ghost_yolo.model import swap
 TASKS = ("", "-seg", "-pose", "-obb", "-cls")
 FAMILIES = {"v8/yolov8": "C2f", "11/yolo11": "C3k2", "26/yolo26": "C3k2"}
 STOCK = [name for family in FAMILIES for task in TASKS if (MODELS / f"{(name := family + task)}.yaml").is_file()]
-WORD = "ghost_yolo.C2f_GhostBottleneck"
 C2F_LIKE = [block for block in BLOCKS if block.like == "C2f"]
-
-
-def light(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Swap C2f_GhostBottleneck into a part of a model."""
-    return swap.swapped(config, swap.plan(config, where, None if where == "head" else "C2f_GhostBottleneck"))
-
-
-def small(*rows: list[Any]) -> dict[str, Any]:
-    """Return a little detector whose backbone is one Conv and these rows."""
-    return {
-        "nc": 2,
-        "scale": "n",
-        "backbone": [[-1, 1, "Conv", [16, 3, 2]], *rows],
-        "head": [[[0, 0, 0], 1, "Detect", ["nc"]]],
-    }
 
 
 @pytest.mark.parametrize("name", STOCK)
@@ -55,7 +38,7 @@ def test_rows_of_every_family(name: str) -> None:
         new = light(config, where)
         changed = [i for i, (a, b) in enumerate(zip(rows, swap.rows_of(new), strict=True)) if a != b]
         assert changed == expected
-        assert {swap.rows_of(new)[i][2] for i in changed} == {WORD}
+        assert {swap.rows_of(new)[i][2] for i in changed} == {QUALIFIED_GHOST}
         assert {k: v for k, v in new.items() if k not in ("backbone", "head")} == {
             k: v for k, v in config.items() if k not in ("backbone", "head")
         }
@@ -73,11 +56,11 @@ def test_all_rows_of_every_family(name: str) -> None:
     words = [row[2] for row in swap.rows_of(new)]
 
     assert not {"C2f", "C3k2"} & set(words)
-    assert sum(word == WORD for word in words) >= 4
+    assert sum(word == QUALIFIED_GHOST for word in words) >= 4
     assert host.task_of(after) == host.task_of(before)
     assert [t.shape for t in outputs(after(x))] == [t.shape for t in outputs(before(x))]
     for a, b, word in zip(before.model, after.model, words, strict=True):
-        if word != WORD and (newer or not word.startswith("ghost_yolo.Light")):
+        if word != QUALIFIED_GHOST and (newer or not word.startswith("ghost_yolo.Light")):
             assert (word, b.np) == (word, a.np)
     assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
 
@@ -136,7 +119,7 @@ def test_attention_of_yolo26_is_an_inner_form() -> None:
     new = swap.swapped(config, {1: "C2f_GhostBottleneck", 2: "C2f_GhostBottleneckV2"})
 
     assert [row[2:] for row in new["backbone"][1:]] == [
-        [WORD, [128, True, 1, 0.25]],
+        [QUALIFIED_GHOST, [128, True, 1, 0.25]],
         ["ghost_yolo.C2f_GhostBottleneckV2", [64]],
     ]
 

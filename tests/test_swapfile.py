@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Run
-from little import MODELS
-from test_swap import WORD, light, small
-from test_yolo import SMALL, into, shapes
+from factories import MODELS, QUALIFIED_GHOST, ROOT, SMALL_RUN, Run, light, run_folder, small, write_shapes
 from ultralytics import YOLO
 
 from ghost_yolo import host
@@ -35,12 +32,12 @@ def test_layout_and_comments_stay() -> None:
     gone, new = [line for line in before if line not in after], [line for line in after if line not in before]
 
     assert [line.split("#")[0].strip() for line in new if "ghost_yolo." in line and not line.startswith("#")] == [
-        f"- [-1, 2, {WORD}, [256, True, 1, 0.25]]",
-        f"- [-1, 2, {WORD}, [512, True, 1, 0.25]]",
-        f"- [-1, 2, {WORD}, [512, True]]",
-        f"- [-1, 2, {WORD}, [1024, True]]",
+        f"- [-1, 2, {QUALIFIED_GHOST}, [256, True, 1, 0.25]]",
+        f"- [-1, 2, {QUALIFIED_GHOST}, [512, True, 1, 0.25]]",
+        f"- [-1, 2, {QUALIFIED_GHOST}, [512, True]]",
+        f"- [-1, 2, {QUALIFIED_GHOST}, [1024, True]]",
     ]
-    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {WORD}, arguments by name")
+    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {QUALIFIED_GHOST}, arguments by name")
     assert all("C3k2" in line or "summary" in line for line in gone)
     assert len(gone) == 4 + 5
     assert list(yaml.safe_load(done.text)["scales"]) == ["s", "n", "m", "l", "x"]
@@ -83,7 +80,7 @@ def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
     new = yaml.safe_load(done.text)
 
     assert new == light(old, where)
-    assert {swap.rows_of(new)[i][2] for i in (1, 2)} == {WORD}
+    assert {swap.rows_of(new)[i][2] for i in (1, 2)} == {QUALIFIED_GHOST}
     if "# the word" in text:
         assert "# the word" in done.text and "# last" in done.text
 
@@ -162,11 +159,11 @@ def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
     """A wholly swapped YAML trains under the stock command; its checkpoint loads safely and trains on with every tensor."""
     mine = "yolo11n-seg-my.yaml"
     run("ghost-yolo", "swap", "yolo11n-seg.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
-    source = shapes(tmp_path / "shapes", "segment")
-    words = (f"data={source}", "epochs=1", *SMALL)
-    run("yolo", "train", f"model={mine}", *words, *into(tmp_path, "a"))
+    source = write_shapes(tmp_path / "shapes", "segment")
+    words = (f"data={source}", "epochs=1", *SMALL_RUN)
+    run("yolo", "train", f"model={mine}", *words, *run_folder(tmp_path, "a"))
     last = tmp_path / "runs/a/weights/last.pt"
-    done = run("yolo", "train", f"model={last}", *words, *into(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
+    done = run("yolo", "train", f"model={last}", *words, *run_folder(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
     moved = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
     assert "ghost_yolo.blocks.detect.LightSegment" in done.stdout
