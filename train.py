@@ -1,4 +1,4 @@
-"""Train with the words of `yolo train`, for an environment in which the blocks do not load by themselves.
+"""Train with the arguments of `yolo train`, where the blocks are not registered automatically.
 
     python train.py model=cfg/yolov8s-ghost.yaml data=datasets/smear.yaml epochs=25 imgsz=192
     python train.py model=cfg/yolov8n-ghostv2.yaml data=datasets/bccd.yaml epochs=60 imgsz=320
@@ -14,12 +14,12 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Register the blocks and hand over to Ultralytics' own command line."""
-    models = [word.removeprefix("model=") for word in words if word.startswith("model=")]
+    models = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if not models:
         raise UserError("give model=FILE, as in the examples at the top of this file")
-    sys.argv = ["yolo", "train", *words]  # Ultralytics reads its arguments when it is imported
+    sys.argv = ["yolo", "train", *arguments]  # Ultralytics reads its arguments when it is imported
     import ghost_yolo
 
     if models[0].endswith((".yaml", ".yml")):

@@ -22,7 +22,7 @@ from ultralytics.utils import ROOT
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.cli import main
 from ghost_yolo.model.catalog import path_of
-from ghost_yolo.model.swap import Config, plan, swapped
+from ghost_yolo.model.swap import Config, plan_swap, swap_rows
 
 RELU, HARDSWISH, SILU = "torch.nn.ReLU()", "torch.nn.Hardswish()", None
 
@@ -51,7 +51,7 @@ def stock(activation: str | None = SILU, width: float = 0.5) -> Config:
 
 def light(block: str, where: str = "all", head: str | None = None, activation: str | None = SILU) -> Config:
     """Return YOLOv8s with a block in all C2f of a part, and a head."""
-    config = swapped(stock(activation), plan(STOCK, where, block))
+    config = swap_rows(stock(activation), plan_swap(STOCK, where, block))
     last = config["head"][-1]
     return config | {"head": [*config["head"][:-1], [*last[:2], head or last[2], last[3]]]}
 

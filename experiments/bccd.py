@@ -20,7 +20,7 @@ from runs import TUNE_EPOCHS, Asked, Run, plan
 from scores import RESAMPLES, evaluate, file_of, read
 from work import ROOT, do, who_runs
 
-from ghost_yolo.data.images import find_photos
+from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES
 
@@ -53,7 +53,7 @@ def main(
         )
     if not all(seed.isdigit() for seed in seeds.split(",")):
         raise UserError(f"--seeds {seeds}: give whole numbers with commas between them, as 0,1,2")
-    photos = [Path("train")] if show else find_photos([Path(folders(file)["train"])])
+    photos = [Path("train")] if show else find_images([Path(folders(file)["train"])])
     asked = Asked(str(file), photos, runs.resolve(), scale, imgsz, epochs, device, steps, polish, tune)
     planned = plan(asked, [int(seed) for seed in seeds.split(",")], only.split(",") if only else (), line)
     if show:

@@ -18,8 +18,8 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import ap_per_class
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.model.checkpoint import from_checkpoint
-from ghost_yolo.model.profile import count
+from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.model.profile import profile_state
 from ghost_yolo.utils.console import progress, quiet
 from ghost_yolo.utils.files import fingerprint, write_whole
 
@@ -141,7 +141,7 @@ def counted(run: Run, imgsz: int) -> dict[str, Any]:
     import torch
     import ultralytics
 
-    row = count(from_checkpoint(run.file), imgsz)
+    row = profile_state(open_checkpoint(run.file), imgsz)
     version = torch.load(run.file, map_location="cpu", weights_only=False).get("version", ultralytics.__version__)
     return {"parameters": row.parameters, "gflops": row.gflops, "nc": row.nc, "trained_with": version}
 

@@ -1,7 +1,7 @@
 """Lightweight backbones for stock Ultralytics YOLO.
 
-Importing this package is cheap: neither torch nor Ultralytics is loaded. It arms the same import hook that the installed
-`ghost_yolo_hook.pth` arms, so the blocks are known to the host as soon as the host is loaded.
+Importing this package is cheap: neither torch nor Ultralytics is imported. It installs the same import hook as the installed
+`ghost_yolo_hook.pth`, so that the blocks are registered as soon as Ultralytics is imported.
 """
 
 # From Python 3.15 on this file runs at every interpreter start: it imports nothing but the hook, not even `typing`.
@@ -19,7 +19,7 @@ _HOMES = {"BLOCKS": "ghost_yolo.registry", "register": "ghost_yolo.host", "unreg
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name, and what it needs, when it is first asked for."""
+    """Import a public name, and what it needs, on first access."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

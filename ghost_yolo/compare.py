@@ -12,9 +12,9 @@ from ultralytics.utils import ROOT
 
 from ghost_yolo.errors import ModelNameError, UserError
 from ghost_yolo.model.catalog import SCALES, families, path_of, with_scale
-from ghost_yolo.model.checkpoint import Subject, from_checkpoint, from_yaml
-from ghost_yolo.model.profile import CONVENTIONS, Row, count, measure
-from ghost_yolo.tables import Report, percent, write
+from ghost_yolo.model.checkpoint import OpenedModel, build_from_yaml, open_checkpoint
+from ghost_yolo.model.profile import CONVENTIONS, ProfileRow, profile_model, profile_state
+from ghost_yolo.tables import Report, format_percent, render_report
 from ghost_yolo.utils.console import progress
 
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
@@ -49,7 +49,7 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedRow:
     """A measured row and what it is held against.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
         published: The published row, in the published comparison.
     """
 
-    row: Row
+    row: ProfileRow
     baseline: str = ""
     change: dict[str, float] | None = None
     published: Published | None = None
@@ -86,7 +86,7 @@ class Entry:
 class Comparison:
     """Measured rows and what a reader must know beside them."""
 
-    entries: list[Entry]
+    entries: list[ComparedRow]
     footer: str
 
 
@@ -95,14 +95,14 @@ def compare_published() -> Comparison:
     entries = []
     for published in progress(PUBLISHED, "Measuring"):
         path = HOST / "yolov8s.yaml" if published.yaml == "yolov8s" else path_of(published.yaml)
-        subject = from_yaml(str(path), nc=1, label=published.name)
-        (row,) = measure(subject, 640, states=(True,))
-        entries.append(Entry(replace(row, fused="host"), published=published))
-    (truth,) = measure(from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), 640, states=(True,))
+        subject = build_from_yaml(str(path), nc=1, label=published.name)
+        (row,) = profile_model(subject, 640, states=(True,))
+        entries.append(ComparedRow(replace(row, fused="host"), published=published))
+    (truth,) = profile_model(build_from_yaml(str(path_of("yolov8s-c2f-ghostbottleneck")), nc=1), 640, states=(True,))
     return Comparison(entries, _published_footer(entries, _against(truth, entries[0].row)))
 
 
-def _published_footer(entries: list[Entry], truth: Entry) -> str:
+def _published_footer(entries: list[ComparedRow], truth: ComparedRow) -> str:
     """Say in three sentences what the table compares and what the same scale gives."""
     light, stock = entries[2].row, entries[0].row
     shown = [(getattr(light, figure) / getattr(stock, figure) - 1) * 100 for figure in ("parameters", "gflops")]
@@ -134,74 +134,74 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
         raise UserError(f"scale={scale!r}: give one of {', '.join(SCALES)}")
     if nc < 1 or imgsz < 32 or imgsz % 32:
         raise UserError(f"nc={nc}, imgsz={imgsz}: give at least one class and a side that is a multiple of 32")
-    entries: list[Entry] = []
-    baselines: dict[tuple[str, str, int], list[Row]] = {}
+    entries: list[ComparedRow] = []
+    baselines: dict[tuple[str, str, int], list[ProfileRow]] = {}
     for make in progress(_subjects(models, scale, nc), "Measuring"):
         subject = make()
-        rows = measure(subject, imgsz)
+        rows = profile_model(subject, imgsz)
         if subject.scale not in SCALES:  # there is no stock YOLOv8 to hold it against
-            entries += map(Entry, rows)
+            entries += map(ComparedRow, rows)
             continue
         key = (subject.task, subject.scale, subject.nc)
         if key not in baselines:
-            baselines[key] = measure(_stock(*key), imgsz)
-            entries += [Entry(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
+            baselines[key] = profile_model(_stock(*key), imgsz)
+            entries += [ComparedRow(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
         entries += [_against(row, _in_state(baselines[key], row.fused)) for row in rows]
     return Comparison(entries, FOOTER)
 
 
-def deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[Entry]:
+def deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[ComparedRow]:
     """Count, at one scale, the stock model, the host's own Ghost model and all of ours, fused; nothing is weighed."""
-    makers: list[Callable[[], Subject]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
-    base, *rows = (count(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))
+    makers: list[Callable[[], OpenedModel]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
+    base, *rows = (profile_state(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))
     return [_against(row, base) for row in (base, *rows)]
 
 
-def _stock(task: str, scale: str, nc: int) -> Subject:
+def _stock(task: str, scale: str, nc: int) -> OpenedModel:
     """Build the stock YOLOv8 of a task, whatever file of that name lies in the current folder."""
     name = f"yolov8{scale}{TASK_SUFFIX[task]}.yaml"
-    return from_yaml(str(HOST / name), nc, name)
+    return build_from_yaml(str(HOST / name), nc, name)
 
 
-def _in_state(rows: Sequence[Row], fused: str) -> Row:
+def _in_state(rows: Sequence[ProfileRow], fused: str) -> ProfileRow:
     """Return the unfused row for an unfused one, the fused row for any other."""
     return next(row for row in rows if (row.fused == "none") == (fused == "none"))
 
 
-def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], Subject]]:
+def _subjects(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], OpenedModel]]:
     """Return what makes each subject, one at a time so that only one is in memory."""
     if models:
         return [partial(_named, name, nc) for name in models]
     ours = [with_scale(name, scale) for name in families()]
     hosts = f"yolov8{scale}-ghost.yaml"
     return [
-        partial(from_yaml, str(HOST / hosts), nc, hosts),
-        *(partial(from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in ours),
+        partial(build_from_yaml, str(HOST / hosts), nc, hosts),
+        *(partial(build_from_yaml, str(path_of(name)), nc, f"cfg/{name}.yaml") for name in ours),
     ]
 
 
-def _named(name: str, nc: int) -> Subject:
+def _named(name: str, nc: int) -> OpenedModel:
     """Build or load what the user named."""
     if name.endswith(".pt"):
-        return from_checkpoint(Path(name))
+        return open_checkpoint(Path(name))
     if name.endswith((".yaml", ".yml")):
-        return from_yaml(name, nc)
+        return build_from_yaml(name, nc)
     raise ModelNameError(f"{name!r} is neither a model YAML (.yaml) nor a checkpoint (.pt)")
 
 
-def _against(row: Row, base: Row) -> Entry:
+def _against(row: ProfileRow, base: ProfileRow) -> ComparedRow:
     """Return the row with its change against the stock model in the same state."""
     change = {figure: (getattr(row, figure) / getattr(base, figure) - 1) * 100 for figure in FIGURES}
-    return Entry(row, base.model, change)
+    return ComparedRow(row, base.model, change)
 
 
-def render(result: Comparison, versions: dict[str, str], style: str) -> str:
+def render_comparison(result: Comparison, versions: dict[str, str], style: str) -> str:
     """Return the comparison in one of FORMATS, ending in a newline."""
     rows = [to_dict(entry) for entry in result.entries]
-    return write(Report(rows, [cells(result.entries)], CONVENTIONS, [result.footer]), versions, style)
+    return render_report(Report(rows, [cells(result.entries)], CONVENTIONS, [result.footer]), versions, style)
 
 
-def to_dict(entry: Entry) -> dict[str, Any]:
+def to_dict(entry: ComparedRow) -> dict[str, Any]:
     """Return one row as JSON has it."""
     result: dict[str, Any] = asdict(entry.row)
     if entry.published is not None:
@@ -214,7 +214,7 @@ def to_dict(entry: Entry) -> dict[str, Any]:
     return result
 
 
-def cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+def cells(entries: Sequence[ComparedRow]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table for people."""
     if entries[0].published is not None:
         return ["measured / published", "rebuilt from", "layers", "parameters", "GFLOPs", "kb"], [
@@ -224,7 +224,7 @@ def cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     return header, [compared_cells(entry) for entry in entries]
 
 
-def published_cells(entry: Entry) -> list[str]:
+def published_cells(entry: ComparedRow) -> list[str]:
     """Return measured and published figure with a verdict, cell by cell."""
     row, published, match = entry.row, entry.published, entry.match
     assert published is not None  # cells() asked
@@ -240,20 +240,20 @@ def published_cells(entry: Entry) -> list[str]:
     return what + [f"{ours} / {theirs} ({verdicts[figure]})" for figure, (ours, theirs) in pairs.items()]
 
 
-def compared_cells(entry: Entry) -> list[str]:
+def compared_cells(entry: ComparedRow) -> list[str]:
     """Return the figures of a row and its changes against stock."""
     row, change = entry.row, entry.change or {}
     return [
         row.model,
         row.fused,
         str(row.layers),
-        percent(change.get("layers")),
+        format_percent(change.get("layers")),
         str(row.leaf_layers),
-        percent(change.get("leaf_layers")),
+        format_percent(change.get("leaf_layers")),
         str(row.parameters),
-        percent(change.get("parameters")),
+        format_percent(change.get("parameters")),
         f"{row.gflops:.2f}",
-        percent(change.get("gflops")),
+        format_percent(change.get("gflops")),
         f"{row.checkpoint_kb:.0f}",
-        percent(change.get("checkpoint_kb")),
+        format_percent(change.get("checkpoint_kb")),
     ]

@@ -1,32 +1,49 @@
-"""Every error of this package, in one hierarchy."""
+"""Every error that this package raises for something a user can put right, in one hierarchy.
+
+    UserError                 base; the commands print its message as one line, without a traceback
+      UnsupportedHostError    (RuntimeError)       the installed Ultralytics is not supported
+      UnknownBlockError       (KeyError)           a model YAML or option names an unknown module
+      ModelNameError          (ValueError)         no such YAML or checkpoint, or its name has no scale letter
+      ModelError              (ValueError)         a YAML or checkpoint from which no model can be built
+      SwapError               (ValueError)         a row or YAML in which nothing can be swapped
+      WeightsError            (ValueError)         pretrained weights that do not fit the network
+      VOCError                (ValueError)         Pascal VOC annotations that cannot be converted
+      DatasetError            (FileNotFoundError)  images of a data set that are missing
+      OutputExistsError       (FileExistsError)    an output folder that already holds something
+      SourceError                                  a JSON file of times or accuracies that is not one
+      WorkerError             (RuntimeError)       a call that failed in a benchmark's process
+
+Blocks and networks raise a plain ValueError for arguments that they cannot take, as torch's modules do; the parser's
+wrapper in `host.py` turns it into a ModelError that names the row.
+"""
 
 from __future__ import annotations
 
-SHOWN = 10  # problems listed in an error before the rest is only counted
+SHOWN = 10  # problems listed in an error; the others are counted
 
 
 class UserError(Exception):
-    """Something that the user can put right; our commands show its message without a traceback."""
+    """Base of all errors that a user can put right; the commands print its message without a traceback."""
 
 
 class UnknownBlockError(UserError, KeyError):
-    """A model YAML names a module that neither the host nor this package has."""
+    """A module name that neither Ultralytics nor this package knows."""
 
     def __str__(self) -> str:
-        """Show the message as text; KeyError would show its repr."""
+        """Return the message; KeyError would return its repr."""
         return str(self.args[0])
 
 
 class UnsupportedHostError(UserError, RuntimeError):
-    """The installed Ultralytics is not one that this package was tested with."""
+    """The installed Ultralytics is outside the supported range, or was modified."""
 
 
 class ModelError(UserError, ValueError):
-    """A YAML or checkpoint from which no model can be made."""
+    """A YAML or checkpoint from which no model can be built."""
 
 
 class ModelNameError(UserError, ValueError):
-    """A YAML or checkpoint that cannot be found, or a name that says too little."""
+    """A YAML or checkpoint that does not exist, or a name without its scale letter."""
 
 
 class SwapError(UserError, ValueError):
@@ -34,14 +51,14 @@ class SwapError(UserError, ValueError):
 
 
 class WeightsError(UserError, ValueError):
-    """Weights that do not belong to the network."""
+    """Pretrained weights that do not fit the network."""
 
 
 class VOCError(UserError, ValueError):
-    """Annotations that cannot be converted, with every problem found."""
+    """Pascal VOC annotations that cannot be converted; the message lists the problems."""
 
     def __init__(self, problems: list[str]) -> None:
-        """Join the problems, the first few in full."""
+        """Join the problems, at most SHOWN of them."""
         rest = len(problems) - SHOWN
         lines = problems[:SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
         super().__init__("The annotations cannot be converted; nothing was written:\n  " + "\n  ".join(lines))
@@ -53,3 +70,11 @@ class SourceError(UserError):
 
 class WorkerError(UserError, RuntimeError):
     """A call that failed in the other process, or the end of that process."""
+
+
+class DatasetError(UserError, FileNotFoundError):
+    """Images of a data set that are missing and cannot be downloaded."""
+
+
+class OutputExistsError(UserError, FileExistsError):
+    """An output folder that already holds something; it is never overwritten."""

@@ -2,7 +2,7 @@
 
 The host's parser finds a module by name in the globals of `ultralytics.nn.tasks`, but only members of two sets local to
 the function get their input channels, width scaling and repeats; any other class silently gets wrong channels. So each
-word is bound to a small stand-in type that hashes and compares like a stock class and, when called, builds ours. The
+module name is bound to a small stand-in type that hashes and compares like a stock class and, when called, builds ours. The
 parser itself is only wrapped, so that an error about a row of ours says which row and what would be right.
 """
 
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import ultralytics
@@ -27,14 +27,14 @@ from ultralytics.utils.checks import check_version
 
 from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_whole
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
-# what a person is told who gave another file
-TRAINED = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
+HOW_TO_GET_A_CHECKPOINT = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
 
 
-MODELS = {  # by name: a host outside the range may lack one, and must still be told so
+MODELS = {  # by name: an unsupported host may lack one, and check_host must still run
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
     "pose": "PoseModel",
@@ -66,7 +66,7 @@ class _StandIn(type):
 
 
 def register() -> None:
-    """Teach the host every word of the table. Calling it again changes nothing.
+    """Register every block with the host's parser. Calling it again changes nothing.
 
     Raises:
         UnsupportedHostError: If the installed Ultralytics is outside the supported range or lacks what we build on.
@@ -76,18 +76,18 @@ def register() -> None:
     for block in BLOCKS:
         stand_in = known.get(block.qualified) or _stand_in(block)
         known[block.qualified] = stand_in
-        known.setdefault(block.word, stand_in)  # a word that the host owns stays the host's
+        known.setdefault(block.name, stand_in)  # the host's own names stay the host's
     torch.serialization.add_safe_globals([*_module_classes()])
     if not hasattr(tasks.parse_model, "_ghost_yolo"):  # ours may also lie below another plugin's wrapper
         tasks.parse_model = _with_clear_error(tasks.parse_model)
 
 
 def unregister() -> None:
-    """Take every word back and leave the host as it was."""
+    """Remove every block from the host and leave it as it was."""
     known = vars(tasks)
     for block in BLOCKS:
-        for word in words_of(block):
-            del known[word]
+        for name in registered_names(block):
+            del known[name]
     ours = {*_module_classes()}
     others = [entry for entry in torch.serialization.get_safe_globals() if entry not in ours]
     torch.serialization.clear_safe_globals()
@@ -97,10 +97,10 @@ def unregister() -> None:
         tasks.parse_model = vars(parser)["__wrapped__"]
 
 
-def words_of(block: Block) -> tuple[str, ...]:
-    """Return the words under which the host knows a block now: none, the qualified one, or both."""
+def registered_names(block: Block) -> tuple[str, ...]:
+    """Return the module names under which the host knows a block now: none, the qualified one, or both."""
     known = vars(tasks)
-    return tuple(word for word in (block.qualified, block.word) if isinstance(known.get(word), _StandIn))
+    return tuple(name for name in (block.qualified, block.name) if isinstance(known.get(name), _StandIn))
 
 
 def check_host() -> None:
@@ -128,8 +128,8 @@ def _stand_in(block: Block) -> _StandIn:
 
 def _module_classes() -> Iterator[type[nn.Module]]:
     """Yield every module class that is loaded from our package, so that restricted loading knows nested ones too."""
-    rooms = [room for name, room in list(sys.modules.items()) if name.startswith("ghost_yolo.blocks.")]
-    for member in {member for room in rooms for member in vars(room).values() if isinstance(member, type)}:
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("ghost_yolo.blocks.")]
+    for member in {member for module in modules for member in vars(module).values() if isinstance(member, type)}:
         if issubclass(member, nn.Module) and member.__module__.startswith("ghost_yolo."):
             yield member
 
@@ -137,7 +137,7 @@ def _module_classes() -> Iterator[type[nn.Module]]:
 def _with_clear_error(parse_model: Any) -> Any:
     """Wrap the parser so that a bad row of ours says which row it is and what would be right.
 
-    The host itself raises a bare KeyError for an unknown word, and whatever a module raises without naming its row.
+    The host itself raises a bare KeyError for an unknown name, and passes on what a module raises without naming its row.
     """
 
     @functools.wraps(parse_model)
@@ -148,13 +148,13 @@ def _with_clear_error(parse_model: Any) -> Any:
             index = _failing_row(error, parse_model)
             if index is None:
                 raise
-            word, arguments = (d["backbone"] + d["head"])[index][2:4]
-            if isinstance(error, KeyError) and error.args == (word,):
+            name, arguments = (d["backbone"] + d["head"])[index][2:4]
+            if isinstance(error, KeyError) and error.args == (name,):
                 hosts = [name for name, value in vars(tasks).items() if isinstance(value, type)]
-                raise unknown_block(word, [block.word for block in BLOCKS], hosts) from error
-            if not isinstance(vars(tasks).get(word), _StandIn):
+                raise unknown_block(name, [block.name for block in BLOCKS], hosts) from error
+            if not isinstance(vars(tasks).get(name), _StandIn):
                 raise
-            raise ModelError(f"Row {index} of the model YAML, {word} with {arguments}: {error}") from error
+            raise ModelError(f"Row {index} of the model YAML, {name} with {arguments}: {error}") from error
 
     explained._ghost_yolo = explained  # type: ignore[attr-defined]
     return explained
@@ -189,7 +189,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return config
 
 
-def build(config: dict[str, Any]) -> Any:
+def build(config: dict[str, Any]) -> HostModel:
     """Build the untrained model of a YAML's content in eval mode, for any task that the host guesses from it.
 
     Raises:
@@ -210,7 +210,7 @@ def build(config: dict[str, Any]) -> Any:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
 
 
-def untrained(model: Any, seed: int) -> Any:
+def untrained(model: HostModel, seed: int) -> HostModel:
     """Build the network of a model's own YAML anew in eval mode, on the same device, with weights drawn from the seed.
 
     Raises:
@@ -219,18 +219,18 @@ def untrained(model: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            fresh = type(model)(copy.deepcopy(model.yaml), verbose=False)
+            fresh: HostModel = cast("Any", type(model))(copy.deepcopy(model.yaml), verbose=False)
         except Exception as error:  # whatever the host trips over
             raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
     return fresh.to(next(model.parameters()).device).eval()
 
 
-def task_of(model: nn.Module) -> str:
+def task_of(model: HostModel) -> str:
     """Return the task for which a model was built."""
     return next(task for task, name in reversed(MODELS.items()) if isinstance(model, getattr(tasks, name)))
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> HostModel:
     """Load a checkpoint's model in eval mode and float32.
 
     Raises:
@@ -241,14 +241,14 @@ def load(path: Path) -> Any:
     except Exception as error:  # the host raises half a dozen kinds, some only on some releases
         reason = (str(error) or repr(error)).splitlines()[0]
         raise ModelError(
-            f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?); {TRAINED}: {reason}"
+            f"{path} is not a checkpoint that Ultralytics can load (truncated or foreign?); {HOW_TO_GET_A_CHECKPOINT}: {reason}"
         ) from error
     if not isinstance(model, tasks.BaseModel):
-        raise ModelError(f"{path} holds a {type(model).__name__} and no YOLO model; {TRAINED}.")
+        raise ModelError(f"{path} holds a {type(model).__name__} and no YOLO model; {HOW_TO_GET_A_CHECKPOINT}.")
     return model.float().eval()
 
 
-def save(model: nn.Module, path: Path, train_args: Mapping[str, Any] | None = None) -> None:
+def save(model: HostModel, path: Path, train_args: Mapping[str, Any] | None = None) -> None:
     """Write a model as an ordinary checkpoint in fp16, as the host's own `YOLO.save()` does; the file appears whole.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a row of the blocks table is, and the errors about words."""
+"""The table of the blocks: module name in a YAML -> class, and the hints for unknown names."""
 
 from __future__ import annotations
 
@@ -31,37 +31,43 @@ PREFIX = "ghost_yolo."
 
 @dataclass(frozen=True)
 class Block:
-    """One word that a model YAML may use.
+    """A module that a model YAML may name.
 
     Attributes:
-        word: The bare word; `ghost_yolo.<word>` is always understood, the bare one where the host does not own it.
-        cls: The module that the word builds.
-        like: The host's class whose YAML row it imitates: `C2f` for `(c1, c2, n, ...)`, `Conv` for `(c1, c2, ...)`, or any
-            other that the host's parser treats by itself.
+        name: The bare module name; `ghost_yolo.<name>` is always understood, the bare one where the host does not own it.
+        cls: The class that it builds.
+        like: The host's class whose YAML arguments it takes: `C2f` for `(c1, c2, n, ...)`, `Conv` for `(c1, c2, ...)`, or any
+            other class that the host's parser treats specially.
         paper: Where the block is defined.
     """
 
-    word: str
+    name: str
     cls: type[nn.Module]
     like: str
     paper: str
 
     @property
     def qualified(self) -> str:
-        """The word that no host can ever own."""
-        return PREFIX + self.word
+        """The name that no host can ever own."""
+        return PREFIX + self.name
 
 
-def unknown_block(word: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> UnknownBlockError:
-    """Say which word is unknown, which known one is nearest, and what exists; the host's words only where they count."""
+def unknown_block(name: str, ours: Iterable[str], hosts: Iterable[str] = ()) -> UnknownBlockError:
+    """Return the error for an unknown module name, with the nearest known one.
+
+    Args:
+        name: As given.
+        ours: Module names of this package that would be accepted.
+        hosts: Those of Ultralytics, where they would be accepted too.
+    """
     import difflib
 
     ours, hosts = sorted(ours), [*hosts]
-    close = difflib.get_close_matches(word, [*ours, *hosts], n=1)
+    close = difflib.get_close_matches(name, [*ours, *hosts], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    rest = "; every other word must be one of the installed Ultralytics'" if hosts else ""
+    rest = "; any other must be a module of the installed Ultralytics" if hosts else ""
     where = " in the model YAML" if hosts else ""
-    return UnknownBlockError(f"Unknown block {word!r}{where}.{hint} Words of ghost_yolo: {', '.join(ours)}{rest}.")
+    return UnknownBlockError(f"Unknown block {name!r}{where}.{hint} Blocks of ghost_yolo: {', '.join(ours)}{rest}.")
 
 
 BLOCKS = (

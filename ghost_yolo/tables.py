@@ -36,7 +36,7 @@ class Report:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-def write(report: Report, versions: dict[str, str], style: str) -> str:
+def render_report(report: Report, versions: dict[str, str], style: str) -> str:
     """Return a report in one of FORMATS, ending in a newline."""
     if style == "json":
         content = {"conventions": report.conventions, "versions": versions, **report.more, "rows": report.rows}
@@ -68,7 +68,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """Return a signed percentage, nothing for the baseline itself."""
     return "" if not value else f"{value:+.1f} %"
 

@@ -59,10 +59,10 @@ OUR_YAMLS = [item for item in packaged().values() if item.is_model and item.path
 NETWORK_YAMLS = [item for item in OUR_YAMLS if "ghost_yolo.Backbone" in item.path.read_text(encoding="utf-8")]
 
 # One map in, one out; heads are in test_swap.py, parts of networks in test_backbone.py
-MAP_BLOCKS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and block.cls.__name__ != "Backbone"]
-OUR_BLOCKS = [block for block in MAP_BLOCKS if not block.cls.__name__.startswith("Published")]
-every_block = pytest.mark.parametrize("block", MAP_BLOCKS, ids=lambda block: block.cls.__name__)
-our_blocks = pytest.mark.parametrize("block", OUR_BLOCKS, ids=lambda block: block.cls.__name__)
+MAP_BLOCKS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and block.name != "Backbone"]
+OUR_BLOCKS = [block for block in MAP_BLOCKS if not block.name.startswith("Published")]
+every_block = pytest.mark.parametrize("block", MAP_BLOCKS, ids=lambda block: block.name)
+our_blocks = pytest.mark.parametrize("block", OUR_BLOCKS, ids=lambda block: block.name)
 
 
 def stock(name: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def small(*rows: list[Any]) -> dict[str, Any]:
 
 def light(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Swap C2f_GhostBottleneck into a part of a model."""
-    return swap.swapped(config, swap.plan(config, where, None if where == "head" else GHOST))
+    return swap.swap_rows(config, swap.plan_swap(config, where, None if where == "head" else GHOST))
 
 
 def build(block: Block, c1: int = 16, c2: int = 24, **kwargs: Any) -> nn.Module:

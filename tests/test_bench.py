@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import typer
-from factories import BENCH_FACTS, ROOT, Run
+from factories import BENCH_FACTS as FACTS
+from factories import ROOT, Run
 
 from ghost_yolo import cli
 from ghost_yolo.bench import runner as benching
@@ -39,7 +40,7 @@ class Fake:
         self.file = str(arguments[1]) if name == "open" else self.file
         Fake.calls.append((name, arguments[0] if name in {"prepare", "export"} else self.file))
         answers = {
-            "prepare": BENCH_FACTS | {"file": f"{arguments[0]}.pt"},
+            "prepare": FACTS | {"file": f"{arguments[0]}.pt"},
             "export": str(Path(__file__)),
             "time": {"ms": [2.0, 1.0, 9.0], "memory_mb": 50.0},
             "operators": {"Conv": 1.5, "Add": 0.5},
@@ -93,8 +94,8 @@ def test_what_fails_is_one_row(where: str, fake: type[Fake], monkeypatch: pytest
 def test_another_task_and_another_size_are_refused(fake: type[Fake]) -> None:
     """A model of another task than the first's, and a file exported for another size, are rows with a reason."""
     facts = {
-        "seg.pt": BENCH_FACTS | {"task": "segment"},
-        "small_ncnn_model": BENCH_FACTS | {"imgsz": [320, 320], "batch": 1, "precision": "fp32"},
+        "seg.pt": FACTS | {"task": "segment"},
+        "small_ncnn_model": FACTS | {"imgsz": [320, 320], "batch": 1, "precision": "fp32"},
     }
     fake.says = staticmethod(lambda name, arguments: facts.get(arguments[1]) if name == "prepare" else None)
     result = bench(Plan(("a.yaml", "seg.pt", "small_ncnn_model"), rounds=1))

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from factories import GHOST, interrupt
+from factories import GHOST as WORD
+from factories import interrupt
 from typer.testing import CliRunner
 
 from ghost_yolo import host
@@ -45,7 +46,7 @@ def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path, monkeypatch: p
         "--images",
         str(photos),
         "--block",
-        f"{GHOST},NarrowELAN",
+        f"{WORD},NarrowELAN",
         "--budget",
         "0.92",
         "--where",
@@ -69,7 +70,7 @@ def test_resumed_within_a_budget_equals_uninterrupted(
     """After the choice all is drawn anew: it must not matter whether the trial fits ran in this process."""
     monkeypatch.setattr(search, "STEPS", 1)
     monkeypatch.setattr(search, "VIEWS", 8)
-    words = {"blocks": [GHOST], "where": "all", "budget": 0.95, "settings": Settings(steps=2, polish=1)}
+    words = {"blocks": [WORD], "where": "all", "budget": 0.95, "settings": Settings(steps=2, polish=1)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "polish", interrupt)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from factories import ACCURACY_RECORD
+from factories import ACCURACY_RECORD as RECORD
 
 from ghost_yolo.errors import SourceError, UserError
 from ghost_yolo.model.catalog import labels
@@ -30,7 +30,7 @@ def test_labels_tell_models_apart() -> None:
 
 @pytest.mark.parametrize("content,says", [
     ("{", "is not JSON"), ("[]", "its list is empty"), ("3", "holds no accuracy record"), ("[{}]", "has no 'model'"),
-    (json.dumps(ACCURACY_RECORD | {"map50": 82.1}), "map50 is 82.1, which is not between 0 and 1"), (None, "cannot be read"),
+    (json.dumps(RECORD | {"map50": 82.1}), "map50 is 82.1, which is not between 0 and 1"), (None, "cannot be read"),
 ])  # fmt: skip
 def test_foreign_accuracies(content: str | None, says: str, tmp_path: Path) -> None:
     """A file without records is refused with a reason, before anything is counted."""

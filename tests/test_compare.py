@@ -55,7 +55,7 @@ def test_a_verdict_can_be_no(published: comparison.Comparison) -> None:
     entry = published.entries[0]
     for figure, value in (("layers", 169), ("parameters", 1), ("gflops", 28.5), ("checkpoint_kb", 30000)):
         wrong = comparison.Published(**{**vars(entry.published), figure: value})
-        match = comparison.Entry(entry.row, published=wrong).match
+        match = comparison.ComparedRow(entry.row, published=wrong).match
 
         assert [name for name, holds in match.items() if not holds] == [figure]
 

@@ -53,7 +53,7 @@ def test_smear_is_the_same_everywhere(golden: Callable[[str, str], None]) -> Non
     """The pixels and labels of the first pictures are the accepted ones, bit by bit."""
     lines = []
     for seed in range(4):
-        image, labels = smear.picture(np.random.RandomState(seed))
+        image, labels = smear.draw(np.random.RandomState(seed))
         lines += [f"{seed} {hashlib.sha256(image.tobytes()).hexdigest()}", *labels]
 
     golden("smear.txt", "\n".join(lines) + "\n")
@@ -63,7 +63,7 @@ def test_smear_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder has the host's layout, PNG files that read back the drawn pixels, and boxes inside the image."""
     monkeypatch.setattr(smear, "SPLITS", {"train": 3, "val": 2})
     smear.prepare(tmp_path / "smear")
-    image, labels = smear.picture(np.random.RandomState(3))
+    image, labels = smear.draw(np.random.RandomState(3))
     boxes = np.array(
         [line.split()[1:] for file in (tmp_path / "smear").rglob("*.txt") for line in file.read_text().splitlines()],
         float,
@@ -80,7 +80,7 @@ def test_smear_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_smear_has_all_classes() -> None:
     """All three classes occur, red cells most often."""
-    kinds = [line.split()[0] for seed in range(20) for line in smear.picture(np.random.RandomState(seed))[1]]
+    kinds = [line.split()[0] for seed in range(20) for line in smear.draw(np.random.RandomState(seed))[1]]
 
     assert set(kinds) == {"0", "1", "2"}
     assert kinds.count("1") > kinds.count("0") > 0
@@ -106,7 +106,7 @@ def test_convert(voc: Path, tmp_path: Path) -> None:
         (annotation(("Parasite", 1, 1, 5, 5)), "class 'Parasite' is not one of Platelets, RBC, WBC"),
         (annotation(("RBC", 1, 1, 65, 5)), "outside its image of 64 x 48"),
         (annotation(("RBC", -1, 1, 5, 5)), "outside its image"),
-        (annotation(("RBC", 9, 1, 5, 5)), "inside out"),
+        (annotation(("RBC", 9, 1, 5, 5)), "outside"),
         (annotation().replace("</annotation>", "<object><name>RBC</name></object></annotation>"), "no readable bndbox"),
     ],
 )

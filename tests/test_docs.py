@@ -1,4 +1,4 @@
-"""What the documents claim is recomputed, and what they show runs."""
+"""Figures in the documents are recomputed, options exist, links lead somewhere, and examples run. Sentences are free."""
 
 from __future__ import annotations
 
@@ -8,113 +8,195 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import typer
-from factories import ROOT
-from PIL import Image
+import yaml
+from factories import ROOT, Run
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS
 from ghost_yolo import compare as comparison
 from ghost_yolo.cli import app
-from ghost_yolo.model.catalog import families
 from ghost_yolo.report.sources import read_accuracy, read_bench
-from ghost_yolo.tables import cells, to_markdown
+from ghost_yolo.tables import to_markdown
 
 README = ROOT / "README.md"
-# The rows for the first screen; docs/blocks.md and the command have all
-FIRST_SCREEN = {"yolov8s.yaml", "yolov8s-ghost.yaml"} | {
-    f"cfg/yolov8s-{name}.yaml" for name in ("ghost", "ghostv2", "gghost", "ghostnet", "ghostfast", "narrow")
-}
 DOCS = ROOT / "docs"
+RESULTS = ROOT / "results"
+PAGES = [
+    README,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(RESULTS.glob("*.md")),
+]
+# Rows of the README's tables: the model that is counted, and the record that is shown
+COUNTED = {
+    "`yolov8s.yaml` (stock)": ("yolov8s.yaml", "yolov8s"),
+    "stock with ReLU": ("yolov8s.yaml", "yolov8s-stock-relu"),
+    "`cfg/yolov8s-ghost.yaml`": ("cfg/yolov8s-ghost.yaml", "yolov8s-ghost-backbone"),
+    "`cfg/yolov8s-ghostv2.yaml`": ("cfg/yolov8s-ghostv2.yaml", None),
+    "Ghost everywhere with ReLU": ("yolov8s-ghost-all-relu.yaml", "yolov8s-ghost-all-relu"),
+    "`cfg/yolov8s-ghostfast.yaml`": ("cfg/yolov8s-ghostfast.yaml", "yolov8s-ghostfast"),
+    "`cfg/yolov8s-narrow.yaml`": ("cfg/yolov8s-narrow.yaml", "yolov8s-narrow"),
+    "`yolov8s-ghost.yaml` (Ultralytics)": ("yolov8s-ghost.yaml", "yolov8s-ghost"),
+}
+TRAINED = {
+    "`yolov8n.yaml` (stock)": "stock",
+    "`ghostify --where all`, without labels": "ghostify-all",
+    "`cfg/yolov8n-ghost.yaml`": "ghost",
+    "`cfg/yolov8n-ghostfast.yaml`": "ghostfast",
+    "`cfg/yolov8n-narrow.yaml`": "narrow",
+    "`yolov8n-ghost.yaml` (Ultralytics)": "host-ghost",
+}
 
 
 @pytest.fixture(scope="module")
 def compared() -> comparison.Comparison:
-    """All packaged models at scale s, which the README and the page on blocks show."""
+    """All packaged models at scale s."""
     return comparison.compare()
 
 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script that writes docs/blocks.md."""
-    monkeypatch.syspath_prepend(DOCS)
+    """The script that writes the page of blocks."""
+    monkeypatch.syspath_prepend(DOCS / "scripts")
     return importlib.import_module("blocks")
 
 
-def table_in_readme(name: str) -> list[list[str]]:
-    """Return the cells of the table between two marks."""
-    text = README.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
-    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+@pytest.fixture
+def ghostfast(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script of the kept times."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("ghostfast")
 
 
-@pytest.mark.parametrize("name,kb", [("compare", 10), ("published", 5)])
-def test_readme_tables(name: str, kb: int, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:
-    """The README's tables are what the command prints, deployed rows only; kb varies with versions and may differ by 2 %."""
-    result = compared if name == "compare" else comparison.compare_published()
-    header, lines = cells([entry for entry in result.entries if entry.row.fused != "none"])
-    if name == "compare":
-        lines = [line for line in lines if line[0] in FIRST_SCREEN]
+def table_in(file: Path, mark: str) -> list[list[str]]:
+    """Return the cells of the table between two marks, the header first."""
+    start, end = (f"--8<-- [start:{mark}]", f"--8<-- [end:{mark}]") if file == README else (mark, f"/{mark}")
+    text = file.read_text(encoding="utf-8").split(f"<!-- {start} -->\n")[1].split(f"<!-- {end} -->")[0]
+    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+    return [lines[0], *lines[2:]]
+
+
+def kept_times() -> dict[tuple[str, str, str], float]:
+    """Return the kept ratios to stock by model, runtime and precision."""
+    files = [RESULTS / f"ghostfast-{precision}.json" for precision in ("fp32", "int8")]
+    rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))["rows"]]
+    return {(row["model"].removesuffix(".yaml"), row["runtime"], row["precision"]): row["ratio"] for row in rows}
+
+
+@pytest.mark.parametrize("name,kb", [("models", 10), ("published-table", 5)])
+def test_counted_tables(name: str, kb: int, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:
+    """The tables of models are what `compare` prints, deployed rows only; kb varies with versions and may differ by 2 %."""
+    file, mark = DOCS / "results" / f"{name}.md", "compare" if name == "models" else "published"
+    result = compared if name == "models" else comparison.compare_published()
+    header, lines = comparison.cells([entry for entry in result.entries if entry.row.fused != "none"])
     if request.config.getoption("--accept"):
-        text = README.read_text(encoding="utf-8")
-        table = f"<!-- {name} -->\n{to_markdown(header, lines)}<!-- /{name} -->"
-        README.write_text(re.sub(rf"(?s)<!-- {name} -->.*<!-- /{name} -->", lambda _: table, text), encoding="utf-8")
-    shown = table_in_readme(name)
+        table = f"<!-- {mark} -->\n{to_markdown(header, lines)}<!-- /{mark} -->"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", lambda _: table, text), encoding="utf-8")
+    shown = table_in(file, mark)
 
     assert shown[0] == header
-    for found, line in zip(shown[2:], lines, strict=True):
+    for found, line in zip(shown[1:], lines, strict=True):
         assert found[:kb] == line[:kb]
         assert float(found[kb].split()[0]) == pytest.approx(float(line[kb].split()[0]), rel=0.02)
 
 
-def test_readme_names_every_word_and_yaml() -> None:
-    """No block and no packaged model is left out of the README."""
-    text = README.read_text(encoding="utf-8")
-    words = [block.word for block in BLOCKS if not block.word.startswith("Published")]
+def test_readme_blocks(compared: comparison.Comparison, ghostfast: Any, tmp_path: Path) -> None:
+    """Parameters and GFLOPs of the README are counted anew; its times are the kept ones."""
+    light = tmp_path / "yolov8s-ghost-all-relu.yaml"
+    light.write_text(yaml.safe_dump(ghostfast.CANDIDATES["ghost-all-relu"]()), encoding="utf-8")
+    entries = [*compared.entries, *comparison.compare([str(light)]).entries]
+    rows = {entry.row.model.rsplit(f"{tmp_path}/")[-1]: entry.row for entry in entries if entry.row.fused == "all"}
+    times = kept_times()
+    shown = {line[0]: line[1:5] for line in table_in(README, "blocks")[1:]}
 
-    assert [word for word in words if f"`{word}`" not in text and f"`ghost_yolo.{word}`" not in text] == []
-    assert [name for name in families() if f"`{name}`" not in text] == []
+    assert set(shown) == set(COUNTED)
+    for label, (model, record) in COUNTED.items():
+        measured = [times.get((str(record), *key)) for key in (("onnx", "fp32"), ("openvino", "int8"))]
+        expected = [f"{ratio:.2f}" if ratio else "not measured" for ratio in measured]
+        assert shown[label] == [str(rows[model].parameters), f"{rows[model].gflops:.2f}", *expected]
 
 
-@pytest.mark.parametrize(
-    "file", [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))], ids=lambda file: file.name
-)
+def test_readme_results() -> None:
+    """The README's accuracies, times and intervals are those of the kept table."""
+    table = json.loads((RESULTS / "accuracy" / "table.json").read_text(encoding="utf-8"))
+    rows = {row["key"]: row for row in table["rows"]}
+
+    def interval(values: list[float], digits: int) -> str:
+        value, low, high = (f"{number:.{digits}f}" for number in values)
+        return f"{value} ({low} to {high})"
+
+    expected = []
+    for label, key in TRAINED.items():
+        row = rows[key]
+        time = interval([row["time_ratio"], *row["time_interval"]], 2) if row["time_interval"] else "1.00"
+        ratio = interval(row["ratio"], 3) if row["ratio"] else ""
+        expected.append([label, f"{row['gflops']:.3f}", time, interval(row["score"], 3), ratio])
+    assert table_in(README, "results")[1:] == expected
+
+
+def test_readme_is_one_screen() -> None:
+    """The README has at most 120 lines."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_module_name_is_documented() -> None:
+    """No block is left out of the page of module names."""
+    text = (DOCS / "reference" / "module-names.md").read_text(encoding="utf-8")
+    names = [block.name for block in BLOCKS if not block.name.startswith("Published")]
+
+    assert [name for name in names if f"`{name}`" not in text and f"`ghost_yolo.{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_options_exist(file: Path) -> None:
-    """An option written after a command is that command's; one on its own is of a command that its section names."""
+    """Every option that a document writes after a command of ours is one of that command's."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {name: {"--help"}.union(*(p.opts for p in command.params)) for name, command in commands.items()}
-    wrong = []
-    for section in re.split(r"(?m)^## ", file.read_text(encoding="utf-8").replace("\\\n", " ")):
-        pieces = re.split(r"`+|\n", section)  # spans of code, and lines of blocks
-        written = [found for piece in pieces for found in re.findall(r"\bghost-yolo ([a-z]+)([^#;]*)", piece)]
-        for name, words in written:
-            options = re.findall(r"(?<!\S)--?[a-z][\w-]*", words)
-            wrong += [f"{name} {option}" for option in options if option not in known[name]]
-        alone = [piece.split()[0] for piece in pieces if written and piece.startswith("--")]
-        wrong += [option for option in alone if not any(option in known[name] for name, _ in written)]
+    text = file.read_text(encoding="utf-8").replace("\\\n", " ")
+    written = re.findall(r"\bghost-yolo ([a-z]+)([^#;&|`\n)]*)", text)
+    used = [(name, option) for name, rest in written for option in re.findall(r"(?<!\S)--?[a-z][\w-]*", rest)]
 
-    assert wrong == []
+    assert [(name, option) for name, option in used if option not in known.get(name, set())] == []
+
+
+@pytest.mark.parametrize("file", [README, ROOT / "CONTRIBUTING.md"], ids=lambda file: file.name)
+def test_links_exist(file: Path) -> None:
+    """Relative links of pages that are read outside the site lead to files; `mkdocs build --strict` checks the site's."""
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+
+    assert targets
+    assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+def test_times_on_the_page_are_the_kept_ones() -> None:
+    """Every row of the page on speed is a row of the whole table."""
+    whole = table_in(RESULTS / "ghostfast.md", "trail")
+
+    assert [row for row in table_in(DOCS / "results" / "speed.md", "speed") if row not in whole] == []
 
 
 def test_the_page_on_blocks(blocks: Any, compared: comparison.Comparison, request: pytest.FixtureRequest) -> None:
-    """docs/blocks.md and its drawings are what the script makes of the blocks now; none is missing, none left over."""
+    """The page of blocks and its drawings are what the script makes of the blocks now; none is missing, none left over."""
+    folder = DOCS / "reference"
     made = {"blocks.md": blocks.page(compared)} | {f"blocks/{name}": svg for name, svg in blocks.drawings().items()}
     if request.config.getoption("--accept"):
         for name, text in made.items():
-            (DOCS / name).write_text(text, encoding="utf-8")
-    kept = {file.relative_to(DOCS).as_posix() for file in [DOCS / "blocks.md", *(DOCS / "blocks").iterdir()]}
+            (folder / name).write_text(text, encoding="utf-8")
+    kept = {file.relative_to(folder).as_posix() for file in [folder / "blocks.md", *(folder / "blocks").iterdir()]}
 
     assert kept == set(made)
-    differ = [name for name, text in made.items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    differ = [name for name, text in made.items() if (folder / name).read_text(encoding="utf-8") != text]
     assert differ == [], "`pytest --accept` rewrites them"
 
 
-@pytest.mark.parametrize("word", [b.word for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
-def test_the_formula_of_a_family(word: str, blocks: Any) -> None:
+@pytest.mark.parametrize("name", [b.name for b in BLOCKS if issubclass(b.cls, C2f) and b.paper.startswith("arXiv")])
+def test_the_formula_of_a_family(name: str, blocks: Any) -> None:
     """The parameters that a class's docstring writes as a formula in c are those of its inner block, at several widths."""
-    (block,) = (b for b in BLOCKS if b.word == word)
+    (block,) = (b for b in BLOCKS if b.name == name)
     text = " ".join(blocks.paragraphs(block.cls))
     found = re.search(r"(?:With ([^`]*?), an|An) inner block of width c has `([^`]*)` parameters", text)
     assert found, "the docstring says: [With a = ..., an] inner block of width c has `formula` parameters"
@@ -143,7 +225,7 @@ def test_a_drawing_tells_what_runs(blocks: Any) -> None:
 
 def test_kept_results_say_their_conditions() -> None:
     """Every kept bench and every kept accuracy record is one that `ghost-yolo report` reads, with its conditions."""
-    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "results").glob("*.json")}
+    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in RESULTS.glob("*.json")}
     timed = [file for file, content in files.items() if "rows" in content]
     trained = [file for file in files if file not in timed]
 
@@ -151,96 +233,28 @@ def test_kept_results_say_their_conditions() -> None:
     assert trained and all(record.conditions for file in trained for record in read_accuracy(file))
 
 
-@pytest.fixture
-def redundancy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script that writes the tables of docs/redundancy.md."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module("redundancy")
-
-
-def test_the_page_on_redundancy(redundancy: Any, request: pytest.FixtureRequest) -> None:
-    """Its tables are those of the kept results, its figures exist and are small, and what it says of them holds."""
-    file = DOCS / "redundancy.md"
-    text = file.read_text(encoding="utf-8")
-    if request.config.getoption("--accept"):
-        file.write_text(redundancy.page(text), encoding="utf-8")
-    figures = re.findall(r"\(redundancy/(.*?)\)", text)
-    found = redundancy.cost.compare(redundancy.stages())
-
-    assert text == redundancy.page(text), "`pytest --accept` rewrites it"
-    assert {path.name for path in (DOCS / "redundancy").iterdir()} == set(figures)
-    assert all((DOCS / "redundancy" / name).stat().st_size < 300_000 for name in figures)
-    assert len(found) == 9 and min(row["p_alike"] for row in found) > 0.05 / 9  # "None is."
-    fitted = redundancy.cost.photographs(redundancy.cost.read(redundancy.measured_files()))
-    assert fitted == {"ghost-smear25.pt": 160} | dict.fromkeys(("ghost60.pt", "narrow100.pt", "stock100.pt"), 205)
-    models = {stage.model: [s for s in redundancy.stages() if s.model == stage.model] for stage in redundancy.stages()}
-    hardest = [max(own, key=lambda stage: stage.alone).layer for own in models.values()]
-    most = [max(own, key=lambda stage: stage.share).layer for own in models.values()]
-    assert hardest == [21] * 4 and most.count(21) == 3  # "the most redundant one in three ... the hardest in all"
-
-
-def test_what_the_page_says_of_filters(redundancy: Any) -> None:
-    """Its sentence holds of all convolutions with filters enough: chance in layers 0 and 1, up to 0.05 elsewhere, 0.15 in the head."""
-    (filters,) = redundancy.kept("pairs").values()
-    rows = [row for row in filters["rows"] if row["filters"] >= 8]
-    gaps = {
-        part: [redundancy.gap(row) for row in rows if (row["layer"] == 22) is head]
-        for part, head in (("head", True), ("rest", False))
-    }
-    table = redundancy.opposites(filters["rows"])[1]
-
-    assert all(abs(redundancy.gap(row)) < row["random"]["sd"] for row in rows if row["layer"] in (0, 1))
-    assert max(gaps["rest"]) == pytest.approx(0.05, abs=0.01) and max(gaps["head"]) == pytest.approx(0.15, abs=0.005)
-    assert min(row["cosine"]["least"] for row in rows) == pytest.approx(-0.56, abs=0.005)
-    assert len(table) == 10 and all(line[0].startswith("22.") for line in table[-3:])
-
-
-def test_a_smaller_figure_keeps_its_colours(redundancy: Any, tmp_path: Path) -> None:
-    """A figure too large for the page gets narrower; a pale blue beside many greys stays as it is."""
-    noise = np.repeat(np.random.default_rng(0).integers(0, 256, (900, 1400, 1), dtype=np.uint8), 3, 2)
-    noise[:400, :400] = (200, 220, 240)
-    Image.fromarray(noise).save(tmp_path / "large.png")
-    redundancy.shrink(tmp_path / "large.png", tmp_path / "small.png")
-    with Image.open(tmp_path / "small.png") as small:
-        assert small.width in redundancy.WIDTHS and small.getpixel((50, 50)) == (200, 220, 240)
-
-
-@pytest.mark.parametrize(
-    "given", [(), ("a/ghosts",), ("a/ghosts", "a/pairs", "b/ghosts", "b/pairs"), ("a/ghosts", "a/pairs")]
-)
-def test_incomplete_runs_replace_nothing(
-    given: tuple[str, ...], redundancy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Runs without a model, without exactly one pairs/ or without a file are refused, and what was kept stays."""
-    for folder in given:
-        (tmp_path / "runs" / folder).mkdir(parents=True)
-    monkeypatch.setattr(redundancy, "KEPT", tmp_path / "kept")
-    redundancy.replace(tmp_path / "kept", {"old.json": b"{}"})
-
-    with pytest.raises(
-        SystemExit, match="missing: .*ghosts.json" if len(given) == 2 else "exactly one must have pairs/"
-    ):
-        redundancy.take_over(tmp_path / "runs")
-    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["old.json"]
-
-
 def test_the_example_block_works() -> None:
-    """The room shown in CONTRIBUTING runs as it stands: the shape is kept and the arguments are the host's."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    room: dict[str, Any] = {"__name__": "example"}
-    exec(text.split("```python\n")[1].split("```")[0], room)
-    block = room["C2f_SeparableBottleneck"](16, 24, 2, True)
+    """The module shown in the tutorial runs as it stands: the shape is kept and the arguments are the host's."""
+    text = (DOCS / "tutorials" / "add-a-block.md").read_text(encoding="utf-8")
+    module: dict[str, Any] = {"__name__": "example"}
+    exec(text.split("```python\n")[1].split("```")[0], module)
+    block = module["C2f_SeparableBottleneck"](16, 24, 2, True)
 
     assert block(torch.randn(2, 16, 7, 5)).shape == (2, 24, 7, 5)
     assert f'Block("{type(block).__name__}"' in text
 
 
-def test_the_trail_is_the_kept_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_times_is_kept(ghostfast: Any) -> None:
     """The table in results/ghostfast.md is what the script prints of the JSON files beside it."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    kept = [str(ROOT / "results" / f"ghostfast-{precision}.json") for precision in ("fp32", "int8")]
-    text = (ROOT / "results" / "ghostfast.md").read_text(encoding="utf-8")
+    kept = [str(RESULTS / f"ghostfast-{precision}.json") for precision in ("fp32", "int8")]
+    text = (RESULTS / "ghostfast.md").read_text(encoding="utf-8")
 
-    assert (
-        importlib.import_module("ghostfast").show(kept) == text.split("<!-- trail -->\n")[1].split("<!-- /trail -->")[0]
-    )
+    assert ghostfast.show(kept) == text.split("<!-- trail -->\n")[1].split("<!-- /trail -->")[0]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(run: Run) -> None:
+    """The first tutorial goes from the installation to a prediction; one epoch, in a fresh folder with settings of its own."""
+    done = run("python", DOCS / "scripts" / "notebook.py", "--epochs", "1")
+
+    assert "mAP50-95" in done.stdout and "boxes" in done.stdout

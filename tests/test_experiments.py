@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from factories import ROOT, keep_scores, random_counts
+from factories import ROOT
+from factories import keep_scores as keep
+from factories import random_counts as counted
 
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import Group, Timed, read_accuracy
@@ -98,18 +100,18 @@ def test_rows(scores: Any, runs: Any, asked: Any) -> None:
     for run in made:
         right = {"narrow": 0.4}.get(run.key, 0.7)
         for split in ("val", "test"):
-            keep_scores(
+            keep(
                 scores,
                 run,
                 split,
-                random_counts(scores, 12, run.seed, right),
+                counted(scores, 12, run.seed, right),
                 gflops=9.0 if run.model == "yolov8s.yaml" else 2.0,
             )
     table = importlib.import_module("table")
     timed = bench_of(("yolov8n.yaml", 10.0, 2.0), ("cfg/yolov8n-ghost.yaml", 9.0, 2.01), ("yolov8s.yaml", 20.0, 9.0))
     rows = {(row.key, row.model): row for row in table.rows_of(made, timed)}
     stock, narrow = rows["stock", "yolov8n.yaml"], rows["narrow", "cfg/yolov8n-narrow.yaml"]
-    points = [random_counts(scores, 12, seed).score()[0] for seed in (0, 1)]
+    points = [counted(scores, 12, seed).score()[0] for seed in (0, 1)]
 
     assert list(rows)[-1] == ("narrow", "cfg/yolov8n-narrow.yaml") and stock.seeds == [0, 1]
     assert stock.score[0] == pytest.approx(np.mean(points)) and stock.spread == pytest.approx(np.std(points, ddof=1))
@@ -124,7 +126,7 @@ def test_rows(scores: Any, runs: Any, asked: Any) -> None:
     assert (small.scale, large.scale) == ("n", "s")
     alone = table.rows_of([run for run in made if run.key == "narrow" or run.scale == "s"])
     assert [row.ratio for row in alone] == [None, None]  # a stock model of another scale is no reference
-    keep_scores(scores, small, "val", random_counts(scores, 12, 1), weights="others")
+    keep(scores, small, "val", counted(scores, 12, 1), weights="others")
     assert table.split_of(made) == "val"  # what was tested has been trained anew since
     with pytest.raises(
         UserError, match=r"yolov8n\.yaml was timed with 5\.000 GFLOPs, and stock-seed0 has 2\.000.*--nc 3"
@@ -137,7 +139,7 @@ def test_the_page(scores: Any, runs: Any, asked: Any, tmp_path: Path) -> None:
     made = runs.plan(asked, [0], ["stock", "ghost", "host-ghost"], "s")
     page, out = importlib.import_module("page"), tmp_path / "accuracy.md"
     for run in made:
-        keep_scores(scores, run, "val", random_counts(scores, 8, right=0.1 if run.key == "host-ghost" else 0.9))
+        keep(scores, run, "val", counted(scores, 8, right=0.1 if run.key == "host-ghost" else 0.9))
     row = {
         "runtime": "onnx",
         "precision": "fp32",

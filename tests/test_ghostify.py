@@ -9,21 +9,13 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from factories import (
-    GHOST,
-    QUICK,
-    ROOT,
-    SMALL_RUN,
-    TASK_MODELS,
-    Run,
-    calibrated,
-    interrupt,
-    newest_only,
-    outputs,
-    run_folder,
-    stock,
-    write_data_yaml,
-)
+from factories import GHOST as WORD
+from factories import QUICK, ROOT, Run, interrupt, newest_only, outputs, stock
+from factories import SMALL_RUN as SMALL
+from factories import TASK_MODELS as TASKS
+from factories import calibrated as settled
+from factories import run_folder as into
+from factories import write_data_yaml as write_yaml
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
@@ -35,23 +27,23 @@ from ghost_yolo.ghostify import Settings, ghostify, pipeline
 from ghost_yolo.ghostify import distill as polishing
 from ghost_yolo.ghostify.student import student_of
 from ghost_yolo.model import swap
-from ghost_yolo.model.checkpoint import Subject
-from ghost_yolo.model.profile import measure
-from ghost_yolo.model.swap import plan
+from ghost_yolo.model.checkpoint import OpenedModel
+from ghost_yolo.model.profile import profile_model
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.registry import PREFIX
 
 
 def test_the_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) -> None:
     """The checkpoint is the swapped model, the JSON has a row a block, its sums are the whole's, and no part file stays."""
     out = tmp_path / "light.pt"
-    report = ghostify(best, [photos], out, [GHOST], "all", settings=QUICK)
+    report = ghostify(best, [photos], out, [WORD], "all", settings=QUICK)
     content = json.loads(out.with_suffix(".json").read_text())
     rows, whole = content["rows"], content["whole"]
     model = host.load(out)
-    (counted,) = measure(Subject("", model, 3, "n", "detect"), 64, states=(True,))
+    (counted,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
 
     assert [row["layer"] for row in rows] == ["1", "3", "4", "5.cv3.0", "5.cv3.1"]
-    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
+    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [WORD, WORD, "LightDetect"]
     assert whole["parameters_after"] == counted.parameters
     assert whole["gflops_after"] == pytest.approx(counted.gflops)
     for figure in ("parameters", "gflops"):
@@ -63,17 +55,17 @@ def test_the_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
-@pytest.mark.parametrize("name", TASK_MODELS)
+@pytest.mark.parametrize("name", TASKS)
 def test_every_task(name: str, photos: Path, tmp_path: Path) -> None:
     """Other tasks and families come out as what they were."""
-    model = calibrated(stock(name), photos)
+    model = settled(stock(name), photos)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64, "task": host.task_of(model)})
     where = "backbone" if name.endswith("-cls") else "all"
     ghostify(
         tmp_path / "best.pt",
         [photos],
         tmp_path / "light.pt",
-        [GHOST],
+        [WORD],
         where,
         settings=Settings(steps=1, polish=1),
     )
@@ -91,7 +83,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 ) -> None:
     """Ctrl-C leaves what was done; the same command goes on from there and gives the same weights, bit for bit."""
     monkeypatch.setattr(polishing, "EVERY", 2)
-    words = {"blocks": [GHOST], "settings": Settings(steps=2, polish=5)}
+    words = {"blocks": [WORD], "settings": Settings(steps=2, polish=5)}
     ghostify(best, [photos], tmp_path / "whole.pt", **words)
     torch.rand(1)  # what was drawn before must not matter
     home = pipeline if stage == "fit" else polishing
@@ -108,7 +100,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         ghostify(best, [photos], tmp_path / "light.pt", **words)
     assert (tmp_path / "light.pt.part").exists() and not (tmp_path / "light.pt").exists()
     with pytest.raises(UserError, match=r"steps 2 and not 3.*light.pt.part"):
-        ghostify(best, [photos], tmp_path / "light.pt", blocks=[GHOST], settings=Settings(steps=3, polish=5))
+        ghostify(best, [photos], tmp_path / "light.pt", blocks=[WORD], settings=Settings(steps=3, polish=5))
     part = torch.load(tmp_path / "light.pt.part", weights_only=True)
     part["done"]["seconds"] += 1000
     torch.save(part, tmp_path / "light.pt.part")
@@ -129,7 +121,7 @@ def test_threads_are_as_asked_and_given_back(
     monkeypatch.setattr(pipeline, "polish", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     for number in (3, 0):
-        ghostify(best, [photos], tmp_path / f"{number}.pt", [GHOST], settings=Settings(1, 1, threads=number))
+        ghostify(best, [photos], tmp_path / f"{number}.pt", [WORD], settings=Settings(1, 1, threads=number))
     assert seen == [3, pipeline.default_threads()] and torch.get_num_threads() == before
 
 
@@ -138,7 +130,7 @@ def test_the_command_says_how_to_go_on(
 ) -> None:
     """Ctrl-C ends the command with status 130 and names the part file; what is wrong is one line."""
     monkeypatch.setattr(pipeline, "polish", interrupt)
-    words = ["ghostify", str(best), "--images", str(photos), "--block", GHOST, "--steps", "1", "-o"]
+    words = ["ghostify", str(best), "--images", str(photos), "--block", WORD, "--steps", "1", "-o"]
     done = CliRunner().invoke(app, [*words, str(tmp_path / "light.pt")])
     assert done.exit_code == 130 and f"goes on from {tmp_path / 'light.pt.part'}" in done.output.replace("\n", "")
     refused = CliRunner().invoke(app, [*words, str(tmp_path / "light.onnx")])
@@ -154,7 +146,7 @@ def test_corrupt_image_is_skipped_and_counted(best: Path, photos: Path, tmp_path
     (folder / "broken.jpg").write_text("no image")
     whole = cv2.imencode(".jpg", cv2.imread(str(folder / "0.png")))[1].tobytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])  # OpenCV by itself fills the rest with grey
-    report = ghostify(best, [folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
+    report = ghostify(best, [folder], tmp_path / "light.pt", [WORD], settings=QUICK)
     assert report.more["photographs"] == 8 and report.more["skipped"] == [
         str(folder / name) for name in ("broken.jpg", "cut.jpg")
     ]
@@ -168,11 +160,11 @@ def test_a_failure_at_the_end_costs_nothing(
     save = host.save
     monkeypatch.setattr(host, "save", full_disk)
     with pytest.raises(OSError, match="No space"):
-        ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+        ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
     monkeypatch.setattr(host, "save", save)
     assert (tmp_path / "light.json").exists()
     monkeypatch.setattr(pipeline, "fit_places", None)
-    ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+    ghostify(best, [photos], tmp_path / "light.pt", [WORD], settings=QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
@@ -186,7 +178,7 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data YAML of a few generated pictures with boxes."""
     monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
     smear.prepare(tmp_path / "smear")
-    return write_data_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
+    return write_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
 
 
 @pytest.mark.slow
@@ -204,7 +196,7 @@ def test_fine_tuned_with_the_host_alone(
         "--images",
         photos,
         "--block",
-        GHOST,
+        WORD,
         "-o",
         light,
         "--steps",
@@ -213,9 +205,7 @@ def test_fine_tuned_with_the_host_alone(
         "2",
     )
     assert "whole" in done.stdout
-    trained = run(
-        "yolo", "train", f"model={light}", f"data={labelled}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN
-    )
+    trained = run("yolo", "train", f"model={light}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL)
     moved = next(line for line in trained.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
     assert moved[0] == moved[1]
@@ -232,14 +222,7 @@ def test_fine_tuned_with_the_host_alone(
 def test_train_py_hands_the_teacher_on(best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path) -> None:
     """`train.py` distils from the trained model by Ultralytics' own argument."""
     light = tmp_path / "light.pt"
-    host.save(student_of(little, plan(little.yaml, "backbone", GHOST)), light, {"imgsz": 64})
-    words = [
-        f"model={light}",
-        f"distill_model={best}",
-        f"data={labelled}",
-        "epochs=1",
-        *run_folder(tmp_path, "t"),
-        *SMALL_RUN,
-    ]
+    host.save(student_of(little, plan_swap(little.yaml, "backbone", WORD)), light, {"imgsz": 64})
+    words = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1", *into(tmp_path, "t"), *SMALL]
     done = run("python", ROOT / "train.py", *words)
     assert "dis_loss" in done.stdout

@@ -19,10 +19,10 @@ from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
 from ghost_yolo.cli import app
-from ghost_yolo.data.images import find_photos
+from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import path_of
-from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.redundancy import plots, survey
 from ghost_yolo.redundancy.filters import pairs
 from ghost_yolo.redundancy.maps import Photos, first_stage, layers_of, look, pick
@@ -54,8 +54,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", [*TASKS, *NEWER])
 def test_every_task(name: str, folder: Path) -> None:
     """Maps of all layers of any task's model are measured, and its filters compared."""
-    model = YOLO(f"{name}.yaml").model.float().eval()
-    result = survey.survey(model, find_photos([folder])[:2], None, True, Settings(imgsz=64))
+    opened = build_from_yaml(f"{name}.yaml", 80)
+    model = opened.model
+    result = survey.survey(opened, find_images([folder])[:2], None, True, Settings(imgsz=64))
 
     assert result.drawn.layer.index == 2
     assert len(result.rows) >= 8 and result.maps.shape[0] == result.drawn.layer.channels
@@ -67,22 +68,22 @@ def test_every_task(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_maps_are_drawn_on_a_photograph_to_test_on(count: int, checkpoint: Path, folder: Path) -> None:
     """The kernels were not learned on the photograph that is drawn, where there is another; the figure says which it is."""
-    model, paths = open_checkpoint(checkpoint, "cpu"), find_photos([folder])[:count]
-    result = survey.survey(model, paths, 2, False, Settings(imgsz=64))
+    opened, paths = open_checkpoint(checkpoint), find_images([folder])[:count]
+    result = survey.survey(opened, paths, 2, False, Settings(imgsz=64))
     image = Photos(paths, 64, 32).open(result.number)
     title = plots.pairs_figure(result.drawn, result.maps, result.number).get_suptitle()
 
     assert result.number == min(1, count - 1) and (count == 1 or result.number not in fit_numbers(count))
-    assert torch.equal(result.maps, survey.maps_of(model, image, result.drawn.layer))
+    assert torch.equal(result.maps, survey.maps_of(opened.model, image, result.drawn.layer))
     assert f"drawn on photograph {result.number + 1};" in title
 
 
 def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) -> None:
     """Measuring twice changes nothing, another seed does, and torch's own random state is left alone."""
-    model = open_checkpoint(checkpoint, "cpu")
-    paths = find_photos([folder])[:2]
+    opened = open_checkpoint(checkpoint)
+    paths = find_images([folder])[:2]
     state = torch.get_rng_state()
-    first, again, other = (survey.survey(model, paths, 2, False, Settings(seed=s, imgsz=64)).rows for s in (0, 0, 1))
+    first, again, other = (survey.survey(opened, paths, 2, False, Settings(seed=s, imgsz=64)).rows for s in (0, 0, 1))
 
     assert [row.layer.index for row in first] == [2]
     assert repr(first) == repr(again) != repr(other)
@@ -91,8 +92,9 @@ def test_the_same_seed_gives_the_same_figures(checkpoint: Path, folder: Path) ->
 
 def test_layers_without_maps_are_refused(checkpoint: Path, folder: Path) -> None:
     """Upsample, the head and what does not exist are answered with the layers that work."""
-    model = open_checkpoint(checkpoint, "cpu")
-    found = layers_of(model, Photos(find_photos([folder]), 64, 32).open(0))
+    opened = open_checkpoint(checkpoint)
+    model = opened.model
+    found = layers_of(model, Photos(find_images([folder]), 64, 32).open(0))
     layers = [layer for layer in found if not layer.part]
 
     assert first_stage(model, layers).module == "C2f_GhostBottleneck"
@@ -103,22 +105,22 @@ def test_layers_without_maps_are_refused(checkpoint: Path, folder: Path) -> None
 
 def test_what_cannot_be_is_said(tmp_path: Path, folder: Path, checkpoint: Path) -> None:
     """Bad images, settings, checkpoints and models without convolutions are named, with what would work."""
-    model = open_checkpoint(checkpoint, "cpu")
+    opened = open_checkpoint(checkpoint)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     for given, words in (([], "No image"), ([tmp_path / "none.jpg"], "not exist"), ([tmp_path / "e"], "no image")):
         (tmp_path / "e").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=words):
-            find_photos(given)
+            find_images(given)
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image"):
-        survey.survey(model, [broken], None, True, Settings(imgsz=64))
+        survey.survey(opened, [broken], None, True, Settings(imgsz=64))
     for settings, words in (
         (Settings(within=1.0), "within"),
         (Settings(seed=-1), "seed"),
         (Settings(imgsz=70), "imgsz"),
     ):
         with pytest.raises(UserError, match=words):
-            survey.survey(model, find_photos([folder]), None, True, settings)
+            survey.survey(opened, find_images([folder]), None, True, settings)
     with pytest.raises(UserError, match="no convolution"):
         pairs(nn.Sequential(nn.Linear(3, 4), nn.Conv2d(3, 1, 1)), 0)
     with pytest.raises(UserError, match=r"give a trained model's \.pt file"):
@@ -141,7 +143,8 @@ def test_a_model_without_maps_is_said() -> None:
 
 def test_the_untrained_network_is_the_yamls(checkpoint: Path) -> None:
     """The baseline has the checkpoint's shapes and other weights, the same ones for the same seed."""
-    model = open_checkpoint(checkpoint, "cpu")
+    opened = open_checkpoint(checkpoint)
+    model = opened.model
     first, again = (host.untrained(model, 3).state_dict() for _ in range(2))
     own = model.state_dict()
 
@@ -196,9 +199,7 @@ def test_one_layer_alone(checkpoint: Path, folder: Path, tmp_path: Path) -> None
         str(tmp_path / "o"),
     ]
     done = CliRunner().invoke(app, words)
-    result = survey.survey(
-        open_checkpoint(checkpoint, "cpu"), find_photos([folder]), 4, False, Settings(1e-9, imgsz=64)
-    )
+    result = survey.survey(open_checkpoint(checkpoint), find_images([folder]), 4, False, Settings(1e-9, imgsz=64))
 
     assert done.exit_code == 0
     first = result.drawn.trained.pairs[0]
@@ -228,9 +229,9 @@ def test_pairs_writes_its_folder(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_inner_convolutions(folder: Path) -> None:
     """With `inner` the 3x3 convolutions of the stock C2f rows are measured too, and the layers' own figures stay."""
-    model = YOLO("yolov8n.yaml").model.float().eval()
-    paths = find_photos([folder])[:2]
-    inner, plain = (survey.survey(model, paths, 4, False, Settings(imgsz=64, inner=given)) for given in (True, False))
+    opened = build_from_yaml("yolov8n.yaml", 80)
+    paths = find_images([folder])[:2]
+    inner, plain = (survey.survey(opened, paths, 4, False, Settings(imgsz=64, inner=given)) for given in (True, False))
 
     assert [row.layer.module for row in inner.inner] == ["m.0.cv1", "m.0.cv2", "m.1.cv1", "m.1.cv2"]
     assert [(row.layer.key, row.layer.channels) for row in inner.inner] == [((4, part), 32) for part in (1, 2, 3, 4)]

@@ -25,7 +25,7 @@ def tiny(tmp_path: Path) -> Path:
         for kind in ("images", "labels"):
             (tmp_path / f"tiny/{kind}/{split}").mkdir(parents=True)
         for number in range(count):
-            image, labels = smear.picture(np.random.RandomState(number))
+            image, labels = smear.draw(np.random.RandomState(number))
             cv2.imwrite(str(tmp_path / f"tiny/images/{split}/{number}.png"), image)
             (tmp_path / f"tiny/labels/{split}/{number}.txt").write_text("\n".join(labels))
     names = {0: "Platelets", 1: "RBC", 2: "WBC"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import BENCH_FACTS
+from factories import BENCH_FACTS as FACTS
 
 from ghost_yolo.bench.plan import Candidate, Plan, Subject
 from ghost_yolo.bench.profiler import by_kind
@@ -45,7 +45,7 @@ KEYS = [
 
 def candidate(name: str, times: list[float], gflops: float | None = 8.0, **more: Any) -> Candidate:
     """Return a row that was timed."""
-    return Candidate(Subject(name, Path(), BENCH_FACTS | {"gflops": gflops}), "pytorch", "fp32", times=times, **more)
+    return Candidate(Subject(name, Path(), FACTS | {"gflops": gflops}), "pytorch", "fp32", times=times, **more)
 
 
 def measured(*rows: Candidate, **plan: Any) -> Measured:

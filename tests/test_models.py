@@ -14,8 +14,8 @@ from ultralytics import YOLO
 from ghost_yolo.errors import ModelNameError
 from ghost_yolo.model import catalog
 from ghost_yolo.model.catalog import SCALES, packaged, path_of, require_scale, scale_of, with_scale, without_scale
-from ghost_yolo.model.checkpoint import from_yaml
-from ghost_yolo.model.profile import Row, measure
+from ghost_yolo.model.checkpoint import build_from_yaml
+from ghost_yolo.model.profile import ProfileRow, profile_model
 
 FAMILIES = [item for item in packaged().values() if item.is_model]
 SHELLS = [
@@ -25,12 +25,12 @@ LINE = re.compile(r"^(  (?P<scale>[nsmlx]): \[[^]]*\])(?P<comment>.*)$", re.MULT
 EXPENSIVE = "mlx"
 
 
-def rows_of(name: str) -> list[Row]:
+def rows_of(name: str) -> list[ProfileRow]:
     """Measure a packaged model with 80 classes, unfused and fused."""
-    return measure(from_yaml(str(path_of(name)), nc=80), imgsz=640)
+    return profile_model(build_from_yaml(str(path_of(name)), nc=80), imgsz=640)
 
 
-def header(row: Row) -> str:
+def header(row: ProfileRow) -> str:
     """Return what the scale line of a YAML says."""
     return f" # {row.layers} layers ({row.leaf_layers} leaf), {row.parameters} parameters, {row.gflops:.1f} GFLOPs"
 

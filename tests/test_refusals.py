@@ -15,7 +15,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, config, ghostify, pipeline
 from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.student import student_of
-from ghost_yolo.model.swap import plan
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.utils import files
 
 
@@ -70,10 +70,10 @@ def test_changed_models_are_refused(teacher: Any, photos: Path, tmp_path: Path) 
     fused, pruned = host.untrained(teacher, 0).fuse(verbose=False), host.untrained(teacher, 0)
     pruned.model[3].conv = torch.nn.Conv2d(32, 64, 1)
     with pytest.raises(UserError, match=r"Row 0 of the checkpoint.*Conv"):
-        student_of(fused, plan(fused.yaml, "backbone", GHOST))
+        student_of(fused, plan_swap(fused.yaml, "backbone", GHOST))
     with pytest.raises(UserError, match=r"Row 3 of the checkpoint.*Conv"):
-        student_of(pruned, plan(pruned.yaml, "backbone", GHOST))
-    host.save(student_of(teacher, plan(teacher.yaml, "all", GHOST)), tmp_path / "light.pt", {"imgsz": 64})
+        student_of(pruned, plan_swap(pruned.yaml, "backbone", GHOST))
+    host.save(student_of(teacher, plan_swap(teacher.yaml, "all", GHOST)), tmp_path / "light.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"light\.pt: No row of the backbone is a C2f .* are light already"):
         ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [GHOST], settings=QUICK)
 
@@ -86,7 +86,7 @@ def test_other_architectures_are_refused(teacher: Any, photos: Path, tmp_path: P
     other = copy.copy(teacher)
     other.__class__ = type("RTDETRDetectionModel", (type(teacher),), {})
     with pytest.raises(UserError, match="model is a RTDETRDetectionModel; ghostify takes DetectionModel"):
-        student_of(other, plan(teacher.yaml, "backbone", GHOST))
+        student_of(other, plan_swap(teacher.yaml, "backbone", GHOST))
 
 
 def test_nowhere_to_write_is_said_before_any_work(

@@ -14,7 +14,7 @@ from typing import Any
 
 import browser
 import pytest
-from factories import ACCURACY_RECORD
+from factories import ACCURACY_RECORD as RECORD
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
@@ -78,14 +78,10 @@ def counted() -> Found:
 def found(counted: Found, document: dict[str, Any], tmp_path: Path) -> Found:
     """A report with times and accuracies."""
     file = tmp_path / "accuracy.json"
-    ghost = ACCURACY_RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
+    ghost = RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
     file.write_text(
         json.dumps(
-            [
-                ACCURACY_RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55},
-                ghost,
-                ghost | {"seed": 1, "map50_95": 0.46},
-            ]
+            [RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55}, ghost, ghost | {"seed": 1, "map50_95": 0.46}]
         )
     )
     return Found(counted.published, counted.scales, [bench_of(document, "bench.json")], read_accuracy(file))

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from factories import TINY, Run
+from factories import TINY as LITTLE
+from factories import Run
 
 from ghost_yolo import host
 from ghost_yolo.bench import runtimes
@@ -22,10 +23,10 @@ from ghost_yolo.bench.runner import Measured
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify, pipeline, search
 from ghost_yolo.ghostify import savings as savings_module
-from ghost_yolo.ghostify.state import Part
+from ghost_yolo.ghostify.state import RunState
 from ghost_yolo.ghostify.student import student_of
-from ghost_yolo.model.swap import plan
-from ghost_yolo.tables import write
+from ghost_yolo.model.swap import plan_swap
+from ghost_yolo.tables import render_report
 from ghost_yolo.utils import system
 
 WORDS = ["C2f_GhostBottleneck", "NarrowELAN"]
@@ -88,14 +89,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clock]:
 
 def test_timed_in_groups_with_the_trained_model(little: Any, tmp_path: Path, clock: Callable[..., Clock]) -> None:
     """A few models at a time; what is saved is a share of one time, however slow a group was; nothing is timed twice."""
-    plans = [plan(little.yaml, "all", word) for word in WORDS]
+    plans = [plan_swap(little.yaml, "all", word) for word in WORDS]
     models = [student_of(little, words) for words in plans]
     shares = {f"{row}-{word}": 0.5 + row / 10 for row in (1, 3, 4) for word in WORDS} | {"5-LightDetect": 0.9}
     fake, settings = clock(shares), {"cost": "onnx", "imgsz": 64, "threads": 3, "rounds": 20}
     fake.stop = 2
     with pytest.raises(KeyboardInterrupt):
-        savings_module.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
-    savings = savings_module.savings_of(little, plans, models, Part(tmp_path / "light.pt", settings))
+        savings_module.savings_of(little, plans, models, RunState(tmp_path / "light.pt", settings))
+    savings = savings_module.savings_of(little, plans, models, RunState(tmp_path / "light.pt", settings))
 
     assert [len(names) for names in fake.seen] == [5, 4, 4] and fake.seen[1] == fake.seen[2]
     assert all(names[0] == savings_module.TRAINED for names in fake.seen)
@@ -141,7 +142,7 @@ def test_the_choice_is_held_against_the_clock(
         ghostify(best, [photos], tmp_path / "light.pt", **call)
     monkeypatch.setattr(pipeline, "fit_all", fit_all)
     report = ghostify(best, [photos], tmp_path / "light.pt", **call)
-    content, text = json.loads((tmp_path / "light.json").read_text()), write(report, {}, "text")
+    content, text = json.loads((tmp_path / "light.json").read_text()), render_report(report, {}, "text")
 
     assert [len(seen) for seen in fake.seen] == [5, 2]
     assert content["chosen"]["words"] == {"1": "ghost_yolo.NarrowELAN", "3": "ghost_yolo.NarrowELAN"}
@@ -194,7 +195,7 @@ def test_a_word_that_cannot_be_run_is_named(
 @pytest.mark.slow
 def test_by_a_real_clock(photos: Path, tmp_path: Path, run: Run) -> None:
     """The whole command with ONNX Runtime's own times, of a model that is one wide block nearly all of it."""
-    config = copy.deepcopy(TINY)
+    config = copy.deepcopy(LITTLE)
     config["backbone"][1], config["backbone"][3] = [-1, 3, "C2f", [256, True]], [-1, 1, "Conv", [32, 1, 1]]
     torch.manual_seed(0)
     model = host.build(config)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import keep_scores, random_counts
+from factories import keep_scores as keep
+from factories import random_counts as counted
 from ultralytics.utils.metrics import ap_per_class
 
 from ghost_yolo.errors import UserError
@@ -48,7 +49,7 @@ def test_the_point_estimate_is_the_hosts(scores: Any, tmp_path: Path) -> None:
 
 def test_a_resample_is_the_host_on_those_images(scores: Any) -> None:
     """Images that are drawn, some repeatedly, score as the host's computation says of a set in which they stand so often."""
-    images = random_counts(scores, 6)
+    images = counted(scores, 6)
     draw = [4, 0, 4, 4, 2, 5]
     arrays = [
         np.concatenate([getattr(images, kind)[i] for i in draw]) for kind in ("tp", "conf", "pred_cls", "target_cls")
@@ -62,7 +63,7 @@ def test_a_resample_is_the_host_on_those_images(scores: Any) -> None:
 
 def test_resamples_pair_by_name(scores: Any) -> None:
     """Two models that saw the same images in another order are compared on the same draws."""
-    images = random_counts(scores, 30)
+    images = counted(scores, 30)
     order = np.random.default_rng(5).permutation(30)
     mixed = scores.Images(*(type(part)(part[i] for i in order) for part in vars(images).values()))
 
@@ -75,7 +76,7 @@ def test_the_interval_shrinks_with_the_images(scores: Any) -> None:
     """Nine times the images give about a third of the width, and the point lies within."""
     widths = {}
     for count in (25, 225):
-        images = random_counts(scores, count)
+        images = counted(scores, count)
         low, high = scores.interval(images.resampled(100)[:, 0])
         widths[count] = high - low
         assert low < images.score()[0] < high
@@ -85,8 +86,8 @@ def test_the_interval_shrinks_with_the_images(scores: Any) -> None:
 
 def test_scores_are_kept_whole(scores: Any, runs: Any, asked: Any) -> None:
     """What is read back scores and resamples as what was written, image by image."""
-    images, run = random_counts(scores, 9), runs.plan(asked, [0])[0]
-    keep_scores(scores, run, "val", images)
+    images, run = counted(scores, 9), runs.plan(asked, [0])[0]
+    keep(scores, run, "val", images)
     again = scores.read_images(scores.file_of(run, "val"))
 
     assert again.score() == images.score() and again.score([3, 3, 1]) == images.score([3, 3, 1])
@@ -100,7 +101,7 @@ def test_the_test_split_is_read_once(scores: Any, runs: Any, asked: Any) -> None
     run.file.parent.mkdir(parents=True)
     run.file.write_bytes(b"weights")
     weights = scores.fingerprint([run.file])
-    keep_scores(scores, run, "test", random_counts(scores, 4), weights=weights, data="datasets/bccd.yaml", imgsz=320)
+    keep(scores, run, "test", counted(scores, 4), weights=weights, data="datasets/bccd.yaml", imgsz=320)
     before = scores.file_of(run, "test").read_bytes()
     data = "/elsewhere/datasets/bccd.yaml"
     scores.evaluate(run, data, "test", 320, "cpu", 50)

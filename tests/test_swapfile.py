@@ -37,7 +37,7 @@ def test_layout_and_comments_stay() -> None:
         f"- [-1, 2, {QUALIFIED_GHOST}, [512, True]]",
         f"- [-1, 2, {QUALIFIED_GHOST}, [1024, True]]",
     ]
-    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {QUALIFIED_GHOST}, arguments by name")
+    assert after[1].startswith(f"# Rows 2, 4, 6, 8: C3k2 -> {QUALIFIED_GHOST}")
     assert all("C3k2" in line or "summary" in line for line in gone)
     assert len(gone) == 4 + 5
     assert list(yaml.safe_load(done.text)["scales"]) == ["s", "n", "m", "l", "x"]

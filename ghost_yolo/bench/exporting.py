@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import ultralytics
 import yaml
-from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yolov5u_filename
@@ -19,7 +18,7 @@ from ultralytics.utils.checks import check_yolov5u_filename
 from ghost_yolo.bench.runtimes import RUNTIMES, runtime_of
 from ghost_yolo.errors import ModelNameError, UserError
 from ghost_yolo.model import profile
-from ghost_yolo.model.checkpoint import from_checkpoint, from_yaml, require_stride
+from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.utils.files import whole_folder
 
 SCHEMES = {"fp16": 16, "int8": 8}  # the host's words for `quantize`
@@ -41,14 +40,14 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
         return describe(Path(model), runtime_of(model))
     torch.manual_seed(0)
     if model.endswith(".pt"):
-        subject = from_checkpoint(Path(model))
+        subject = open_checkpoint(Path(model))
     elif model.endswith((".yaml", ".yml")):
-        subject = from_yaml(model, nc)
+        subject = build_from_yaml(model, nc)
         settle(subject.model)
     else:
         kinds = ", ".join(row.suffix for row in RUNTIMES.values())
         raise ModelNameError(f"{model} is neither a model YAML (.yaml) nor one of {kinds}")
-    require_stride(subject, imgsz)
+    subject.require_stride(imgsz)
     folder.mkdir()
     file = folder / check_yolov5u_filename(f"{Path(model).stem}.pt", verbose=False)  # the name that the host looks for
     torch.save({"model": subject.model, "train_args": {}}, file)
@@ -59,13 +58,13 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> dict[str, Any]:
         "task": subject.task,
         "scale": subject.scale,
         "nc": subject.nc,
-        "channels": subject.model.yaml.get("channels", 3),
-        "gflops": profile.gflops(subject.model, imgsz),
+        "channels": subject.channels,
+        "gflops": profile.count_gflops(subject.model, imgsz),
         "file_mb": kb / 1024,
     }
 
 
-def settle(model: nn.Module) -> None:
+def settle(model: Any) -> None:
     """Set the statistics of an untrained model's BN from noise.
 
     Untrained activations fade from layer to layer, and numbers next to nothing can cost a CPU extra time.

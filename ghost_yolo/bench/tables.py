@@ -12,7 +12,7 @@ from ghost_yolo.bench.plan import Candidate
 from ghost_yolo.bench.runner import Measured
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.model.profile import CONVENTIONS as COUNTED
-from ghost_yolo.tables import Report, write
+from ghost_yolo.tables import Report, render_report
 
 SHARE = 0.01  # operator kinds below this share of every model's time are shown together
 CONVENTIONS = {
@@ -131,7 +131,7 @@ def render(measured: Measured, style: str) -> str:
         tables += profile_tables(measured)
     shown = [table for table in tables if table[1]]
     report = Report([asdict(row) for row in rows], shown, CONVENTIONS, notes(measured), more)
-    return write(report, measured.versions, style)
+    return render_report(report, measured.versions, style)
 
 
 HEADER = ["model", "runtime", "precision", "ms", "q25 to q75", "ratio", "95 %", "GFLOPs", "realised gain", "peak MB", "file MB"]  # fmt: skip

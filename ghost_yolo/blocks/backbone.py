@@ -1,8 +1,8 @@
-"""Whole networks as the backbone of a YOLO: a third of one a row, chained, so that a YAML reads P3, P4 and P5 of them.
+"""Whole networks as the backbone of a YOLO, one row for each of P3, P4 and P5.
 
-`[-1, 1, ghost_yolo.Backbone, [40, ghostnet, 3, width]]`: the host puts the scale's width multiplier in the place of the
-word `width` and rounds 40 x width up to a multiple of 8. The papers round otherwise. Their network is kept as it is, and
-channels of zeros fill the map up to what the host has recorded; the next row takes them off again.
+`[-1, 1, ghost_yolo.Backbone, [40, ghostnet, 3, width]]`: the host replaces `width` by the scale's width multiplier and
+rounds 40 x width up to a multiple of 8. The papers round differently. Their network is kept, channels of zeros pad the map
+to the width that the host has recorded, and the next row removes them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Backbone(nn.Module):
 
     Attributes:
         m: The network's own modules.
-        taken: Channels that they take; what comes behind these in the input is the filling of the row before.
-        cut: Whether there is such a filling.
-        filling: Channels of zeros behind those that they make.
+        taken: Input channels that they take; the channels behind these are the padding of the row before.
+        cut: Whether there is such padding.
+        filling: Channels of zeros appended to the output.
     """
 
     def __init__(self, c1: int, c2: int, network: str, level: int, width: float = 1.0) -> None:
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         if level not in LEVELS:
             raise ValueError(f"{network} has no level {level!r}: give 3, 4 or 5 for a map of stride 8, 16 or 32")
         if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
-            raise ValueError(f"width={width!r} is no multiplier: write the word width, or a number above 0")
+            raise ValueError(f"width={width!r} is no multiplier: write `width`, or a number above 0")
         place = LEVELS.index(level)
         _check_channels(c1, c2, network, place, width)
         net = entry.make(num_classes=1, width=width)

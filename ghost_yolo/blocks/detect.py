@@ -1,7 +1,7 @@
 """The host's heads with the depthwise class branch of YOLO11 (two depthwise 3x3 and 1x1 pairs), whatever else the YAML has.
 
-The host chooses that branch only beside a C3k2, A2C2f or C2fCIB row. These words name it, so that a YOLOv8 can have it, and so
-that a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, export and fusing know subclasses.
+The host chooses that branch only beside a C3k2, A2C2f or C2fCIB row. These modules name it, so that a YOLOv8 can have it and
+a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, export and fusing know subclasses.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Fire(nn.Module):
             shortcut: Add the input where the width is kept (simple bypass, section 6).
 
         Raises:
-            ValueError: If c2 or a share cannot be.
+            ValueError: If c2 or a share is out of range.
         """
         super().__init__()
         check_channels(type(self).__name__, c2)

@@ -64,7 +64,7 @@ class GhostConv(nn.Module):
             act: Type of the activation, None for none.
 
         Raises:
-            ValueError: If c2, ratio, d or g cannot be.
+            ValueError: If c2, ratio, d or g is invalid.
         """
         super().__init__()
         check_channels(type(self).__name__, c2)
@@ -142,7 +142,7 @@ class GhostBottleneck(nn.Module):
             se: Squeeze-and-excite ratio, 0 for none.
             shortcut: Add the input: itself where shape and width are kept, else through depthwise and 1x1 convolutions.
             g: Groups of the primary convolutions.
-            mid: Hidden width itself, as the paper's table gives it; it stands in for e.
+            mid: Hidden width, as the paper's table gives it; replaces e.
             act: Type of the activation, None for none.
         """
         super().__init__()

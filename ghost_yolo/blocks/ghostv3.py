@@ -1,6 +1,6 @@
 """GhostNetV3: Exploring the Training Strategies for Compact Models (Liu et al., 2024, arXiv 2404.11202).
 
-While training, every convolution of GhostNetV2's bottleneck stands in several parallel branches; the host's `fuse()` merges
+While training, every convolution of GhostNetV2's bottleneck has several parallel branches; the host's `fuse()` merges
 them into one, so that a deployed model costs what GhostNetV2 costs. As there, the attention is always on in the C2f shell.
 """
 

@@ -73,7 +73,7 @@ class PartialConv(nn.Module):
             act: Type of the activation.
 
         Raises:
-            ValueError: If a stride is asked for.
+            ValueError: If s is not 1.
         """
         super().__init__()
         if s != 1:

@@ -54,6 +54,6 @@ def check_kernel(name: str, k: int, s: int) -> None:
 
 
 def check_ungrouped(name: str, g: int, why: str) -> None:
-    """Raise a ValueError for groups asked of a block that cannot take them, and say why it cannot."""
+    """Raise a ValueError with the reason where a block that takes no groups is given some."""
     if g != 1:
         raise ValueError(f"{name}: g={g}; {why}: leave g at 1")

@@ -16,7 +16,7 @@ from ultralytics.nn.modules.conv import Conv
 from ghost_yolo.blocks.shell import C2fShell
 
 GROUPS = (1, 2, 3, 4, 8)  # what the paper tries (table 1)
-MOST = 4  # groups taken where none are asked for
+MAX_DEFAULT_GROUPS = 4
 NARROWING = 4  # the unit's inner width is this part of its output's
 
 
@@ -84,7 +84,7 @@ def _groups(name: str, g: int | None, widths: list[int], mid: int) -> int:
     """Return the groups to use; raise a ValueError that names those of the paper which divide the widths."""
     fit = [n for n in GROUPS if not any(width % n for width in widths)]
     if g is None:
-        return max(n for n in fit if n <= MOST and mid % n == 0)
+        return max(n for n in fit if n <= MAX_DEFAULT_GROUPS and mid % n == 0)
     if g < 1 or any(width % g for width in widths):
         channels = " and ".join(map(str, widths))
         raise ValueError(f"{name}: g={g} does not divide the {channels} channels; {', '.join(map(str, fit))} would do")

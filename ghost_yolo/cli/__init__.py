@@ -25,9 +25,9 @@ def describe() -> None:
 
 
 def main() -> None:
-    """Run the command; what the user can put right is shown as one line, without a traceback."""
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host call pip
-    gc.set_threshold(10_000)  # torch alone is a million objects that stay: look through them less often
+    """Run the command; print a UserError as one line, without a traceback."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host run pip
+    gc.set_threshold(10_000)  # importing torch creates a million permanent objects: collect less often
     try:
         app()
     except (UserError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What the commands share: forms of a report, and what `--out` may name."""
+"""Option types and output checks that the commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ghost_yolo.utils.files import require_writable
 
 
 class Format(str, Enum):
-    """How a report is written."""
+    """Output format of a table."""
 
     text = "text"
     markdown = "markdown"
@@ -29,7 +29,7 @@ class Where(str, Enum):
 
 
 def check_target(out: Path | None) -> None:
-    """Raise an error, before any work, for a file that cannot be written."""
+    """Check, before any work, that the output file can be written."""
     if out is not None and out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file.")
     if out is not None:
@@ -37,7 +37,7 @@ def check_target(out: Path | None) -> None:
 
 
 def new_folder(out: Path | None, command: str) -> Path:
-    """Return the folder to write, or raise an error, before any work, for one that already holds something."""
+    """Return the output folder; raise an error, before any work, where it already holds something."""
     if out is None:
         from ultralytics.utils.files import increment_path
 
@@ -48,7 +48,7 @@ def new_folder(out: Path | None, command: str) -> Path:
 
 
 def emit(text: str, out: Path | None) -> None:
-    """Print a report or write it whole."""
+    """Print a text, or write it to a file."""
     if out is None:
         print(text, end="")
         return

@@ -45,7 +45,7 @@ def ghostify(
     with redirect_stdout(sys.stderr):  # what the host says must not mix with a report that is piped
         from ghost_yolo.ghostify.config import Settings
         from ghost_yolo.ghostify.pipeline import ghostify as make_light
-        from ghost_yolo.tables import write
+        from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
         settings = Settings(steps, polish, seed, imgsz, cache, device, threads, cost, rounds)
@@ -57,5 +57,5 @@ def ghostify(
             goes_on = f"the same command goes on from {kept}" if kept.exists() else "before the first block was fitted"
             print(f"\nstopped: {goes_on}", file=sys.stderr)
             raise typer.Exit(130) from None
-    print(write(report, versions(), style.value), end="")
+    print(render_report(report, versions(), style.value), end="")
     print(f"wrote {out}, and {out.with_suffix('.json')} with all figures", file=sys.stderr)

@@ -27,7 +27,7 @@ def compare(
     ] = None,
     imgsz: Annotated[int | None, typer.Option(help="Image side in pixels, 640 if not given.")] = None,
     style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file.")] = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes."""
@@ -44,20 +44,27 @@ def compare(
         asked = {"scale": scale, "nc": nc, "imgsz": imgsz}
         given = {name: value for name, value in asked.items() if value is not None}
         result = comparison.compare_published() if published else comparison.compare(chosen, **given)  # type: ignore[arg-type]
-    emit(comparison.render(result, versions(), style.value), out)
+    emit(comparison.render_comparison(result, versions(), style.value), out)
     if not all(all(entry.match.values()) for entry in result.entries):
         raise typer.Exit(1)
 
 
 def swap(
-    model: Annotated[str, typer.Argument(help="A model YAML of yours, or Ultralytics' by name: yolov8s-seg.yaml.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced only once complete.")],
-    block: Annotated[str | None, typer.Option(help="The word for the C2f and C3k2 rows: C2f_GhostBottleneck.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="Model YAML: a file, or a name that Ultralytics knows, for example yolov8s-seg.yaml.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file.")],
+    block: Annotated[
+        str | None, typer.Option(help="Module for the C2f and C3k2 rows, for example C2f_GhostBottleneck.")
+    ] = None,
     where: Annotated[
-        Where, typer.Option(help="C2f and C3k2 rows of backbone or neck, class branch of the head, or all.")
+        Where,
+        typer.Option(
+            help="Part to swap: the C2f and C3k2 rows of backbone or neck, the class branch of the head, or all."
+        ),
     ] = Where.backbone,
 ) -> None:
-    """Put a light block into a stock or own YAML (YOLOv8, YOLO11, YOLO26; any task) and keep all else."""
+    """Replace the blocks of a model YAML (YOLOv8, YOLO11, YOLO26; any task) by lighter ones."""
     check_target(out)
     with redirect_stdout(sys.stderr):
         from ghost_yolo.model import yaml_edit
@@ -68,7 +75,9 @@ def swap(
 
 
 def cfg(
-    name: Annotated[str | None, typer.Argument(help="A model with its scale, as yolov8m-ghost, or smear.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Packaged YAML, models with their scale letter: yolov8m-ghost, smear.")
+    ] = None,
 ) -> None:
     """List the packaged YAMLs, or print the path of one: yolo train model=$(ghost-yolo cfg yolov8m-ghost)."""
     if name is not None:
@@ -80,13 +89,15 @@ def cfg(
 
 
 def pretrained(
-    model: Annotated[str, typer.Option(help="YAML with a whole network, as cfg/yolov8s-ghostnet.yaml.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write: yolo train model=init.pt.")],
+    model: Annotated[
+        str, typer.Option(help="YAML with a network as its backbone, for example cfg/yolov8s-ghostnet.yaml.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write, for `yolo train model=init.pt`.")],
     weights: Annotated[
-        Path | None, typer.Option(help="Weight file of the classifier; downloaded by timm or torchvision if not given.")
+        Path | None, typer.Option(help="Weight file of the classifier. Default: downloaded by timm or torchvision.")
     ] = None,
 ) -> None:
-    """Start a detector from a classifier's weights, and say which tensors moved and which did not."""
+    """Initialise a detector's backbone from a pretrained classifier."""
     check_target(out)
     with redirect_stdout(sys.stderr):
         from ghost_yolo.model.pretrained import initialise
@@ -96,7 +107,7 @@ def pretrained(
 
 
 def doctor() -> None:
-    """Say which versions meet here, whether the blocks load by themselves and which words are whose."""
+    """Diagnostics: versions, auto-registration in a fresh process, and which module names resolve to this package."""
     with redirect_stdout(sys.stderr):
         from ghost_yolo.doctor import examine
 

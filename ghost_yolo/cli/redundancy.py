@@ -33,20 +33,20 @@ def ghosts(
 ) -> None:
     """Measure, layer by layer, how many feature maps a cheap kernel makes from another map."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.data.images import find_photos
-        from ghost_yolo.model.checkpoint import open_checkpoint, trained_at
+        from ghost_yolo.data.images import find_images
+        from ghost_yolo.model.checkpoint import open_checkpoint
         from ghost_yolo.redundancy import report
         from ghost_yolo.redundancy.survey import Settings, survey
-        from ghost_yolo.tables import write
+        from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
-        folder, photos = new_folder(out, "ghosts"), find_photos(image or [])
+        folder, photos = new_folder(out, "ghosts"), find_images(image or [])
         network = open_checkpoint(model, device)
-        settings = Settings(within, seed, imgsz or trained_at(network), inner)
+        settings = Settings(within, seed, imgsz or network.trained_imgsz, inner)
         result = survey(network, photos, layer, everything or layer is None, settings)
         told = report.ghosts_report(result, settings, str(model), len(photos))
         report.write_ghosts(folder, result, told, versions(), within)
-    print(write(told, versions(), style.value), end="")
+    print(render_report(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)
 
 
@@ -63,14 +63,14 @@ def pairs(
         from ghost_yolo.model.checkpoint import open_checkpoint
         from ghost_yolo.redundancy import report
         from ghost_yolo.redundancy.filters import pairs as compare_filters
-        from ghost_yolo.tables import write
+        from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
         folder = new_folder(out, "pairs")
-        found = compare_filters(open_checkpoint(model, "cpu"), seed)
+        found = compare_filters(open_checkpoint(model).model, seed)
         told = report.pairs_report(found, str(model), seed)
         report.write_pairs(folder, found, told, versions())
-    print(write(told, versions(), style.value), end="")
+    print(render_report(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)
 
 
@@ -91,12 +91,12 @@ def correlate(
     """Hold the redundancy of each stage beside what swapping it cost: does the picture foretell the cost?"""
     with redirect_stdout(sys.stderr):
         from ghost_yolo.redundancy import correlate, report
-        from ghost_yolo.tables import write
+        from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
         folder, contents = new_folder(out, "correlate"), correlate.read(results)
         stages = correlate.join(contents, block)
         told = report.correlate_report(stages, correlate.bound(contents), seed, correlate.photographs(contents))
         report.write_correlation(folder, stages, told, versions())
-    print(write(told, versions(), style.value), end="")
+    print(render_report(told, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)

@@ -12,12 +12,16 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.downloads import safe_download
 
 from ghost_yolo.data.voc import convert
+from ghost_yolo.errors import DatasetError
 from ghost_yolo.utils.files import whole_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
 SPLITS = ("train", "val", "test")
-IMAGES, BOXES = {"train": 205, "val": 87, "test": 72}, 4886  # what every figure of this project was taken on
+IMAGES, BOXES = (
+    {"train": 205, "val": 87, "test": 72},
+    4886,
+)  # of the data set on which this project's figures were measured
 HELP = (
     f"To use a copy of your own, set {LOCAL} to its Pascal VOC folder (Annotations/, ImageSets/ and JPEGImages/ in it), "
     "for example the BCCD/ folder of https://github.com/Shenggan/BCCD_Dataset."
@@ -25,15 +29,15 @@ HELP = (
 
 
 def prepare(root: str | Path, names: Mapping[int, str]) -> None:
-    """Make the YOLO data set at `root`, whole or not at all.
+    """Write the YOLO data set at `root`, completely or not at all.
 
     Args:
         root: Folder to make.
         names: Class index to class name.
 
     Raises:
-        FileNotFoundError: If there is neither a local copy nor a way to download one.
-        VOCError: If an annotation cannot be right.
+        DatasetError: If there is neither a local copy nor a way to download one.
+        VOCError: If an annotation is invalid.
     """
     with _source(Path(root)) as voc, whole_folder(Path(root)) as work:
         result = convert(voc, work, names, SPLITS)
@@ -52,17 +56,17 @@ def _source(root: Path) -> Iterator[Path]:
     local = os.environ.get(LOCAL)
     if local:
         if not (Path(local) / "Annotations").is_dir():
-            raise FileNotFoundError(f"{LOCAL} is {local!r}, which has no Annotations/ folder. {HELP}")
+            raise DatasetError(f"{LOCAL} is {local!r}, which has no Annotations/ folder. {HELP}")
         yield Path(local)
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
             safe_download(URL, dir=Path(folder), unzip=True)
         except Exception as error:  # the host raises several kinds here
-            raise FileNotFoundError(
+            raise DatasetError(
                 f"The BCCD images are not at {root}, {LOCAL} is not set, and {URL} could not be downloaded ({error}). {HELP}"
             ) from error
         found = next(Path(folder).rglob("Annotations"), None)
         if found is None:
-            raise FileNotFoundError(f"{URL} no longer holds a Pascal VOC folder. {HELP}")
+            raise DatasetError(f"{URL} no longer holds a Pascal VOC folder. {HELP}")
         yield found.parent

@@ -115,8 +115,8 @@ def slide(rng: np.random.RandomState) -> Image:
 DRAW = {PLATELET: platelet, RBC: red_cell, WBC: white_cell}
 
 
-def picture(rng: np.random.RandomState) -> tuple[NDArray[np.uint8], list[str]]:
-    """Return one photograph (HEIGHT, WIDTH, 3) in BGR and its YOLO label lines."""
+def draw(rng: np.random.RandomState) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return one image (HEIGHT, WIDTH, 3) in BGR and its YOLO label lines."""
     image = slide(rng)
     plan = [RBC] * between(rng, 8, 15) + [WBC] * between(rng, 0, 2) + [PLATELET] * between(rng, 0, 4)
     drawn = [(kind, DRAW[kind](rng, image, between(rng, 0, WIDTH - 1), between(rng, 0, HEIGHT - 1))) for kind in plan]
@@ -142,8 +142,8 @@ def prepare(root: str | Path, seed: int = 0) -> None:
     """Write the data set in YOLO layout: images/ and labels/, each with train/ and val/.
 
     Args:
-        root: Folder to make; it appears whole or not at all.
-        seed: Seed of the first picture; each picture has its own, so one can be drawn without the others.
+        root: Folder to write, completely or not at all.
+        seed: Random seed of the first image; each image has its own.
     """
     jobs = [(split, index) for split, count in SPLITS.items() for index in range(count)]
     with whole_folder(Path(root)) as work:
@@ -151,6 +151,6 @@ def prepare(root: str | Path, seed: int = 0) -> None:
             for split in SPLITS:
                 (work / kind / split).mkdir(parents=True)
         for number, (split, index) in enumerate(progress(jobs, f"Drawing {Path(root).name}")):
-            image, lines = picture(np.random.RandomState(seed + number))
+            image, lines = draw(np.random.RandomState(seed + number))
             cv2.imwrite(str(work / "images" / split / f"{index:04d}.png"), image)
             (work / "labels" / split / f"{index:04d}.txt").write_bytes(("\n".join(lines) + "\n").encode())

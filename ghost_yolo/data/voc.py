@@ -1,4 +1,4 @@
-"""Pascal VOC annotations to YOLO labels, strictly: what cannot be right is refused, what cannot be learnt is reported."""
+"""Convert Pascal VOC annotations to YOLO labels; invalid annotations are refused, boxes without area reported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xml.etree import ElementTree as ET
 
 from PIL import Image
 
-from ghost_yolo.errors import VOCError
+from ghost_yolo.errors import DatasetError, VOCError
 from ghost_yolo.utils.console import progress
 
 
 @dataclass
 class Conversion:
-    """What a conversion did.
+    """What was converted.
 
     Attributes:
         images: Images a split.
@@ -51,7 +51,7 @@ def convert(voc: Path, out: Path, names: Mapping[int, str], splits: tuple[str, .
         What was written and what was left out.
 
     Raises:
-        FileNotFoundError: If the folder is not in VOC layout.
+        DatasetError: If the folder is not in VOC layout.
         VOCError: If an annotation is broken, names an unknown class or has a box outside its image.
     """
     jobs = [(split, name) for split in splits for name in _image_set(voc, split)]
@@ -76,7 +76,7 @@ def _image_set(voc: Path, split: str) -> list[str]:
     """Return the names in one image set."""
     file = voc / "ImageSets" / "Main" / f"{split}.txt"
     if not file.is_file():
-        raise FileNotFoundError(f"{voc} is no Pascal VOC folder: {file.relative_to(voc)} is missing.")
+        raise DatasetError(f"{voc} is no Pascal VOC folder: {file.relative_to(voc)} is missing.")
     return file.read_text(encoding="utf-8").split()
 
 
@@ -96,7 +96,7 @@ def _read(voc: Path, name: str, index: Mapping[str, int]) -> _Photo:
             raise ValueError(f"{where}: class {kind!r} is not one of {', '.join(sorted(index))}")
         left, top, right, bottom = box
         if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
-            raise ValueError(f"{where}: outside its image of {width} x {height}, or inside out")
+            raise ValueError(f"{where}: outside its image of {width} x {height}, or its corners are swapped")
         if left == right or top == bottom:
             dropped.append(f"{where}: no area")
             continue

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
-from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
-from ghost_yolo.data.images import read_photo
+from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 
@@ -66,7 +65,7 @@ def export(model: str, image: str = "", **arguments: Any) -> tuple[Path, list[Pr
     """
     require_runtime()
     refuse(arguments)
-    photo = read_photo(Path(image) if image else ASSETS / "bus.jpg")
+    photo = read_image(Path(image) if image else ASSETS / "bus.jpg")
     if model.endswith(".pt"):
         host.load(Path(model))  # says clearly what is wrong with a file that is no checkpoint
     else:
@@ -128,8 +127,7 @@ def as_exported(model: Any) -> Any:
 def inputs(size: tuple[int, int], photo: NDArray[np.uint8]) -> Iterator[tuple[str, Array]]:
     """Yield seeded noise and the letterboxed photograph, each (1, 3, h, w) in 0..1."""
     yield "noise", np.random.RandomState(0).rand(1, 3, *size).astype(np.float32)
-    boxed = LetterBox(size, auto=False)(image=photo)[..., ::-1]  # (h, w, 3) in RGB
-    yield "photograph", np.ascontiguousarray(boxed.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
+    yield "photograph", to_float(preprocess(photo, size))[None].numpy()
 
 
 def flatten(output: Any) -> list[Array]:

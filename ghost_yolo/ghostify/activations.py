@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.calibration import Pictures
-from ghost_yolo.ghostify.student import Place
-from ghost_yolo.model.forward import Maps, sources, take, walk
+from ghost_yolo.ghostify.student import Target
+from ghost_yolo.model.forward import Maps, forward_until, gather_inputs, input_indices
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
 
@@ -60,7 +60,7 @@ class Stream:
             outputs = {j: self._load(j, indices) for j in needed(self.model, self.at)}
             with torch.no_grad():
                 for layer in self.model.model[self.at : stop]:
-                    outputs[layer.i] = layer(take(layer, outputs))
+                    outputs[layer.i] = layer(gather_inputs(layer, outputs))
             for j in keep & set(range(self.at, stop)):
                 if j not in self._maps:
                     self._maps[j] = store(self.folder / f"{j}.npy", self.count, outputs[j])
@@ -73,7 +73,7 @@ class Stream:
     def taken(self, indices: Indices) -> Maps:
         """Return what the layer at which the walk stands takes of some views, float32."""
         layer = self.model.model[self.at]
-        return take(layer, {j: self._load(j, indices) for j in sources(layer)})
+        return gather_inputs(layer, {j: self._load(j, indices) for j in input_indices(layer)})
 
     def _load(self, layer: int, indices: Indices) -> torch.Tensor:
         """Return the output of a layer for some views, float32."""
@@ -83,7 +83,7 @@ class Stream:
 class Features:
     """What a place takes in, and what should come out."""
 
-    def __init__(self, stream: Stream, place: Place, targets: Store) -> None:
+    def __init__(self, stream: Stream, place: Target, targets: Store) -> None:
         """Hold the stream that stands at the place, and the targets (n, c2, h, w)."""
         self.stream, self.place, self.targets = stream, place, targets
 
@@ -120,7 +120,7 @@ class Recorder:
         self.teacher = Stream(teacher, views, folder / "teacher")
         self.student = self.teacher if student is teacher else Stream(student, views, folder / "student")
 
-    def at(self, place: Place) -> Features:
+    def at(self, place: Target) -> Features:
         """Walk both models to a place and return its inputs and targets; places come in the models' order."""
         if place.row != self._row:  # before the walk goes on: else both would lie there
             for old in self.folder.glob("model.*.npy"):
@@ -163,15 +163,15 @@ def batches(count: int, text: str = "") -> Iterator[list[int]]:
 
 def needed(model: Any, stop: int) -> set[int]:
     """Return the layers before one whose outputs it or later ones take; -1 is the image."""
-    return {j for layer in model.model[stop:] for j in sources(layer) if j < stop}
+    return {j for layer in model.model[stop:] for j in input_indices(layer) if j < stop}
 
 
-def bytes_each(model: Any, places: Sequence[Place], imgsz: int) -> int:
+def bytes_each(model: Any, places: Sequence[Target], imgsz: int) -> int:
     """Return the most that one view takes on disk: the image, targets, and both models' maps at a place and the one before."""
     image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
     last = len(model.model) - 1
     with torch.no_grad():
-        taken, maps = walk(model, image, last, range(last))
+        taken, maps = forward_until(model, image, last, range(last))
         branches = [model.get_submodule(place.name)(place.taken(taken)) for place in places if place.row == last]
     sizes = {j: y.numel() for j, y in maps.items()}
     targets = sizes | {last: sum(y.numel() for y in branches)}  # a head's levels lie there together

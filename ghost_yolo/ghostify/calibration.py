@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
 from torchvision.transforms import v2
-from ultralytics.data.augment import LetterBox
 
-from ghost_yolo.data.images import read_photo
+from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
@@ -45,17 +43,17 @@ class Pictures:
                 f"{len(paths)} images at {imgsz} need {2 * needed / GIB:.1f} GiB of memory and {free / GIB:.1f} are free; "
                 "give fewer images or a smaller --imgsz."
             )
-        square, self.skipped, images = LetterBox((imgsz, imgsz)), [], []
+        self.skipped, images = [], []
         for path in progress(paths, "Reading photographs"):
             try:
-                photo = read_photo(path, whole=True)
+                photo = read_image(path, truncated_is_error=True)
             except UserError:
                 self.skipped.append(path)
                 continue
-            images.append(np.ascontiguousarray(square(image=photo)[..., ::-1].transpose(2, 0, 1)))
+            images.append(preprocess(photo, (imgsz, imgsz)))
         if not images:
             raise UserError(f"None of the {len(paths)} images can be read, {paths[0]} for one; give JPEG or PNG files.")
-        self.images, self.device = torch.from_numpy(np.stack(images)), device
+        self.images, self.device = torch.stack(images), device
         self._vary = v2.Compose(
             [
                 v2.RandomHorizontalFlip(),
@@ -78,4 +76,4 @@ class Pictures:
         images = [self.images[i % len(self)] for i in indices]
         if varied:
             images = [self._vary(image) for image in images]
-        return torch.stack(images).to(self.device).float() / 255
+        return to_float(torch.stack(images).to(self.device))

@@ -13,9 +13,9 @@ from typing import Any
 from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify.activations import bytes_each, views_within
 from ghost_yolo.ghostify.search import CANDIDATES
-from ghost_yolo.ghostify.state import Part, part_of
-from ghost_yolo.ghostify.student import Place
-from ghost_yolo.model.swap import plan
+from ghost_yolo.ghostify.state import RunState, part_of
+from ghost_yolo.ghostify.student import Target
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.utils.files import require_writable
 from ghost_yolo.utils.system import GIB
 
@@ -76,8 +76,8 @@ def plans_of(teacher: Any, blocks: Sequence[str], where: str, budget: float | No
     if budget is not None and not 0 < budget < 1:
         raise UserError(f"--budget {budget:g}: give the share of the cost that may stay, between 0 and 1, as 0.7")
     if budget is None or where == "head":  # for a head there is one word
-        return [plan(teacher.yaml, where, next(iter(blocks), None))]
-    return [plan(teacher.yaml, where, word) for word in blocks or CANDIDATES]
+        return [plan_swap(teacher.yaml, where, next(iter(blocks), None))]
+    return [plan_swap(teacher.yaml, where, word) for word in blocks or CANDIDATES]
 
 
 def require_new(out: Path) -> None:
@@ -91,7 +91,7 @@ def require_new(out: Path) -> None:
             raise UserError(f"--out {out}: {file} already exists; name a new file, or remove it.")
 
 
-def require_room(teacher: Any, places: Sequence[Place], part: Part) -> None:
+def require_room(teacher: Any, places: Sequence[Target], part: RunState) -> None:
     """Raise an error, before any work, where the disk or the cache would not hold what is to be written."""
     asked, folder = part.settings, part.file.resolve().parent
     views_within(bytes_each(teacher, places, asked["imgsz"]), LEAST, asked["cache"] * GIB)

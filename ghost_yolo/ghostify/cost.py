@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_num_params
 
-from ghost_yolo.ghostify.student import Place
-from ghost_yolo.model.forward import walk
-from ghost_yolo.model.profile import gflops
+from ghost_yolo.ghostify.student import Target
+from ghost_yolo.model.forward import forward_until
+from ghost_yolo.model.profile import count_gflops
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Cost:
 def cost_of_model(model: Any, imgsz: int) -> Cost:
     """Return what a whole model costs, fused."""
     fused = _fused(model)
-    return Cost(get_num_params(fused), gflops(fused, imgsz))
+    return Cost(get_num_params(fused), count_gflops(fused, imgsz))
 
 
-def cost_of_places(model: Any, places: Sequence[Place], imgsz: int) -> list[Cost]:
+def cost_of_places(model: Any, places: Sequence[Target], imgsz: int) -> list[Cost]:
     """Return what modules of a model cost, fused; a branch that fusing drops, as it serves in training only, costs nothing."""
     fused = _fused(model).cpu()
     image = torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz)
     costs = []
     for place in places:
         with torch.no_grad():
-            taken = place.taken(walk(fused, image, place.row)[0])
+            taken = place.taken(forward_until(fused, image, place.row)[0])
         module = _module(fused, place.name)
         counted = thop.profile(copy.deepcopy(module), inputs=[taken], verbose=False)[0] * 2 / 1e9 if module else 0.0
         costs.append(Cost(get_num_params(module) if module else 0, float(counted)))

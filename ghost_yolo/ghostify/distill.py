@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ghost_yolo.ghostify.activations import BATCH
 from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error
-from ghost_yolo.ghostify.student import Place
-from ghost_yolo.model.forward import Maps, walk
+from ghost_yolo.ghostify.student import Target
+from ghost_yolo.model.forward import Maps, forward_until
 from ghost_yolo.utils.console import progress
 
 RATE = 1e-3  # of new and trained blocks alike: results/ghostify.md
@@ -25,7 +25,13 @@ Levels = list[tuple[torch.Tensor, torch.Tensor]]  # boxes (b, 4 * reg_max, h, w)
 
 
 def polish(
-    teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, steps: int, keep: Keep, state: State | None
+    teacher: Any,
+    student: Any,
+    places: Sequence[Target],
+    pictures: Pictures,
+    steps: int,
+    keep: Keep,
+    state: State | None,
 ) -> None:
     """Train all of the student against the teacher by Adam, BN statistics held, on photographs varied anew each time.
 
@@ -69,10 +75,10 @@ def distance(teacher: Any, student: Any, images: torch.Tensor, rows: Collection[
     head = len(student.model) - 1
     inner = set(rows) - {head}
     with torch.no_grad():
-        taken, maps = walk(teacher, images, head, inner)
+        taken, maps = forward_until(teacher, images, head, inner)
         wanted = predictions(teacher.model[head], taken)
         others = branch(teacher.model[head], "cv4", taken)
-    given, ours = walk(student, images, head, inner)
+    given, ours = forward_until(student, images, head, inner)
     pairs = [*zip(_each(given), _each(taken), strict=True), *((ours[i], maps[i]) for i in inner)]
     pairs += zip(branch(student.model[head], "cv4", given), others, strict=True)  # masks, key points or angles
     loss = torch.stack([relative_error(y, target) for y, target in pairs]).mean()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ghost_yolo import host
-from ghost_yolo.data.images import find_photos
+from ghost_yolo.data.images import find_images
 from ghost_yolo.ghostify.activations import BATCH, bytes_each, recorder, views_within
 from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.closed_form import begin
@@ -24,10 +24,10 @@ from ghost_yolo.ghostify.reconstruct import error_of, fit
 from ghost_yolo.ghostify.report import Fitted, report_of
 from ghost_yolo.ghostify.savings import require_cost, savings_of, time_whole
 from ghost_yolo.ghostify.search import Option, Trade, best_of, front_of, require_reachable, survey
-from ghost_yolo.ghostify.state import Part
-from ghost_yolo.ghostify.student import Place, places_of, student_of
-from ghost_yolo.model.checkpoint import Subject, open_checkpoint, require_channels, require_stride, trained_at
-from ghost_yolo.tables import Report, write
+from ghost_yolo.ghostify.state import RunState
+from ghost_yolo.ghostify.student import Target, student_of, targets_of
+from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.tables import Report, render_report
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint, write_whole
 from ghost_yolo.utils.system import GIB, default_threads, versions
@@ -60,23 +60,24 @@ def ghostify(
         UserError: If an argument cannot be, or something that is needed is missing; nothing has then been written.
         KeyboardInterrupt: What was fitted so far stays in `<out>.part`, from which the same call goes on.
     """
-    settings, out, photos = settings or Settings(), Path(out), find_photos([Path(path) for path in images])
+    settings, out, photos = settings or Settings(), Path(out), find_images([Path(path) for path in images])
     settings.check()
     require_cost(settings.cost, budget)
     require_new(out)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), threads_kept():
-        teacher = open_checkpoint(Path(model), settings.device)
+        opened = open_checkpoint(Path(model), settings.device)
+        teacher = opened.model
         torch.set_num_threads(settings.threads or default_threads())  # the host has just left it all cores but one
-        require_channels(teacher)
-        imgsz = settings.imgsz or trained_at(teacher)
-        require_stride(Subject(str(model), teacher, 0, "", ""), imgsz)
+        opened.require_rgb()
+        imgsz = settings.imgsz or opened.trained_imgsz
+        opened.require_stride(imgsz)
         asked = asdict(settings) | {"imgsz": imgsz, "where": where, "blocks": list(blocks), "budget": budget}
-        part = Part(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)}, start)
+        part = RunState(out, asked | {"model": fingerprint([Path(model)]), "images": fingerprint(photos)}, start)
         with named_in_errors(model):
             plans = plans_of(teacher, blocks, where, budget)
             models = [drawn_student(teacher, words, settings.seed) for words in plans]
-        require_room(teacher, places_of(models[0], plans[0]), part)
+        require_room(teacher, targets_of(models[0], plans[0]), part)
         pictures = Pictures(photos, imgsz, next(teacher.parameters()).device)
         return made_light(teacher, plans, models, pictures, part, out, str(model))
 
@@ -86,7 +87,7 @@ def made_light(
     plans: Sequence[dict[int, str]],
     models: Sequence[Any],
     pictures: Pictures,
-    part: Part,
+    part: RunState,
     out: Path,
     name: str,
 ) -> Report:
@@ -131,7 +132,7 @@ def drawn_student(teacher: Any, words: Mapping[int, str], seed: int) -> Any:
 
 
 def trade_of(
-    teacher: Any, plans: Sequence[dict[int, str]], models: Sequence[Any], pictures: Pictures, part: Part
+    teacher: Any, plans: Sequence[dict[int, str]], models: Sequence[Any], pictures: Pictures, part: RunState
 ) -> Trade:
     """Return what can be had for which cost, and the best set within the budget; measured once, then from the part file."""
     savings, asked = savings_of(teacher, plans, models, part), part.settings
@@ -145,12 +146,12 @@ def trade_of(
     return Trade(options, front, chosen, asked["budget"], total, unit, whole)
 
 
-def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: Part) -> list[Fitted]:
+def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pictures, part: RunState) -> list[Fitted]:
     """Fit all places in order, then polish the whole.
 
     What the part file holds is not done again, and every stage seeds anew, so that the result is the same.
     """
-    places, asked = places_of(student, words), part.settings
+    places, asked = targets_of(student, words), part.settings
     if any(place.name not in part.done for place in places):
         fit_places(teacher, student, places, pictures, part)
     for place in places:
@@ -162,7 +163,7 @@ def fit_all(teacher: Any, student: Any, words: Mapping[int, str], pictures: Pict
     return [Fitted(place, result["error"], result["seconds"]) for place, result in zip(places, done, strict=True)]
 
 
-def fit_places(teacher: Any, student: Any, places: Sequence[Place], pictures: Pictures, part: Part) -> None:
+def fit_places(teacher: Any, student: Any, places: Sequence[Target], pictures: Pictures, part: RunState) -> None:
     """Fit the places that the part file does not hold, and walk over the others."""
     asked = part.settings
     wanted = min(max(len(pictures), LEAST), asked["steps"] * BATCH)
@@ -186,5 +187,5 @@ def deliver(teacher: Any, student: Any, report: Report, out: Path, trade: Trade 
     """Write curve, report and checkpoint, each whole, the checkpoint last: where it is, all is."""
     if trade is not None:
         write_whole(out.with_suffix(".png"), drawn(trade))
-    write_whole(out.with_suffix(".json"), write(report, versions(), "json"))
+    write_whole(out.with_suffix(".json"), render_report(report, versions(), "json"))
     host.save(student, out, dict(teacher.args) | {"task": host.task_of(student)})

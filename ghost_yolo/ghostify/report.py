@@ -9,7 +9,7 @@ from typing import Any
 from ghost_yolo.ghostify.calibration import Pictures
 from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
 from ghost_yolo.ghostify.search import Trade
-from ghost_yolo.ghostify.student import Place
+from ghost_yolo.ghostify.student import Target
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.tables import Report
 
@@ -39,7 +39,7 @@ TIMED = {
 class Fitted:
     """A place, its reconstruction error and the seconds that it took."""
 
-    place: Place
+    place: Target
     error: float
     seconds: float
 

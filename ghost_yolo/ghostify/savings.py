@@ -17,8 +17,8 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.bench.tables import rows_of
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
-from ghost_yolo.ghostify.state import Part
-from ghost_yolo.ghostify.student import places_of, student_of
+from ghost_yolo.ghostify.state import RunState
+from ghost_yolo.ghostify.student import student_of, targets_of
 from ghost_yolo.registry import PREFIX
 
 COSTS = ("gflops", *RUNTIMES)
@@ -80,7 +80,7 @@ def require_cost(cost: str, budget: float | None) -> None:
         RUNTIMES[cost].require("fp32")
 
 
-def savings_of(teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequence[Any], part: Part) -> Savings:
+def savings_of(teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequence[Any], part: RunState) -> Savings:
     """Return what each word saves in each row; what was timed is kept in the part file, and not timed again.
 
     Args:
@@ -104,7 +104,7 @@ def counted(
     teacher: Any, plans: Sequence[Mapping[int, str]], models: Sequence[Any], imgsz: int
 ) -> dict[tuple[int, str], Saving]:
     """Return the GFLOPs that each word saves in each row."""
-    places, found = places_of(models[0], plans[0]), {}
+    places, found = targets_of(models[0], plans[0]), {}
     before = cost_of_places(teacher, places, imgsz)
     for planned, model in zip(plans, models, strict=True):
         after = cost_of_places(model, places, imgsz)
@@ -114,7 +114,7 @@ def counted(
     return found
 
 
-def time_all(teacher: Any, plans: Sequence[Mapping[int, str]], part: Part) -> dict[tuple[int, str], Timed]:
+def time_all(teacher: Any, plans: Sequence[Mapping[int, str]], part: RunState) -> dict[tuple[int, str], Timed]:
     """Return the times of every word in every row, in groups of a few with the trained model in each, so that memory is bounded.
 
     The part file grows by each group. New blocks have drawn weights: the time is that of the architecture.
@@ -130,7 +130,7 @@ def time_all(teacher: Any, plans: Sequence[Mapping[int, str]], part: Part) -> di
     return timed
 
 
-def time_whole(teacher: Any, words: Mapping[int, str], part: Part) -> Timed:
+def time_whole(teacher: Any, words: Mapping[int, str], part: RunState) -> Timed:
     """Return the time of a whole set, timed once against the trained model: savings that were added are held against this."""
     if "whole time" not in part.done:
         models = [("chosen model", student_of(teacher, words))]
@@ -139,7 +139,7 @@ def time_whole(teacher: Any, words: Mapping[int, str], part: Part) -> Timed:
     return Timed(**part.done["whole time"])
 
 
-def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: Part) -> list[Timed]:
+def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: RunState) -> list[Timed]:
     """Time models against the trained one by `ghost-yolo bench`: one image, fp32, on the CPU.
 
     Args:

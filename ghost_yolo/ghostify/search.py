@@ -16,8 +16,8 @@ from ghost_yolo.ghostify.closed_form import begin
 from ghost_yolo.ghostify.distill import distance
 from ghost_yolo.ghostify.reconstruct import error_of, fit
 from ghost_yolo.ghostify.savings import Savings, Timed
-from ghost_yolo.ghostify.state import Part
-from ghost_yolo.ghostify.student import places_of
+from ghost_yolo.ghostify.state import RunState
+from ghost_yolo.ghostify.student import targets_of
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.utils.system import GIB
 
@@ -114,7 +114,7 @@ def _unbeaten(choices: Iterable[Choice]) -> list[Choice]:
     return kept[::-1]
 
 
-def require_reachable(savings: Savings, part: Part) -> None:
+def require_reachable(savings: Savings, part: RunState) -> None:
     """Raise the error of a budget that no set can keep, before any trial fit; times are then not kept: they may be noise."""
     options = [Option(*key, saved.amount, 0.0, 0.0, saved.interval) for key, saved in savings.each.items()]
     doubtful = sum(option.interval is not None and not option.saves for option in options)
@@ -164,7 +164,7 @@ def survey(
         asked: Settings: seed, cache, imgsz.
         savings: What each word saves in each row.
     """
-    options, places = [], places_of(models[0], plans[0])
+    options, places = [], targets_of(models[0], plans[0])
     count = views_within(bytes_each(teacher, places, asked["imgsz"]), VIEWS, asked["cache"] * GIB)
     torch.manual_seed(asked["seed"])
     with recorder(teacher, teacher, pictures, count) as recorded:

@@ -13,7 +13,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.utils.files import write_whole
 
 
-class Part:
+class RunState:
     """Results by name, each written as soon as it is there.
 
     Attributes:

@@ -13,13 +13,13 @@ from ultralytics.utils.torch_utils import intersect_dicts
 from ghost_yolo import host
 from ghost_yolo.errors import SwapError
 from ghost_yolo.model.forward import Maps
-from ghost_yolo.model.swap import swapped
+from ghost_yolo.model.swap import swap_rows
 
 BRANCHES = ("cv3", "one2one_cv3")  # the class branches of a head
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """A module that is fitted as one: a swapped row, or one level of a swapped head's class branch.
 
     Attributes:
@@ -56,7 +56,7 @@ def student_of(teacher: Any, words: Mapping[int, str]) -> Any:
     if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World run in ways of their own
         known = ", ".join(host.MODELS.values())
         raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify takes {known}")
-    student = host.build(swapped(copy.deepcopy(teacher.yaml), words))
+    student = host.build(swap_rows(copy.deepcopy(teacher.yaml), words))
     theirs, ours = teacher.state_dict(), student.state_dict()
     same = intersect_dicts(theirs, ours)
     changed = {row_of(name) for name in (theirs.keys() | ours.keys()) - same.keys()} - set(words)
@@ -78,14 +78,14 @@ def row_of(name: str) -> int:
     return int(name.split(".")[1])
 
 
-def places_of(student: Any, words: Mapping[int, str]) -> list[Place]:
+def targets_of(student: Any, words: Mapping[int, str]) -> list[Target]:
     """Return what has to be fitted, in the order in which a model runs it."""
     last, places = len(student.model) - 1, []
     for row, word in sorted(words.items()):
         if row != last:
-            places.append(Place(f"model.{row}", row, word))
+            places.append(Target(f"model.{row}", row, word))
             continue
         for branch in BRANCHES:
             levels = getattr(student.model[row], branch, None)
-            places += [Place(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
+            places += [Target(f"model.{row}.{branch}.{k}", row, word, k) for k in range(len(levels or ()))]
     return places

@@ -22,7 +22,7 @@ class Packaged:
     """A YAML that comes with the package.
 
     Attributes:
-        name: What it is asked for by; models are written with a scale letter after the 8.
+        name: As given to `ghost-yolo cfg`; models take a scale letter after the 8.
         path: The file; one for all scales.
         is_model: False for a data set.
     """
@@ -33,7 +33,7 @@ class Packaged:
 
     @property
     def summary(self) -> str:
-        """The YAML's own first line."""
+        """The YAML's first line."""
         with self.path.open(encoding="utf-8") as lines:
             return next(lines).lstrip("# ").strip()
 
@@ -52,7 +52,7 @@ def packaged() -> dict[str, Packaged]:
 
 
 def families() -> list[str]:
-    """Return the names of the packaged models that are ours, those of the widely copied table left aside."""
+    """Return the names of the packaged models, without those of the widely copied table."""
     return [item.name for item in packaged().values() if item.is_model and item.path.parent.name == "cfg"]
 
 
@@ -98,7 +98,7 @@ def path_of(name: str) -> Path:
 
 
 def find_yaml(name: str) -> Path | None:
-    """Return the file that the host would open: the name as it stands, then without its scale letter, here or among its own."""
+    """Return the file that the host would open: by the name, then without its scale letter, here or among its own."""
     from ultralytics.utils import ROOT
 
     for path in (Path(name), Path(name).with_name(without_scale(Path(name).name))):
@@ -136,7 +136,11 @@ def require_scale(name: str | Path) -> None:
     if scale_of(name) is None:
         stem = Path(name).name.removesuffix(".yaml")
         choices = ", ".join(with_scale(stem, scale) for scale in SCALES)
-        advice = f"Write one of {choices}." if with_scale(stem, "n") != stem else "Call it yolov8s-<name>.yaml, say."
+        advice = (
+            f"Write one of {choices}."
+            if with_scale(stem, "n") != stem
+            else "Rename it, for example to yolov8s-<name>.yaml."
+        )
         raise ModelNameError(f"{str(name)!r} does not say which scale is meant, and Ultralytics would take n. {advice}")
 
 
@@ -161,14 +165,14 @@ def _copy_for_scale(family: Path, name: str) -> Path:
 
 
 def is_stock(name: str) -> bool:
-    """Return whether a model is a stock one, asked for by its bare name."""
+    """Return whether a name is the bare name of a stock model."""
     return re.fullmatch(r"yolov?\d+[nslmx]\.(yaml|pt)", name) is not None
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
     """Return a short name of each model: its stem, with as many folders as tell it from the others.
 
-    A bare name that ends in -ghost is Ultralytics' own model, which ours would otherwise be taken for.
+    A bare name that ends in -ghost is Ultralytics' own model, which would otherwise be confused with ours.
     """
     result: dict[str, str] = {}
     for name in dict.fromkeys(names):

@@ -1,28 +1,31 @@
-"""Run a model layer by layer, as far as a layer that is asked for."""
+"""Run a model layer by layer, up to a given layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
+
+from ghost_yolo.typing import HostLayer, HostModel
 
 Maps = torch.Tensor | list[torch.Tensor]
 
 
-def sources(layer: Any) -> list[int]:
+def input_indices(layer: HostLayer) -> list[int]:
     """Return the layers whose outputs a layer takes, -1 for the image."""
     given = layer.f if isinstance(layer.f, list) else [layer.f]
     return [layer.i + f if f < 0 else f for f in given]
 
 
-def take(layer: Any, outputs: Mapping[int, torch.Tensor]) -> Maps:
+def gather_inputs(layer: HostLayer, outputs: Mapping[int, torch.Tensor]) -> Maps:
     """Return what a layer takes, of the outputs by layer."""
-    given = [outputs[j] for j in sources(layer)]
+    given = [outputs[j] for j in input_indices(layer)]
     return given if isinstance(layer.f, list) else given[0]
 
 
-def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tuple[Maps, dict[int, torch.Tensor]]:
+def forward_until(
+    model: HostModel, x: torch.Tensor, stop: int, keep: Iterable[int] = ()
+) -> tuple[Maps, dict[int, torch.Tensor]]:
     """Run the layers before `stop`.
 
     Args:
@@ -36,5 +39,5 @@ def walk(model: Any, x: torch.Tensor, stop: int, keep: Iterable[int] = ()) -> tu
     """
     outputs = {-1: x}
     for layer in model.model[:stop]:
-        outputs[layer.i] = layer(take(layer, outputs))
-    return take(model.model[stop], outputs), {i: outputs[i] for i in keep}
+        outputs[layer.i] = layer(gather_inputs(layer, outputs))
+    return gather_inputs(model.model[stop], outputs), {i: outputs[i] for i in keep}

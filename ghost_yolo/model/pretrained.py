@@ -1,4 +1,4 @@
-"""Start a detector from the weights of a classifier: `ghost-yolo pretrained`."""
+"""Initialise a detector's backbone from a pretrained classifier: `ghost-yolo pretrained`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ from ghost_yolo.model.catalog import packaged, resolve, with_scale
 from ghost_yolo.nets.network import Network
 from ghost_yolo.nets.weights import load_by_order
 from ghost_yolo.tables import to_text
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 
 Weights = Mapping[str, torch.Tensor]
-NESTED = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
-)  # where training scripts keep the state dict, best first
 
 
 def initialise(name: str, weights: Path | None, out: Path) -> str:
-    """Build the model of a YAML, move a classifier's weights into its backbone and write it as a checkpoint.
+    """Build the model of a YAML, copy a classifier's weights into its backbone and write it as a checkpoint.
 
     Args:
         name: A YAML with `ghost_yolo.Backbone` rows, its scale letter in the name.
@@ -37,7 +32,7 @@ def initialise(name: str, weights: Path | None, out: Path) -> str:
         out: The checkpoint to write.
 
     Returns:
-        A table of the tensors that moved, row by row, and a line about what did not.
+        A table of the transferred tensors, row by row, and a line about the others.
 
     Raises:
         UserError: If the YAML, the library or the weights cannot be used.
@@ -55,7 +50,7 @@ def initialise(name: str, weights: Path | None, out: Path) -> str:
     return _report(model, rows, first.network, left, out)
 
 
-def _rows(name: str, model: Any) -> dict[int, Backbone]:
+def _rows(name: str, model: HostModel) -> dict[int, Backbone]:
     """Return the backbone's rows by index; raise an error where there is none or several networks share the model."""
     rows = {i: layer for i, layer in enumerate(model.model) if isinstance(layer, Backbone)}
     if not rows:
@@ -94,7 +89,7 @@ def fetch(source: str) -> Weights:
         WeightsError: If the library is missing or cannot be reached.
     """
     try:
-        return _theirs(source, pretrained=True).state_dict()
+        return _library_network(source, pretrained=True).state_dict()
     except WeightsError:
         raise
     except Exception as error:  # the libraries and what they download with raise kinds of their own
@@ -104,25 +99,32 @@ def fetch(source: str) -> Weights:
         ) from error
 
 
-def _theirs(source: str, *, pretrained: bool) -> nn.Module:
+def _timm(purpose: str) -> Any:
+    """Return timm, or raise an error that says what it is needed for."""
+    try:
+        import timm
+    except ImportError as error:
+        raise WeightsError(
+            f"{purpose}: timm is not installed; install it with pip install 'ghost-yolo[pretrained]'"
+        ) from error
+    return timm
+
+
+def _library_network(source: str, *, pretrained: bool) -> nn.Module:
     """Return a library's own network."""
     library, _, name = source.partition("/")
     if library == "torchvision":
         import torchvision
 
         return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-    try:
-        import timm
-    except ImportError as error:
-        raise WeightsError(f"{source}: timm is not installed. Install it: pip install timm") from error
-    return timm.create_model(name, pretrained=pretrained)
+    return _timm(source).create_model(name, pretrained=pretrained)
 
 
 def read(file: Path, source: str) -> Weights:
     """Return the tensors of a weight file in the network's order.
 
     Args:
-        file: A state dict, alone or inside a training script's checkpoint, or a safetensors file.
+        file: A state dict, alone or inside a training script's checkpoint (EMA weights first), or a safetensors file.
         source: The library's network, whose names put the sorted tensors of a safetensors file in order.
 
     Raises:
@@ -130,10 +132,9 @@ def read(file: Path, source: str) -> Weights:
     """
     if not file.is_file():
         raise WeightsError(f"--weights {file}: there is no such file. Leave the option out to download the weights.")
+    load_state_dict = _timm(f"--weights {file}").models.load_state_dict
     try:
-        content = _sorted_tensors(file, source) if file.suffix == ".safetensors" else _unpickled(file)
-    except WeightsError:
-        raise
+        content = load_state_dict(str(file), use_ema=True, weights_only=True)
     except Exception as error:  # damaged and foreign files fail in many ways
         raise WeightsError(
             f"--weights {file} is no weight file ({type(error).__name__}). Right is a state dict, written by "
@@ -141,26 +142,14 @@ def read(file: Path, source: str) -> Weights:
         ) from error
     if not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise WeightsError(f"--weights {file} holds no state dict: write one by torch.save(net.state_dict(), FILE)")
-    return content
+    return _in_order(content, file, source) if file.suffix == ".safetensors" else content
 
 
-def _unpickled(file: Path) -> dict[str, Any]:
-    """Return the state dict of a file that torch wrote; nothing but tensors and plain containers is loaded."""
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(content, Mapping):
-        return {}
-    nested = (content[key] for key in NESTED if isinstance(content.get(key), Mapping))
-    return dict(next(nested, content))
-
-
-def _sorted_tensors(file: Path, source: str) -> dict[str, Any]:
+def _in_order(tensors: Weights, file: Path, source: str) -> Weights:
     """Return the tensors of a safetensors file, which sorts them, in the order of the library's network."""
     if not source:
-        raise WeightsError(f"--weights {file}: a safetensors file has lost the network's order: give a .pth file")
-    from safetensors.torch import load_file  # comes with timm
-
-    tensors = load_file(file)
-    order = _theirs(source, pretrained=False).state_dict()
+        raise WeightsError(f"--weights {file}: a safetensors file does not keep the network's order: give a .pth file")
+    order = _library_network(source, pretrained=False).state_dict()
     if missing := [name for name in order if name not in tensors]:
         raise WeightsError(f"--weights {file} has no {missing[0]}: it is not of {source}")
     return {name: tensors[name] for name in order}
@@ -168,10 +157,10 @@ def _sorted_tensors(file: Path, source: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def move(level: nn.Module, into: nn.Module) -> None:
-    """Copy a classifier's level into a detector's, so that each map stays what it was.
+    """Copy a classifier's level into a detector's, so that its maps stay the same.
 
-    The host gives every BN of a detector an eps of 0.001, which would shrink the channels whose variance is smaller: the
-    variance gives way, and where it is too small to, the weight.
+    The host gives every BN of a detector an eps of 0.001, which would shrink channels of small variance: the running
+    variance is lowered by the difference, and where it is too small, the weight is scaled instead.
     """
     into.load_state_dict(level.state_dict())
     modules: Iterator[tuple[Any, Any]] = zip(level.modules(), into.modules(), strict=True)
@@ -181,9 +170,9 @@ def move(level: nn.Module, into: nn.Module) -> None:
         ours.weight.mul_(((ours.running_var + ours.eps) / total).sqrt())
 
 
-def _report(model: Any, rows: Mapping[int, Backbone], network: str, left: int, out: Path) -> str:
-    """Return the table of what moved and what did not."""
-    header = ["tensors", "module", "moved", "of", "parameters moved", "of"]
+def _report(model: HostModel, rows: Mapping[int, Backbone], network: str, left: int, out: Path) -> str:
+    """Return the table of what was transferred."""
+    header = ["tensors", "module", "transferred", "of", "parameters transferred", "of"]
     layers = [(i, layer, len(layer.state_dict()), get_num_params(layer)) for i, layer in enumerate(model.model)]
     lines = [
         [f"model.{i}.*", layer.type.rpartition(".")[2], *_shares(i in rows, tensors), *_shares(i in rows, parameters)]
@@ -195,13 +184,13 @@ def _report(model: Any, rows: Mapping[int, Backbone], network: str, left: int, o
     note = NETWORKS[network].note
     return (
         f"{to_text(header, lines)}\n"
-        f"moved: {moved[0]} tensors, {moved[1]} parameters; not moved, as initialised: {stayed[0]} tensors, "
-        f"{stayed[1]} parameters; left out: {left} tensors of the classifier behind the last map\n"
+        f"transferred: {moved[0]} tensors, {moved[1]} parameters; randomly initialised: {stayed[0]} tensors, "
+        f"{stayed[1]} parameters; left out: {left} tensors of the classifier after the last map\n"
         f"{f'{note}{chr(10)}' if note else ''}"
         f"wrote {out}: yolo train model={out}\n"
     )
 
 
 def _shares(moved: bool, number: int) -> tuple[str, str]:
-    """Return how many of a row's tensors or parameters moved: all or none."""
+    """Return how many of a row's tensors or parameters were transferred: all or none."""
     return str(number if moved else 0), str(number)

@@ -7,14 +7,15 @@ import tempfile
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import thop
 import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_num_params, strip_optimizer
 
-from ghost_yolo.model.checkpoint import Subject, require_stride
+from ghost_yolo.model.checkpoint import OpenedModel
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 
 Fused = Literal["none", "host", "all"]
@@ -30,7 +31,7 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ProfileRow:
     """The numbers of one model in one state; CONVENTIONS says how each is counted."""
 
     model: str
@@ -46,54 +47,54 @@ class Row:
     checkpoint_kb: float
 
 
-def measure(subject: Subject, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[Row]:
+def profile_model(opened: OpenedModel, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[ProfileRow]:
     """Return one row for each state, unfused before fused; a model that came fused has only that one.
 
     Args:
-        subject: What to measure; its model is used up.
+        opened: What to measure; its model is used up.
         imgsz: Image side in pixels.
         states: Which of unfused (False) and fused (True) to count.
 
     Raises:
         UserError: If the model's stride does not divide the side.
     """
-    require_stride(subject, imgsz)
-    if not _norms(subject.model):
+    opened.require_stride(imgsz)
+    if not _norms(opened.model):
         states = (True,)
-    kb = checkpoint_kb(subject.model)
-    models = [*(copy.deepcopy(subject.model) for _ in states[1:]), subject.model]
-    return [count(replace(subject, model=m), imgsz, kb, fuse) for m, fuse in zip(models, states, strict=True)]
+    kb = checkpoint_kb(opened.model)
+    models = [*(copy.deepcopy(opened.model) for _ in states[1:]), opened.model]
+    return [profile_state(replace(opened, model=m), imgsz, kb, fuse) for m, fuse in zip(models, states, strict=True)]
 
 
-def _norms(model: Any) -> list[nn.Module]:
+def _norms(model: HostModel) -> list[nn.Module]:
     """Return the BN that are left in a model."""
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def count(subject: Subject, imgsz: int, kb: float = nan, fuse: bool = True) -> Row:
+def profile_state(opened: OpenedModel, imgsz: int, kb: float = nan, fuse: bool = True) -> ProfileRow:
     """Count the model in one state and use it up; nothing is weighed: building and counting take a tenth of the time."""
-    model = subject.model
+    model = opened.model
     fused: Fused = "none"
     if fuse:
         model.fuse(verbose=False)
         fused = "host" if _norms(model) else "all"
     modules = list(model.modules())
-    return Row(
-        model=subject.name,
-        task=subject.task,
-        scale=subject.scale,
-        nc=subject.nc,
+    return ProfileRow(
+        model=opened.name,
+        task=opened.task,
+        scale=opened.scale,
+        nc=opened.nc,
         imgsz=imgsz,
         fused=fused,
         layers=len(modules),
         leaf_layers=sum(not list(m.children()) for m in modules),
         parameters=get_num_params(model),
-        gflops=gflops(model, imgsz),
+        gflops=count_gflops(model, imgsz),
         checkpoint_kb=kb,
     )
 
 
-def gflops(model: Any, imgsz: int) -> float:
+def count_gflops(model: HostModel, imgsz: int) -> float:
     """Return 2 x MACs / 1e9 of a forward pass at the real size; an error is an error here, never a 0.
 
     Counting needs shapes, not values: the meta device gives the same figure in a tenth of the time. The model is moved
@@ -110,7 +111,7 @@ def gflops(model: Any, imgsz: int) -> float:
     return float(thop.profile(model, inputs=[image], verbose=False)[0]) * 2 / 1e9
 
 
-def checkpoint_kb(model: Any) -> float:
+def checkpoint_kb(model: HostModel) -> float:
     """Return the size of the model's stripped fp16 checkpoint, written by the host's own means, in 1024 bytes."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder) / "model.pt"

@@ -1,4 +1,4 @@
-"""Which rows of a model YAML take a light block, and what the new rows are: one answer for YAMLs and for trained models."""
+"""Which rows of a model YAML can take a lighter block, and what the new rows are; used for YAMLs and for trained models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ghost_yolo.registry import BLOCKS, PREFIX, Block, unknown_block
 
 Config = dict[str, Any]
 WHERE = ("backbone", "neck", "head", "all")
-HOSTS = {"C2f": C2f, "C3k2": C3k2}  # the host's blocks in whose place a C2f-like one fits
+HOSTS = {"C2f": C2f, "C3k2": C3k2}  # the host's blocks that a C2f-like one can replace
 LIGHT = {head.__name__.removeprefix("Light"): PREFIX + head.__name__ for head in HEADS}
 # Beside one of these the host gives its own heads the depthwise class branch.
 NEWER = frozenset({"C3k2", "A2C2f", "C2fCIB"})
@@ -28,13 +28,13 @@ class Slot:
     Attributes:
         index: The layer's index, counted through `backbone:` and `head:`.
         where: `backbone`, `neck` or `head`.
-        word: The host's module there: C2f, C3k2 or a head.
+        module: Name of the host's module there: C2f, C3k2 or a head.
         arguments: The row's arguments as they stand.
     """
 
     index: int
     where: str
-    word: str
+    module: str
     arguments: list[Any]
 
 
@@ -64,7 +64,7 @@ def slots(config: Config, where: str = "all") -> list[Slot]:
             class branch is not the depthwise one yet; `all`: the three.
 
     Raises:
-        SwapError: If `where` or a row is none.
+        SwapError: If `where` is unknown or a row malformed.
     """
     if where not in WHERE:
         raise SwapError(f"where={where!r}; give one of {', '.join(WHERE)}")
@@ -84,13 +84,13 @@ def is_newer(rows: list[list[Any]]) -> bool:
     return any(row[2] in NEWER for row in rows)
 
 
-def plan(config: Config, where: str, block: str | None = None) -> dict[int, str]:
-    """Return which word goes into which row.
+def plan_swap(config: Config, where: str, block: str | None = None) -> dict[int, str]:
+    """Return which module goes into which row.
 
     Args:
         config: The content of a model YAML.
         where: See `slots`.
-        block: The word for the C2f and C3k2 rows; not needed for the head alone.
+        block: Module name for the C2f and C3k2 rows; not needed for the head alone.
 
     Raises:
         SwapError: If there is no such row, or the block does not fit.
@@ -100,82 +100,86 @@ def plan(config: Config, where: str, block: str | None = None) -> dict[int, str]
     if not found or (where == "all" and found[0].where == "head"):  # a head alone would leave the block out
         raise SwapError(_nothing(config, where))
     if (block is None) is not (where == "head"):
-        need = "swaps the class branch only: leave --block out" if block else "needs --block, a C2f-like word"
+        need = (
+            "swaps the class branch only: leave --block out"
+            if block
+            else "needs --block, the name of a C2f-like module"
+        )
         raise SwapError(f"--where {where} {need}")
-    word = block_named(block).qualified if block else ""
-    return {slot.index: LIGHT[slot.word] if slot.where == "head" else word for slot in found}
+    name = find_block(block).qualified if block else ""
+    return {slot.index: LIGHT[slot.module] if slot.where == "head" else name for slot in found}
 
 
 def _nothing(config: Config, where: str) -> str:
     """Say why a part of a model has no row to swap."""
     rows = rows_of(config)
-    last, word = len(rows) - 1, rows[-1][2]
+    last, head = len(rows) - 1, rows[-1][2]
     if where != "head":
         first = len(config["backbone"])
         parts = {"backbone": range(first), "neck": range(first, last), "all": range(last + 1)}
-        seen = {rows[i][2]: i for i in reversed(parts[where])}  # each word with its first row
-        held = ", ".join(f"{word} (row {i})" for word, i in sorted(seen.items(), key=lambda item: item[1]))
+        seen = {rows[i][2]: i for i in reversed(parts[where])}  # each module name with its first row
+        held = ", ".join(f"{name} (row {i})" for name, i in sorted(seen.items(), key=lambda item: item[1]))
         part = "model" if where == "all" else where
-        again = "; words of ghost_yolo are light already" if any(name.startswith(PREFIX) for name in seen) else ""
+        again = "; blocks of ghost_yolo are not swapped again" if any(name.startswith(PREFIX) for name in seen) else ""
         return (
             f"No row of the {part} is a C2f or a C3k2, as in YOLOv8, YOLO11 and YOLO26; it has "
-            f"{held or f'no row before the head (row {last}, {word})'}{again}"
+            f"{held or f'no row before the head (row {last}, {head})'}{again}"
         )
-    if word in LIGHT or word in LIGHT.values():
-        return f"Row {last}, {word}, has the depthwise class branch already; swap the backbone, the neck or all"
-    return f"Row {last} is {word}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"
+    if head in LIGHT or head in LIGHT.values():
+        return f"Row {last}, {head}, has the depthwise class branch already; swap the backbone, the neck or all"
+    return f"Row {last} is {head}, whose class branch cannot be swapped; that of {', '.join(LIGHT)} can"
 
 
-def block_named(word: str) -> Block:
-    """Return the C2f-like block of a word, with or without the prefix.
+def find_block(name: str) -> Block:
+    """Return the C2f-like block of a module name, with or without the prefix.
 
     Raises:
-        UnknownBlockError: If there is no such word.
-        SwapError: If its row is not like a C2f's.
+        UnknownBlockError: If there is no such block.
+        SwapError: If it does not take a C2f's arguments.
     """
     like = [block for block in BLOCKS if block.like == "C2f"]
-    known = [block.word for block in like if not block.word.startswith("Published")]  # those are no blocks to build on
-    block = next((block for block in BLOCKS if word in (block.word, block.qualified)), None)
+    known = [block.name for block in like if not block.name.startswith("Published")]  # those are no blocks to build on
+    block = next((block for block in BLOCKS if name in (block.name, block.qualified)), None)
     if block is None:
-        raise unknown_block(word, known)
+        raise unknown_block(name, known)
     if block not in like:
-        raise SwapError(f"{word} takes the place of a {block.like}, not of a C2f or C3k2. These do: {', '.join(known)}")
+        raise SwapError(f"{name} replaces a {block.like}, not a C2f or C3k2. These do: {', '.join(known)}")
     return block
 
 
-def swapped(config: Config, words: Mapping[int, str]) -> Config:
+def swap_rows(config: Config, plan: Mapping[int, str]) -> Config:
     """Return the content of the model YAML with other modules in some rows; all else, and every index, stays.
 
     Args:
         config: The content of a model YAML; it is left as it is.
-        words: Row to word; rows may differ. `plan` gives one word for a part of the model.
+        plan: Row to module name, as `plan_swap` returns it; rows may differ.
 
     Raises:
         SwapError: If a row is no slot, or holds what the new block has no argument for.
     """
     rows, known = rows_of(config), {slot.index: slot for slot in slots(config)}
     new = list(rows)
-    for index, word in words.items():
+    for index, name in plan.items():
         if index not in known:
             free = ", ".join(map(str, known)) or "none"
-            raise SwapError(f"Row {index} takes no {word}; the rows that can be swapped are {free}")
-        new[index] = [*rows[index][:2], *_module(known[index], word)]
+            raise SwapError(f"Row {index} takes no {name}; the rows that can be swapped are {free}")
+        new[index] = [*rows[index][:2], *_module(known[index], name)]
     last = Slot(len(rows) - 1, "head", *rows[-1][2:])
     older = is_newer(rows) and not is_newer(new)  # the host would now build its heavier class branch
-    if older and last.word in LIGHT:
-        new[-1] = [*rows[-1][:2], *_module(last, LIGHT[last.word])]
+    if older and last.module in LIGHT:
+        new[-1] = [*rows[-1][:2], *_module(last, LIGHT[last.module])]
     first = len(config["backbone"])
     return config | {"backbone": new[:first], "head": new[first:]}
 
 
-def _module(slot: Slot, word: str) -> tuple[str, list[Any]]:
-    """Return word and arguments of a new row."""
+def _module(slot: Slot, name: str) -> tuple[str, list[Any]]:
+    """Return module name and arguments of a new row."""
     if slot.where == "head":
-        if word != LIGHT[slot.word]:
-            raise SwapError(f"Row {slot.index}, {slot.word}, takes {LIGHT[slot.word]}, not {word}")
-        scaled = slot.word.startswith("Segment")  # the parser scales the prototypes of its own heads only
-        return word, [*slot.arguments, *(("width", "max_channels") if scaled else ())]
-    block = block_named(word)
+        if name != LIGHT[slot.module]:
+            raise SwapError(f"Row {slot.index}, {slot.module}, takes {LIGHT[slot.module]}, not {name}")
+        scaled = slot.module.startswith("Segment")  # the parser scales the prototypes of its own heads only
+        return name, [*slot.arguments, *(("width", "max_channels") if scaled else ())]
+    block = find_block(name)
     return block.qualified, _arguments(slot, block)
 
 
@@ -184,10 +188,10 @@ def _arguments(slot: Slot, block: Block) -> list[Any]:
 
     A shortcut that the host's block has by default is written out; its inner form (c3k, attn) goes with it.
     """
-    host = list(signature(HOSTS[slot.word]).parameters.values())[3:]  # after c1, c2, n
+    host = list(signature(HOSTS[slot.module]).parameters.values())[3:]  # after c1, c2, n
     if not 1 <= len(slot.arguments) <= 1 + len(host):
         takes = ", ".join(["c2", *(parameter.name for parameter in host)])
-        raise SwapError(f"Row {slot.index}, {slot.word} with {slot.arguments}: right is {takes}, at least c2")
+        raise SwapError(f"Row {slot.index}, {slot.module} with {slot.arguments}: right is {takes}, at least c2")
     c2, *rest = slot.arguments
     given = {parameter.name: parameter.default for parameter in host if parameter.name == "shortcut"}
     given |= {parameter.name: value for parameter, value in zip(host, rest, strict=False)}

@@ -1,4 +1,4 @@
-"""`ghost-yolo swap`: a model YAML in, the same YAML with light blocks out, its layout and comments kept."""
+"""`ghost-yolo swap`: replace blocks in a model YAML and keep its layout and comments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ultralytics.utils.torch_utils import get_num_params
 from ghost_yolo import host
 from ghost_yolo.errors import ModelNameError, SwapError
 from ghost_yolo.model.catalog import resolve, scale_of, with_scale, without_scale
-from ghost_yolo.model.profile import gflops
-from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan, rows_of, swapped
+from ghost_yolo.model.profile import count_gflops
+from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan_swap, rows_of, swap_rows
 from ghost_yolo.utils.console import quiet
 
 IMGSZ = 640
@@ -27,7 +27,7 @@ class Swapped:
 
     Attributes:
         text: Its content as written to a file.
-        scale: The scale that was asked for, "" where the YAML has none.
+        scale: The scale in the name that was given, "" where the YAML has none.
         figures: What it costs beside the old one.
     """
 
@@ -37,12 +37,12 @@ class Swapped:
 
 
 def swap(name: str, where: str, block: str | None = None) -> Swapped:
-    """Put a light block into the rows of one part of a model YAML.
+    """Replace the blocks in one part of a model YAML.
 
     Args:
         name: A file of the user's or ours, or a bare name, which is the host's; with its scale letter where it has scales.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
-        block: The word for the C2f and C3k2 rows.
+        block: Module name for the C2f and C3k2 rows.
 
     Raises:
         ModelNameError: If there is no such file, or it has several scales and its name does not say which.
@@ -56,16 +56,16 @@ def swap(name: str, where: str, block: str | None = None) -> Swapped:
     host.read_yaml(file)  # its errors are better than ours
     text = file.read_text(encoding="utf-8-sig")
     old = yaml.safe_load(text)
-    new = swapped(old, plan(old, where, block))
+    new = swap_rows(old, plan_swap(old, where, block))
     figures = compared(old, new, Path(name).name, scale)
-    first = f"{file.name} after `ghost-yolo swap --where {where}`; all other rows, and every index, are as before."
-    moved = [f"Scale {scale}, the one that was asked for, stands first in `scales`."] if scale else []
+    first = f"{file.name} changed by `ghost-yolo swap --where {where}`; all other rows, and every index, are unchanged."
+    moved = [f"Scale {scale}, the requested one, is listed first in `scales`."] if scale else []
     header = "".join(f"# {line}\n" for line in [first, *changes(old, new), *moved])
     return Swapped(scale_first(header + rewritten(text, old, new), scale), scale, figures)
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Say in a line a kind what became of which rows."""
+    """Return one line for each kind of change, with its rows."""
     before, after = rows_of(old), rows_of(new)
     kinds: dict[tuple[str, str], list[int]] = {}
     for i, (a, b) in enumerate(zip(before, after, strict=True)):
@@ -77,18 +77,18 @@ def changes(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _why(word: str, rows: list[list[Any]]) -> str:
-    """Say what a reader of a changed row must know."""
-    if word == "C3k2":
-        return ", arguments by name; the new inner block takes the place of c3k and attn"
-    if word not in LIGHT:
+def _why(module: str, rows: list[list[Any]]) -> str:
+    """Return what a reader must know about a changed row."""
+    if module == "C3k2":
+        return ", arguments moved by name; the new inner block replaces c3k and attn"
+    if module not in LIGHT:
         return ""
-    kept = ", the same module: without a C3k2 in the YAML, Ultralytics would build an older class branch under its word"
+    kept = ", the same module: without a C3k2 in the YAML, Ultralytics would build an older class branch under its name"
     return kept if is_newer(rows) else ", with the depthwise class branch of YOLO11"
 
 
 def rewritten(text: str, old: Config, new: Config) -> str:
-    """Return the text with the changed words and arguments in their places; dumped anew where they cannot be edited."""
+    """Return the text with changed module names and arguments edited in place; a fresh dump where that is impossible."""
     text = SUMMARY.sub(r"\1", text)  # figures of the old model
     edits = []
     for node, before, after in zip(_row_nodes(text), rows_of(old), rows_of(new), strict=True):
@@ -128,13 +128,13 @@ def _loads_as(text: str, config: Config) -> bool:
 
 
 def flow(value: Any) -> str:
-    """Return a word or an argument list on one line, True and False as the host's YAMLs write them."""
+    """Return a module name or argument list on one line, True and False as the host's YAMLs write them."""
     line = yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("...\n").strip()
-    return re.sub(r"\b(true|false)\b", lambda word: word[0].title(), line)
+    return re.sub(r"\b(true|false)\b", lambda found: found[0].title(), line)
 
 
 def scale_first(text: str, scale: str) -> str:
-    """Move a scale's line before the others: the host takes the first where a file's name has no letter."""
+    """Move a scale's line to the top: the host takes the first where a file name has no letter."""
     scales = _nodes(text).get("scales")
     if scales is None or scales.flow_style or scale not in {key.value for key, _ in scales.value}:
         return text
@@ -149,7 +149,7 @@ def scale_first(text: str, scale: str) -> str:
 
 
 def compared(old: Config, new: Config, name: str, scale: str) -> str:
-    """Build both models, hold all rows that were not swapped against each other, and return what the swap saves.
+    """Build both models, check that all other rows are equal, and return what the swap saves.
 
     Raises:
         ModelError: If one cannot be built.
@@ -158,7 +158,7 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
     with quiet():
         before, after = (host.build(config | {"scale": scale, "yaml_file": name}) for config in (old, new))
     _hold_the_rest(before, after, rows_of(old), rows_of(new))
-    (p, f), (q, g) = [(get_num_params(model), gflops(model, IMGSZ)) for model in (before, after)]
+    (p, f), (q, g) = [(get_num_params(model), count_gflops(model, IMGSZ)) for model in (before, after)]
     return (
         f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}, unfused: "
         f"{p} -> {q} parameters ({q / p - 1:+.1%}), {f:.2f} -> {g:.2f} GFLOPs ({g / f - 1:+.1%})"
@@ -166,9 +166,9 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
 
 
 def _hold_the_rest(before: Any, after: Any, old: list[list[Any]], new: list[list[Any]]) -> None:
-    """Raise an error where the task or a row that was not swapped changed: the host builds some by what stands elsewhere."""
+    """Raise an error where the task or another row changed: the host builds some rows depending on others."""
     stay = "Swap less, with --where backbone or --where neck"
-    if host.task_of(before) != host.task_of(after):  # 8.3 knows pose and obb by their own words only
+    if host.task_of(before) != host.task_of(after):  # 8.3 knows pose and obb by their own names only
         unseen = f"this Ultralytics does not read the task from {new[-1][2]}, newer ones do"
         raise SwapError(f"Row {len(new) - 1}: {unseen}. {stay}")
     for i, (a, b) in enumerate(zip(before.model, after.model, strict=True)):
@@ -183,7 +183,7 @@ def how_to_train(out: Path, scale: str) -> str:
     if scale_of(out) is not None or not scale:
         return f"train it: yolo train model={out} data=..."
     if stem == out.stem:  # no yolov8 or the like in it
-        taken = f"scale {scale}, which stands first in it"
+        taken = f"scale {scale}, the first one in the file"
         return (
             f"{out.name} has no scale letter, so Ultralytics will take {taken}; a name such as yolov8-my.yaml takes all"
         )

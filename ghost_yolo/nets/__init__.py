@@ -1,6 +1,6 @@
 """Whole lightweight networks as classifiers, built from the blocks and named as torchvision and timm name theirs."""
 
-# No room is called like a function of its own: the room would stand in the function's place.
+# No module bears the name of one of these functions: importing it would replace the function.
 from ghost_yolo.nets import table as table  # fills blocks.backbone.NETWORKS
 from ghost_yolo.nets.gghost import g_ghost_regnetx_032, g_ghost_regnetx_040, g_ghost_regnetx_080, g_ghost_regnetx_160
 from ghost_yolo.nets.ghost import ghostnet, ghostnetv2, ghostnetv3

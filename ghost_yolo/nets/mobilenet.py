@@ -1,6 +1,6 @@
 """MobileNetV1 (Howard et al., 2017, arXiv 1704.04861): a stem and thirteen depthwise separable units.
 
-Its second knob, the resolution multiplier, is the size of the picture: 224, 192, 160 or 128.
+Its second multiplier, of the resolution, is the image size: 224, 192, 160 or 128.
 """
 
 from __future__ import annotations

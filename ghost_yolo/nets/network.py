@@ -12,14 +12,14 @@ class Network(nn.Module):
     """A classifier whose stages can be tapped. Input (b, 3, h, w), output (b, classes).
 
     Attributes:
-        stem: What stands before the stages.
+        stem: The layers before the stages.
         stages: One module for each size of map, in order.
-        head: What makes classes of the last map.
+        head: The classifier.
         channels: Widths of the maps that `levels` give, P3, P4 and P5.
     """
 
     def __init__(self, stem: nn.Module, stages: Iterable[nn.Module], head: nn.Module, channels: Sequence[int]) -> None:
-        """Put the parts together, in the order in which timm and torchvision register theirs; see the attributes."""
+        """Register the parts in the order of timm and torchvision; see the attributes."""
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)

@@ -1,4 +1,4 @@
-"""Xception (Chollet, CVPR 2017, arXiv 1610.02357): entry, middle and exit flow, for pictures of 299 x 299."""
+"""Xception (Chollet, CVPR 2017, arXiv 1610.02357): entry, middle and exit flow, for images of 299 x 299."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Xception(Network):
             num_classes: Number of scores.
             dropout: Share of the last widths that is dropped while training.
             width: Multiplier of all widths, which become multiples of 8; the paper has none.
-            padded: Pad the two stem convolutions, which the paper does not: then the maps of a detector's picture stand at
-                strides 8, 16 and 32 exactly. The parameters are the same.
+            padded: Pad the two stem convolutions, which the paper does not: then the maps of a detector have
+                strides of exactly 8, 16 and 32. The parameters are the same.
 
         Raises:
             ValueError: If there is no class or no width.

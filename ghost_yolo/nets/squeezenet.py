@@ -44,7 +44,7 @@ class SqueezeNet(Network):
             dropout: Share of the last widths that is dropped while training.
             width: Multiplier of all widths, which become multiples of 8; the paper has none.
             padded: Pad stem and pools, where the paper's stem has none and its pools round up: then the maps of a
-                detector's picture stand at strides 8 and 16 exactly. The parameters are the same.
+                detector have strides of exactly 8 and 16. The parameters are the same.
 
         Raises:
             ValueError: If there is no class or no width.

@@ -1,4 +1,4 @@
-"""Weights of timm's and torchvision's networks in ours, without either library.
+"""Load weights of timm's and torchvision's networks into ours, without either library.
 
 Our networks register the same tensors in the same order under names of their own, so the order is the map. The shape and the
 kind of each tensor (weight, bias, running_mean, ...) are checked; two equal layers that changed places would not be noticed, so
@@ -23,19 +23,19 @@ def load_by_order(net: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> Non
         state_dict: What `state_dict()` of theirs returns, in its own order.
 
     Raises:
-        WeightsError: If one tensor too many or too few is given, or one does not fit; the network is left as it was.
+        WeightsError: If the number of tensors differs or one does not fit; the network is then unchanged.
     """
     ours = net.state_dict()
     for (name, tensor), (their_name, their_tensor) in zip(ours.items(), state_dict.items(), strict=False):
         if _kind(name) != _kind(their_name) or tensor.shape != their_tensor.shape:
             raise WeightsError(
-                f"{their_name} {tuple(their_tensor.shape)} stands where {type(net).__name__} has {name} "
+                f"{their_name} {tuple(their_tensor.shape)} is given where {type(net).__name__} has {name} "
                 f"{tuple(tensor.shape)}: give the state dict of the same network, width and class count, in the "
                 "order of `state_dict()` (a safetensors file sorts its tensors: load it into their network first)"
             )
     if len(ours) != len(state_dict):
         raise WeightsError(
-            f"{len(state_dict)} tensors were given and {type(net).__name__} has {len(ours)}: give the whole state dict "
+            f"{len(state_dict)} tensors were given and {type(net).__name__} has {len(ours)}: give the complete state dict "
             "of the same network"
         )
     net.load_state_dict(dict(zip(ours, state_dict.values(), strict=True)))

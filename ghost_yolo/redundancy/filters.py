@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ghost_yolo.errors import UserError
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 
 DRAWS = 20  # of random filters a convolution
@@ -60,7 +61,7 @@ def opposites(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return alive, alive[place], least.clamp(-1, 1)
 
 
-def pairs(model: nn.Module, seed: int) -> list[Convolution]:
+def pairs(model: HostModel | nn.Module, seed: int) -> list[Convolution]:
     """Analyse every convolution of at least two filters, in the model's order.
 
     Args:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.data.images import fitted, read_photo
+from ghost_yolo.data.images import read_image, resize_to_stride
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.swap import HOSTS
 
@@ -34,7 +34,7 @@ class Photos:
 
     def open(self, number: int) -> torch.Tensor:
         """Return one image (1, 3, h, w)."""
-        return fitted(read_photo(self.paths[number]), self.imgsz, self.stride)
+        return resize_to_stride(read_image(self.paths[number]), self.imgsz, self.stride)
 
 
 @dataclass(frozen=True)

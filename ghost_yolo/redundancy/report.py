@@ -17,7 +17,7 @@ from ghost_yolo.redundancy.filters import DRAWS, Convolution
 from ghost_yolo.redundancy.kernels import ENOUGH, SIZES
 from ghost_yolo.redundancy.survey import MAPS, POSITIONS, Row, Settings, Shares, Survey
 from ghost_yolo.registry import PREFIX
-from ghost_yolo.tables import Report, to_csv, write
+from ghost_yolo.tables import Report, render_report, to_csv
 from ghost_yolo.utils.files import fingerprint, whole_folder
 
 NETWORKS = ("trained", "shuffled", "untrained")
@@ -157,7 +157,7 @@ def write_ghosts(out: Path, result: Survey, report: Report, versions: dict[str, 
         for kind in ("pairs", "inner"):
             if report.more[kind]:
                 (work / f"{kind}.csv").write_text(to_csv(report.more[kind]), encoding="utf-8")
-        (work / "ghosts.json").write_text(write(report, versions, "json"), encoding="utf-8")
+        (work / "ghosts.json").write_text(render_report(report, versions, "json"), encoding="utf-8")
 
 
 def pairs_report(found: list[Convolution], model: str, seed: int) -> Report:
@@ -214,7 +214,7 @@ def write_pairs(out: Path, found: list[Convolution], report: Report, versions: d
         (work / "convolutions.csv").write_text(to_csv(report.rows), encoding="utf-8")
         if filters:
             (work / "filters.csv").write_text(to_csv(filters), encoding="utf-8")
-        (work / "pairs.json").write_text(write(report, versions, "json"), encoding="utf-8")
+        (work / "pairs.json").write_text(render_report(report, versions, "json"), encoding="utf-8")
 
 
 def correlate_report(
@@ -289,4 +289,4 @@ def write_correlation(out: Path, stages: Sequence[Stage], report: Report, versio
         plots.save(plots.cost_figure(stages, report.more["correlations"]), work / "correlation.png")
         (work / "stages.csv").write_text(to_csv(report.rows), encoding="utf-8")
         (work / "correlations.csv").write_text(to_csv(report.more["correlations"]), encoding="utf-8")
-        (work / "correlation.json").write_text(write(report, versions, "json"), encoding="utf-8")
+        (work / "correlation.json").write_text(render_report(report, versions, "json"), encoding="utf-8")

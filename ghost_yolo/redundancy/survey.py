@@ -13,7 +13,7 @@ import torch
 
 from ghost_yolo import host
 from ghost_yolo.errors import UserError
-from ghost_yolo.model.checkpoint import require_channels
+from ghost_yolo.model.checkpoint import OpenedModel
 from ghost_yolo.redundancy.kernels import SIZES, TAPS, Moments, Partners, best_pairs, removable
 from ghost_yolo.redundancy.maps import Key, Layer, Photos, calibrate, first_stage, layers_of, look, pick
 from ghost_yolo.utils.console import progress
@@ -104,11 +104,13 @@ class Survey:
     inner: list[Row]
 
 
-def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: bool, settings: Settings) -> Survey:
+def survey(
+    opened: OpenedModel, paths: Sequence[Path], layer: int | None, everything: bool, settings: Settings
+) -> Survey:
     """Measure a model's layers on photographs.
 
     Args:
-        model: The host's BaseModel, on the device to use.
+        opened: The model, on the device to use.
         paths: Images; the first says which layers have maps.
         layer: Which layer to draw; the first stage where None.
         everything: Measure all layers, or only the one to draw.
@@ -117,10 +119,11 @@ def survey(model: Any, paths: Sequence[Path], layer: int | None, everything: boo
     Raises:
         UserError: If an argument cannot be, an image cannot be read, or a layer has no maps.
     """
+    model = opened.model
     stride = int(max(model.stride))
     settings.check(stride)
     photos = Photos(paths, settings.imgsz, stride)
-    require_channels(model)
+    opened.require_rgb()
     found = layers_of(model, photos.open(0))
     layers = [item for item in found if not item.part]
     drawn = first_stage(model, layers) if layer is None else pick(layers, layer)

@@ -11,7 +11,7 @@ from ghost_yolo.bench.plan import Plan
 from ghost_yolo.bench.runner import bench
 from ghost_yolo.bench.runtimes import installed
 from ghost_yolo.bench.tables import render
-from ghost_yolo.compare import Comparison, Entry, compare_published, deployed
+from ghost_yolo.compare import ComparedRow, Comparison, compare_published, deployed
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES, path_of
 from ghost_yolo.report.sources import Bench, Trained, bench_of, read_accuracy, read_bench
@@ -40,7 +40,7 @@ class Found:
     """
 
     published: Comparison
-    scales: dict[str, list[Entry]]
+    scales: dict[str, list[ComparedRow]]
     benches: list[Bench] = field(default_factory=list)
     trained: list[Trained] = field(default_factory=list)
 

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.bench.tables import CONVENTIONS as TIMED
 from ghost_yolo.bench.tables import number
-from ghost_yolo.compare import Comparison, Entry, cells
+from ghost_yolo.compare import ComparedRow, Comparison, cells
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import is_stock, labels
 from ghost_yolo.model.profile import CONVENTIONS as COUNTED
 from ghost_yolo.report import figures, summary
 from ghost_yolo.report.collect import Found
 from ghost_yolo.report.sources import Bench, Group, Timed, Trained
-from ghost_yolo.tables import percent
+from ghost_yolo.tables import format_percent
 from ghost_yolo.utils.files import write_whole
 from ghost_yolo.utils.system import versions
 
@@ -132,7 +132,7 @@ def published_section(result: Comparison) -> Section:
     return Section("published", "The published table, taken apart", [result.footer], blocks=[table])
 
 
-def scales_section(scales: dict[str, list[Entry]]) -> Section:
+def scales_section(scales: dict[str, list[ComparedRow]]) -> Section:
     """Return each model's change against stock of the same scale."""
     names = {entry.row.model: summary.family(entry.row.model) for entries in scales.values() for entry in entries}
     shown = [name for name in dict.fromkeys(names.values()) if name != summary.STOCK]
@@ -144,7 +144,7 @@ def scales_section(scales: dict[str, list[Entry]]) -> Section:
         alt = f"Dots for {len(order)} models: {title} divided by stock's at the scales {', '.join(scales)}. The table has the figures."
         caption = f"{title} as part of the stock model's of the same scale, as deployed; left of the line is lighter."
         blocks.append(Picture(f"scales-{figure}", figures.scales_figure(parts, title), alt, caption))
-        lines = [[name, *(percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in order]
+        lines = [[name, *(format_percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in order]
         blocks.append(Table(f"Change in {title} against stock of the same scale", ["model", *scales], lines))
     text = f"Each light model beside stock YOLOv8 of its own scale, {summary.sizes(scales)}, every BN merged."
     return Section("scales", "Like for like, at every scale", [text], blocks=blocks)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from statistics import mean
 
-from ghost_yolo.compare import Comparison, Entry
+from ghost_yolo.compare import ComparedRow, Comparison
 from ghost_yolo.model.catalog import is_stock, labels, without_scale
 from ghost_yolo.report.collect import Found
 from ghost_yolo.report.sources import Group, Timed, Trained
@@ -19,13 +19,13 @@ def family(model: str) -> str:
     return without_scale(labels([model])[model]).removeprefix(f"{STOCK}-")
 
 
-def sizes(scales: dict[str, list[Entry]]) -> str:
+def sizes(scales: dict[str, list[ComparedRow]]) -> str:
     """Return classes and image side of the comparison."""
     row = next(iter(scales.values()))[0].row
     return f"nc {row.nc}, {row.imgsz} x {row.imgsz}"
 
 
-def changes(scales: dict[str, list[Entry]], figure: str) -> dict[str, dict[str, float]]:
+def changes(scales: dict[str, list[ComparedRow]], figure: str) -> dict[str, dict[str, float]]:
     """Return a figure's change against stock in percent, by model and scale."""
     result: dict[str, dict[str, float]] = {}
     for scale, entries in scales.items():
@@ -43,7 +43,7 @@ def published(result: Comparison) -> str:
     )
 
 
-def scales(found: dict[str, list[Entry]]) -> str:
+def scales(found: dict[str, list[ComparedRow]]) -> str:
     """Say what the Ghost shell saves at its own scale, and which model is the lightest."""
     gflops = changes(found, "gflops")
     ghost = gflops["ghost"].values()

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all."""
+"""Atomic files and folders, and content hashes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ghost_yolo.errors import UserError
+from ghost_yolo.errors import OutputExistsError, UserError
 
 
 @contextmanager
 def whole_folder(root: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `root` and move it there when the block ends well; else leave nothing behind.
+    """Yield an empty folder beside `root` and rename it to `root` on success; leave nothing behind on failure.
 
     Raises:
-        FileExistsError: If `root` already holds something: what a user put there is never overwritten.
+        OutputExistsError: If `root` already holds something: existing files are never overwritten.
     """
     if root.exists() and any(root.iterdir()):
-        raise FileExistsError(
+        raise OutputExistsError(
             f"{root} already holds something. Move or remove that folder, then run the command again."
         )
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def whole_folder(root: Path) -> Iterator[Path]:
 
 
 def require_writable(file: Path) -> None:
-    """Raise an error for an output that cannot be written, before any work.
+    """Check, before any work, that an output can be written.
 
     Raises:
         UserError: If its folder is missing, or may not be written to.
@@ -73,7 +73,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """Return a short hash of files' contents, so that a changed photograph or checkpoint is another setting."""
+    """Return a short hash of files' contents, so that a changed image or checkpoint counts as another setting."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -11,7 +11,7 @@ import psutil
 
 from ghost_yolo import __version__
 
-# Of all that a CPU can, what matrix kernels choose by.
+# The CPU flags by which matrix kernels are chosen.
 X86 = ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_bf16", "amx_fp16", "amx_int8"]  # fmt: skip
 ARM = ["asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"]
 GIB = 1024**3
@@ -25,7 +25,7 @@ def default_threads() -> int:
 
 
 def conditions(device: str, threads: int) -> dict[str, str | int | float]:
-    """Return what the times depend on besides models and versions."""
+    """Return the machine's properties on which times depend."""
     import torch
     from ultralytics.utils.torch_utils import get_cpu_info, get_gpu_info
 
@@ -46,16 +46,16 @@ def conditions(device: str, threads: int) -> dict[str, str | int | float]:
 
 
 def instruction_sets() -> str:
-    """Return the CPU's instruction sets that matter to kernels, as Linux names them, or PyTorch's word elsewhere."""
+    """Return the CPU's instruction sets that matter to kernels, as Linux names them, or PyTorch's name elsewhere."""
     import torch
 
     info = Path("/proc/cpuinfo")
-    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
-    return " ".join(name for name in X86 + ARM if name in words) or torch.backends.cpu.get_cpu_capability()
+    flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    return " ".join(name for name in X86 + ARM if name in flags) or torch.backends.cpu.get_cpu_capability()
 
 
 def runtime_versions() -> dict[str, str]:
-    """Return the versions of what is installed and takes part."""
+    """Return the versions of this package, the host, torch and the installed runtimes."""
     found = {name: version(name) for name in DISTRIBUTIONS}
     return versions() | {name: number for name, number in found.items() if number != "not installed"}
 

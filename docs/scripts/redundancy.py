@@ -1,9 +1,9 @@
-"""The tables and figures of docs/redundancy.md, from what its commands wrote.
+"""Write the tables and figures of docs/results/redundancy.md from what its commands wrote.
 
-    python docs/redundancy.py            # tables and scatter, from results/redundancy/
-    python docs/redundancy.py runs/      # first put the commands' results in the place of what is kept
+    python docs/scripts/redundancy.py            # tables and scatter plots, from results/redundancy/
+    python docs/scripts/redundancy.py runs/      # first replace the kept results by those of the commands
 
-A model is a folder: runs/<model>/ghosts/, light-alone.json and light-in-order.json. Exactly one has pairs/ too: it is the one that is drawn.
+A model is a folder: runs/<model>/ghosts/, light-isolated.json and light-sequential.json. Exactly one must also have pairs/; its figures are kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ghost_yolo.redundancy.report import correlate_report, opposite_cells, perce
 from ghost_yolo.tables import to_markdown
 from ghost_yolo.utils.files import write_whole
 
-DOCS = Path(__file__).parent
-KEPT = DOCS.parent / "results" / "redundancy"
+PAGES = Path(__file__).parents[1] / "results"
+KEPT = Path(__file__).parents[2] / "results" / "redundancy"
 FIGURES = {
     "ghosts/layer02-maps.png": "maps",
     "ghosts/layer02-pairs.png": "kernels",
@@ -32,14 +32,14 @@ FIGURES = {
     "pairs/pairs.png": "filters",
 }
 WIDTHS = (960, 880, 800, 720, 640)  # pixels
-LARGEST = 300_000  # bytes
+MAX_BYTES = 300_000
 
 
 def take_over(runs: Path) -> None:
-    """Keep the JSON files of all models and no others, and the figures of the one whose filters were compared.
+    """Replace the kept JSON files by those of all models, and the figures by those of the model with pairs/.
 
     Raises:
-        SystemExit: If something is missing; what was kept before is then still there.
+        SystemExit: If a file is missing; nothing is replaced then.
     """
     models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
     drawn = [folder for folder in models if (folder / "pairs").is_dir()]
@@ -49,8 +49,8 @@ def take_over(runs: Path) -> None:
     wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
     for folder in models:
         wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
-        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("alone", "in-order")}
-    figures = {drawn[0] / file: DOCS / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
+        wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("isolated", "sequential")}
+    figures = {drawn[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
     missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
     if missing:
         sys.exit(f"missing: {', '.join(missing)}")
@@ -79,7 +79,7 @@ def shrink(source: Path, target: Path) -> None:
         if picture.width > width:
             small = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
         small.save(buffer, "png", optimize=True)
-        if len(buffer.getvalue()) < LARGEST:
+        if len(buffer.getvalue()) < MAX_BYTES:
             break
     write_whole(target, buffer.getvalue())
 
@@ -130,9 +130,9 @@ def layers(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 def opposites(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the table of the convolutions that are layers by themselves, and of those furthest below chance."""
     header = ["convolution", "filters", "mean", "random", "sd", "least", "random"]
-    alone = [row for row in rows if row["convolution"].count(".") == 2]
+    layers = [row for row in rows if row["convolution"].count(".") == 2]
     lines = []
-    for row in (*alone, *furthest(rows)):
+    for row in (*layers, *furthest(rows)):
         name = row["convolution"].removeprefix("model.").removesuffix(".conv")
         lines.append([f"{name} ({row['shape']})", str(row["filters"]), *opposite_cells(row)])
     return header, lines
@@ -160,10 +160,10 @@ def main() -> None:
     if sys.argv[1:]:
         take_over(Path(sys.argv[1]))
     found = stages()
-    drawn = DOCS / "redundancy" / "correlation.png"
+    drawn = PAGES / "redundancy" / "correlation.png"
     plots.save(plots.cost_figure(found, correlate.compare(found)), drawn)
     shrink(drawn, drawn)
-    file = DOCS / "redundancy.md"
+    file = PAGES / "redundancy.md"
     file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
 
 

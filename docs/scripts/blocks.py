@@ -1,6 +1,6 @@
-"""Write docs/blocks.md and its drawings from the table of blocks and the docstrings of their rooms.
+"""Write docs/reference/blocks.md and its drawings from the table of blocks and the docstrings of their modules.
 
-python docs/blocks.py
+python docs/scripts/blocks.py
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from ghost_yolo import BLOCKS
 from ghost_yolo.blocks.mobilenet import DepthwiseSeparable
 from ghost_yolo.compare import Comparison, compare
 from ghost_yolo.model.catalog import families, packaged
-from ghost_yolo.model.profile import Row
+from ghost_yolo.model.profile import ProfileRow
 from ghost_yolo.registry import Block
-from ghost_yolo.tables import percent, to_markdown
+from ghost_yolo.tables import format_percent, to_markdown
 from ghost_yolo.utils.files import write_whole
 
-HERE = Path(__file__).parent
+REFERENCE = Path(__file__).parents[1] / "reference"
 C, SIDE, N = 256, 40, 2  # of YOLOv8s' C2f rows at stride 16
 HEAD = """# The blocks, drawn and counted
 
-Written by `python docs/blocks.py` from the [table of blocks](../ghost_yolo/blocks/__init__.py), the docstrings of their rooms and
-what the modules call when they run; a test holds this page and its drawings against them.
+This page is written by `python docs/scripts/blocks.py` from the table of blocks in `ghost_yolo/blocks/__init__.py`, from the docstrings of
+the blocks, and from what the modules call when they run. A test compares the page and its drawings with them.
 
-In the drawings a box is a convolution with its BN and activation, or one call; the figures beside an arrow are channels, and the
-map's size where it is not the input's. Blue is 1×1, orange dense k×k, green depthwise, violet grouped; a bold box is a module that
-stands there several times and is drawn once, beside it.
+In the drawings a box is a convolution with its BN and activation, or one call. The figures beside an arrow are channels, and the
+map's size where it differs from the input's. Blue is 1×1, orange dense k×k, green depthwise, violet grouped. A bold box is a module that
+is used several times and is drawn once, beside the graph.
 """
 
 
@@ -50,8 +50,8 @@ class Cost(NamedTuple):
 
 
 def shown() -> list[Block]:
-    """Return the rows of the table that swap a C2f, those of the widely copied table left aside."""
-    return [b for b in BLOCKS if b.like == "C2f" and not b.word.startswith("Published")]
+    """Return the blocks that can replace a C2f, without those of the widely copied table."""
+    return [b for b in BLOCKS if b.like == "C2f" and not b.name.startswith("Published")]
 
 
 def slot(cls: type[nn.Module]) -> nn.Module:
@@ -79,14 +79,14 @@ def cost(module: nn.Module) -> Cost:
     return Cost(*(sum(p.numel() for p in m.parameters()) for m in (module, fused)), gflops)
 
 
-def rows_by_word(result: Comparison) -> dict[str, Row]:
-    """Return the fused row of the whole model whose YAML has a word in the four C2f rows of the backbone, and only there."""
+def rows_by_name(result: Comparison) -> dict[str, ProfileRow]:
+    """Return the fused row of the whole model whose YAML has a block in the four C2f rows of the backbone, and only there."""
     rows = {
         e.row.model.split("/")[-1].replace("yolov8s", "yolov8"): e.row for e in result.entries if e.row.fused == "all"
     }
     texts = {name: packaged()[name].path.read_text(encoding="utf-8") for name in families()}
     return {
-        b.word: rows[f"{name}.yaml"]
+        b.name: rows[f"{name}.yaml"]
         for b in shown()
         for name, text in texts.items()
         if text.count(f"{b.qualified},") == 4
@@ -114,34 +114,36 @@ multiplication is repeated at every pixel, so GFLOPs follow the same ratio. The 
 """
 
 
-def costs(stock: Row, whole: dict[str, Row]) -> str:
+def costs(stock: ProfileRow, whole: dict[str, ProfileRow]) -> str:
     """Return the table of what each block costs in one slot and in a whole model."""
     base = cost(slot(C2f))
     header = ["block in the slot", "parameters, training", "fused", "", "GFLOPs", ""]
     header += ["YOLOv8s with it: parameters", "", "GFLOPs", ""]
     lines = [["`C2f` (stock)", *cells(base, base), *whole_cells(stock, stock)]]
     for block in shown():
-        row = whole.get(block.word)
+        row = whole.get(block.name)
         rest = whole_cells(row, stock) if row else [""] * 4
-        lines.append([f"[`{block.word}`](#{block.word.lower()})", *cells(cost(slot(block.cls)), base), *rest])
+        lines.append([f"[`{block.name}`](#{block.name.lower()})", *cells(cost(slot(block.cls)), base), *rest])
     return f"""## What each costs
 
 One slot: {C} channels in and out, {SIDE} × {SIDE}, n = {N}, shortcut, as at stride 16 of YOLOv8s for 640 × 640. The last four columns
 are the packaged YOLOv8s whose backbone has the block in every C2f (80 classes, fused). GFLOPs are 2 × MACs, BN, pooling and
-activations included; percentages are against stock. Fewer GFLOPs are not yet less time.
+activations included; percentages are against stock. Fewer GFLOPs are not yet less time: [measured times](../results/speed.md).
 
 {to_markdown(header, lines)}"""
 
 
 def cells(found: Cost, base: Cost) -> list[str]:
     """Return a slot's figures and their changes."""
-    changes = [percent((a / b - 1) * 100) for a, b in zip(found[1:], base[1:], strict=True)]
+    changes = [format_percent((a / b - 1) * 100) for a, b in zip(found[1:], base[1:], strict=True)]
     return [str(found.trained), str(found.parameters), changes[0], f"{found.gflops:.3f}", changes[1]]
 
 
-def whole_cells(row: Row, stock: Row) -> list[str]:
+def whole_cells(row: ProfileRow, stock: ProfileRow) -> list[str]:
     """Return a whole model's figures and their changes."""
-    changes = [percent((a / b - 1) * 100) for a, b in ((row.parameters, stock.parameters), (row.gflops, stock.gflops))]
+    changes = [
+        format_percent((a / b - 1) * 100) for a, b in ((row.parameters, stock.parameters), (row.gflops, stock.gflops))
+    ]
     return [str(row.parameters), changes[0], f"{row.gflops:.2f}", changes[1]]
 
 
@@ -151,12 +153,12 @@ def paragraphs(thing: object) -> list[str]:
 
 
 def family(block: Block) -> str:
-    """Return the section of one block: its room's docstring, its drawing, its class's docstring."""
-    room, own = paragraphs(sys.modules[block.cls.__module__]), paragraphs(block.cls)
+    """Return the section of one block: its module's docstring, its drawing, its class's docstring."""
+    module, own = paragraphs(sys.modules[block.cls.__module__]), paragraphs(block.cls)
     number = block.paper.split(",")[0].removeprefix("arXiv ")
     source = f"[{block.paper}](https://arxiv.org/abs/{number})" if block.paper.startswith("arXiv") else block.paper
-    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.word}.svg)"
-    parts = [f"## {block.word}", f"{room[0]} Defined in {source}.", *room[1:], picture, *own]
+    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.name}.svg)"
+    parts = [f"## {block.name}", f"{module[0]} Defined in {source}.", *module[1:], picture, *own]
     return "\n\n".join(parts) + "\n"
 
 
@@ -171,28 +173,28 @@ def drawn(block: Block) -> tuple[nn.Module, tuple[int, ...], str]:
 def drawings() -> dict[str, str]:
     """Return the SVG of the shell and of every family by the name of its file."""
     shell = C2f(C, C, 3, True)
-    found = {block.word: svg(panels_of(*drawn(block))) for block in shown()}
+    found = {block.name: svg(panels_of(*drawn(block))) for block in shown()}
     found["C2f"] = svg(panels_of(shell, (1, C, SIDE, SIDE), "C2f, n = 3"))
-    return {f"{word}.svg": text for word, text in found.items()}
+    return {f"{name}.svg": text for name, text in found.items()}
 
 
 def page(result: Comparison) -> str:
     """Return the page, given the comparison of all packaged models at scale s."""
     shell = (
-        "## The slot\n\nEvery block stands in the host's C2f: a 1×1 convolution, half of whose maps pass n inner blocks in a row, "
-        "and another 1×1 that fuses all that came out. A family changes the inner block and nothing else.\n\n"
+        "## The slot\n\nEvery block is built into Ultralytics' C2f: a 1×1 convolution, half of whose maps pass n inner blocks in a "
+        "row, and another 1×1 that fuses all of the results. A family changes the inner block and nothing else.\n\n"
         "![Data flow of the stock C2f and its Bottleneck](blocks/C2f.svg)\n"
     )
     stock = next(e.row for e in result.entries if e.row.model == "yolov8s.yaml" and e.row.fused == "all")
-    return "\n".join([HEAD, by_hand(), shell, costs(stock, rows_by_word(result)), *map(family, shown())])
+    return "\n".join([HEAD, by_hand(), shell, costs(stock, rows_by_name(result)), *map(family, shown())])
 
 
 def main() -> None:
     """Write the page and the drawings."""
-    (HERE / "blocks").mkdir(exist_ok=True)
-    write_whole(HERE / "blocks.md", page(compare()))
+    (REFERENCE / "blocks").mkdir(exist_ok=True)
+    write_whole(REFERENCE / "blocks.md", page(compare()))
     for name, text in drawings().items():
-        write_whole(HERE / "blocks" / name, text)
+        write_whole(REFERENCE / "blocks" / name, text)
 
 
 if __name__ == "__main__":

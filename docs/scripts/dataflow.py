@@ -42,7 +42,7 @@ class Node:
 
     @property
     def width(self) -> int:
-        """Width of the box in pixels, from the words in it."""
+        """Width of the box in pixels, from its text."""
         return 26 if self.height == 26 else max(52, 16 + 7 * len(self.title), 16 + 6 * len(self.note))
 
     @property
@@ -51,7 +51,7 @@ class Node:
         return 14 if self.kind == "end" else 26 if self.title in ("+", "×") else HEIGHT
 
 
-class Recorder(TorchFunctionMode):
+class CallTracer(TorchFunctionMode):
     """Record modules that are drawn as one box, and every other call that makes a map from maps."""
 
     def __init__(self, x: torch.Tensor, boxed: Callable[[nn.Module], bool]) -> None:
@@ -126,8 +126,8 @@ def box_of(module: nn.Module) -> Node:
     act = getattr(module, "act", None)
     notes = ["branched" if inner is not module else "BN"] * isinstance(inner, Conv) + ["bias"] * (conv.bias is not None)
     notes += [type(act).__name__] * (act is not None and not isinstance(act, nn.Identity))
-    words = {"depthwise": " depthwise", "grouped": f", {g} groups"}
-    title = f"{k[0]}×{k[1]}{words.get(kind, '')}"
+    suffixes = {"depthwise": " depthwise", "grouped": f", {g} groups"}
+    title = f"{k[0]}×{k[1]}{suffixes.get(kind, '')}"
     return Node(title, ", ".join(notes), kind + (" module" if inner is not module else ""))
 
 
@@ -138,7 +138,7 @@ def record(module: nn.Module, shape: tuple[int, ...], often: set[type[nn.Module]
         return m is not module and (isinstance(m, Conv) or type(m) in often or not list(m.children()))
 
     x = torch.rand(shape)
-    recorder = Recorder(x, boxed)
+    recorder = CallTracer(x, boxed)
     with torch.no_grad(), recorder.listening():
         module.eval()(x)
     nodes = merged(recorder.nodes)

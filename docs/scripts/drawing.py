@@ -107,18 +107,18 @@ def dot(node: Node) -> str:
 
 
 def box(node: Node) -> str:
-    """Return a box with its words."""
+    """Return a box with its text."""
     x, y = node.x, node.y
     kind = "end" if node.kind == "end" else "what"
-    words = f'<text x="{x:g}" y="{y + (-1 if node.note else 4):g}" class="{kind}">{escape(node.title)}</text>'
+    texts = f'<text x="{x:g}" y="{y + (-1 if node.note else 4):g}" class="{kind}">{escape(node.title)}</text>'
     if node.note:
-        words += f'<text x="{x:g}" y="{y + 12:g}" class="note">{escape(node.note)}</text>'
+        texts += f'<text x="{x:g}" y="{y + 12:g}" class="note">{escape(node.note)}</text>'
     if node.kind == "end":
-        return words
+        return texts
     if node.title in ("+", "×"):
-        return f'<circle cx="{x:g}" cy="{y:g}" r="{node.width / 2:g}" class="box"/>' + words
+        return f'<circle cx="{x:g}" cy="{y:g}" r="{node.width / 2:g}" class="box"/>' + texts
     place = f'x="{x - node.width / 2:g}" y="{y - node.height / 2:g}" width="{node.width}" height="{node.height}"'
-    return f'<rect {place} rx="6" class="box {node.kind}"/>' + words
+    return f'<rect {place} rx="6" class="box {node.kind}"/>' + texts
 
 
 def figures(node: Node, first: Node) -> str:
