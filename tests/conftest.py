@@ -31,6 +31,8 @@ from fresh import SUPPORTED, Zygote  # noqa: E402
 from ghost_yolo import host  # noqa: E402
 from ghost_yolo.ghostify.calibration import Pictures  # noqa: E402
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -89,6 +91,19 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
 def python(run: Run) -> Run:
     """Run a piece of Python in a process that has imported neither Ultralytics nor this package."""
     return lambda code, **options: run("python", "-c", code, **options)
+
+
+@pytest.fixture(scope="module")  # its event loop must not outlast the file
+def browser() -> Iterator[Any]:
+    """The system's Chromium, headless, driven by Playwright; it reaches no network."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium: install one (apt-get install chromium), or name one in CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

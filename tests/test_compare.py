@@ -15,7 +15,8 @@ from ultralytics import YOLO
 from ghost_yolo import compare as comparison
 from ghost_yolo.model.catalog import families, with_scale
 from ghost_yolo.model.profile import CONVENTIONS
-from ghost_yolo.tables import FORMATS, render
+from ghost_yolo.tables import FORMATS
+from ghost_yolo.utils.system import versions
 
 FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 
@@ -34,7 +35,7 @@ def compared() -> comparison.Comparison:
 
 def as_json(result: comparison.Comparison) -> Any:
     """Render as JSON and read it back."""
-    return json.loads(render(result, comparison.versions(), "json"))
+    return json.loads(comparison.render_comparison(result, versions(), "json"))
 
 
 def test_the_published_table_to_the_digit(published: comparison.Comparison) -> None:
@@ -106,8 +107,8 @@ def test_json_has_its_keys(published: comparison.Comparison, compared: compariso
 
 def test_csv_and_markdown_hold_the_same_rows(compared: comparison.Comparison) -> None:
     """CSV repeats JSON's figures, Markdown has a line a row."""
-    rows = list(csv.DictReader(io.StringIO(render(compared, comparison.versions(), "csv"))))
-    markdown = render(compared, comparison.versions(), "markdown")
+    rows = list(csv.DictReader(io.StringIO(comparison.render_comparison(compared, versions(), "csv"))))
+    markdown = comparison.render_comparison(compared, versions(), "markdown")
 
     assert [int(r["parameters"]) for r in rows] == [e.row.parameters for e in compared.entries]
     assert sum(line.startswith("| ") for line in markdown.splitlines()) == len(rows) + 2
@@ -116,7 +117,7 @@ def test_csv_and_markdown_hold_the_same_rows(compared: comparison.Comparison) ->
 @pytest.mark.parametrize("style", FORMATS)
 def test_no_format_cuts_a_figure(style: str, published: comparison.Comparison) -> None:
     """Every format shows every parameter count in full."""
-    text = render(published, comparison.versions(), style)
+    text = comparison.render_comparison(published, versions(), style)
 
     assert all(str(entry.row.parameters) in text and entry.row.model in text for entry in published.entries)
 

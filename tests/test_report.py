@@ -5,14 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import browser
 import pytest
 from factories import ACCURACY_RECORD as RECORD
 from matplotlib.text import Annotation, Text
@@ -252,35 +249,33 @@ def test_the_command(document: dict[str, Any], counted: Found, tmp_path: Path, m
         assert isinstance(refused, UserError) and says in str(refused)
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[browser.Browser]:
-    """A real browser."""
-    program = browser.find()
-    if program is None or sys.platform == "win32":
-        pytest.skip("no chromium here: install it (apt-get install chromium), or name one in CHROMIUM")
-    opened = browser.Browser(program, tmp_path / "profile")
-    yield opened
-    opened.close()
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_real_browser_shows_it(browser: Any, found: Found, tmp_path: Path, width: int) -> None:
+    """On a phone and on a desktop: nothing hangs over the side, every figure is drawn, nothing is fetched or reported."""
+    file, requests, messages = tmp_path / "report.html", [], []
+    write_page(file, found)
+    view = {"width": width, "height": 900}
+    with browser.new_context(viewport=view, device_scale_factor=2, is_mobile=width < 600) as context:
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        for event in ("console", "pageerror", "requestfailed"):
+            page.on(event, lambda message: messages.append(str(message)))
+        page.goto(file.as_uri())
+
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
+        assert page.evaluate("Math.min(...[...document.images].map(image => image.clientWidth))") > 300
+        assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+        assert messages == []
 
 
-def test_a_real_browser_shows_it(chromium: browser.Browser, found: Found, tmp_path: Path) -> None:
-    """On a phone, on a desktop and in print: nothing hangs over the side, every figure is drawn, nothing is fetched."""
-    page = tmp_path / "report.html"
-    write_page(page, found)
-    for width in (390, 1200):
-        chromium.show(page, width)
-        assert chromium.ask("document.documentElement.scrollWidth") == width
-        assert chromium.ask("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
-        assert chromium.ask("Math.min(...[...document.images].map(image => image.clientWidth))") > 300
-        fetched = [
-            e["params"]["request"]["url"] for e in chromium.events if e.get("method") == "Network.requestWillBeSent"
-        ]
-        assert [url for url in fetched if not url.startswith("data:")] == [page.as_uri()]
-        assert [
-            e
-            for e in chromium.events
-            if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        ] == []
+def test_a_real_browser_prints_it(browser: Any, found: Found, tmp_path: Path) -> None:
+    """On A4 the report has a few pages."""
+    file = tmp_path / "report.html"
+    write_page(file, found)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        pdf = page.pdf(format="A4", prefer_css_page_size=True)
 
-    pdf = chromium.pdf()
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 15
