@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,15 @@ def calibrated(config: dict[str, Any], images: Path) -> Any:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
     return model.requires_grad_(requires_grad=False)
+
+
+@contextmanager
+def refused(error: type[Exception], *names: object) -> Iterator[None]:
+    """Expect an error of this class that names each of these values; its sentences are free to change."""
+    with pytest.raises(error) as caught:
+        yield
+    message = str(caught.value).lower()
+    assert [name for name in names if str(name).lower() not in message] == [], message
 
 
 def interrupt(*args: Any) -> None:

