@@ -150,7 +150,7 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
     return Comparison(entries, FOOTER)
 
 
-def deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[ComparedRow]:
+def compare_deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[ComparedRow]:
     """Count, at one scale, the stock model, the host's own Ghost model and all of ours, fused; nothing is weighed."""
     makers: list[Callable[[], OpenedModel]] = [partial(_stock, "detect", scale, nc), *_subjects((), scale, nc)]
     base, *rows = (profile_state(make(), imgsz) for make in progress(makers, f"Counting scale {scale}"))

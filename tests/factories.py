@@ -23,10 +23,11 @@ from ultralytics.utils import SETTINGS
 from ultralytics.utils.checks import check_version
 
 from ghost_yolo import BLOCKS, host
+from ghost_yolo.bench import BenchRow
 from ghost_yolo.ghostify import Settings
 from ghost_yolo.model import swap
 from ghost_yolo.model.catalog import packaged
-from ghost_yolo.redundancy.maps import Photos, calibrate
+from ghost_yolo.redundancy.maps import SurveyImages, reestimate_batchnorm
 from ghost_yolo.registry import Block
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,6 @@ TINY: dict[str, Any] = {  # a detector with two C2f in its backbone and one in i
 TASK_MODELS = ["11/yolo11-seg", "v8/yolov8-cls"] + ["26/yolo26", "v8/yolov8-pose", "v8/yolov8-obb"] * NEWEST
 QUICK = Settings(steps=2, polish=2)
 SMALL_RUN = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")
-BENCH_FACTS = {"task": "detect", "scale": "n", "nc": 80, "channels": 3, "gflops": 8.0, "file_mb": 6.0, "file": "x.pt"}
 ACCURACY_RECORD = {
     "model": "yolov8n.yaml", "data": "d.yaml", "split": "test", "imgsz": 320, "epochs": 60, "seed": 0,
     "map50_95": 0.5, "map50": 0.8, "conditions": "one <i>machine</i>",
@@ -164,7 +164,7 @@ def calibrated(config: dict[str, Any], images: Path) -> Any:
     model = host.build(config)
     model.names = dict(enumerate("abc"))
     paths = sorted(images.iterdir())
-    calibrate(model, Photos(paths, 64, 32), range(len(paths)))
+    reestimate_batchnorm(model, SurveyImages(paths, 64, 32), range(len(paths)))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
@@ -250,3 +250,9 @@ def keep_scores(scores: Any, run: Any, split: str, images: Any, **facts: Any) ->
     score = dict(zip(("map50_95", "map50"), images.score(), strict=True))
     cost = {"parameters": 1000, "gflops": 2.0, "nc": 3, "trained_with": "8.4.0", "weights": "abc"}
     scores.keep(scores.file_of(run, split), images, score | cost | facts, images.resampled(50))
+
+
+def bench_row(model: str, runtime: str = "pytorch", **values: Any) -> BenchRow:
+    """Return a row of a benchmark on two threads."""
+    known = {"scale": "n", "nc": 80, "imgsz": 640, "batch": 1, "precision": "fp32", "device": "cpu", "threads": 2}
+    return BenchRow(model=model, runtime=runtime, **known | values)

@@ -1,4 +1,4 @@
-"""What a report is made of: accuracy records, the quick bench and its end by Ctrl-C, names, and what is refused."""
+"""The data of a report: accuracy records, the quick benchmark, labels, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from factories import ACCURACY_RECORD as RECORD
+from factories import ACCURACY_RECORD
 
 from ghost_yolo.errors import SourceError, UserError
 from ghost_yolo.model.catalog import labels
@@ -28,30 +28,30 @@ def test_labels_tell_models_apart() -> None:
     ]
 
 
-@pytest.mark.parametrize("content,says", [
-    ("{", "is not JSON"), ("[]", "its list is empty"), ("3", "holds no accuracy record"), ("[{}]", "has no 'model'"),
-    (json.dumps(RECORD | {"map50": 82.1}), "map50 is 82.1, which is not between 0 and 1"), (None, "cannot be read"),
+@pytest.mark.parametrize("content,named", [
+    ("{", "JSON"), ("[]", "empty"), ("3", "accuracy.json"), ("[{}]", "'map50_95'"),
+    (json.dumps(ACCURACY_RECORD | {"map50": 82.1}), "map50 is 82.1"), (None, "accuracy.json"),
 ])  # fmt: skip
-def test_foreign_accuracies(content: str | None, says: str, tmp_path: Path) -> None:
-    """A file without records is refused with a reason, before anything is counted."""
+def test_foreign_accuracies(content: str | None, named: str, tmp_path: Path) -> None:
+    """A file without records is refused with a reason, before any model is profiled."""
     file = tmp_path / "accuracy.json"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(SourceError, match=named):
         collect([], [file], ["n"], 640)
 
 
-@pytest.mark.parametrize("scales,imgsz,says", [
-    (["q"], 640, "--scales q: give some of n,s,m,l,x"), (["n", "n"], 640, "each once"), (["n"], 100, "--imgsz 100: give a multiple"),
-])  # fmt: skip
-def test_arguments_that_cannot_be(scales: list[str], imgsz: int, says: str) -> None:
-    """What cannot be is said before anything is counted."""
-    with pytest.raises(UserError, match=says):
+@pytest.mark.parametrize(
+    "scales,imgsz,named", [(["q"], 640, "--scales q"), (["n", "n"], 640, "--scales n,n"), (["n"], 100, "--imgsz 100")]
+)
+def test_invalid_arguments(scales: list[str], imgsz: int, named: str) -> None:
+    """Invalid arguments are an error before any model is profiled."""
+    with pytest.raises(UserError, match=named):
         collect([], [], scales, imgsz)
 
 
 def test_ctrl_c_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bench that was interrupted makes no report."""
+    """An interrupted benchmark gives no report."""
     monkeypatch.setattr(collecting, "bench", lambda plan: type("Stopped", (), {"interrupted": True}))
     with pytest.raises(KeyboardInterrupt):
         collecting.quick_bench(64)
@@ -59,11 +59,10 @@ def test_ctrl_c_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without files the report times models of ours under the names that the comparison uses, with interval and profile."""
+    """Without files the report times models under the names that the comparison uses, with interval and profile."""
     monkeypatch.setattr(collecting, "installed", lambda: ("pytorch",))
-    monkeypatch.setattr(collecting, "QUICK", ("yolov8n.yaml", "cfg/yolov8n-ghost.yaml"))
-    (group,) = collecting.quick_bench(64).groups
+    monkeypatch.setattr(collecting, "QUICK_MODELS", ("yolov8n.yaml", "cfg/yolov8n-ghost.yaml"))
+    result = collecting.quick_bench(64)
 
-    assert [row.model for row in group.rows] == list(collecting.QUICK) == list(group.profile) and group.failed == []
-    assert all(row.ratio_low and row.gflops for row in group.rows)
-    assert [row.model for row in group.rows if row.stock] == ["yolov8n.yaml"]
+    assert [row.model for row in result.rows] == list(collecting.QUICK_MODELS) and result.failed == []
+    assert all(row.ratio_low and row.gflops and row.operators for row in result.rows)

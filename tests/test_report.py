@@ -1,4 +1,4 @@
-"""The report: what it reads, what it says, what it writes, and how a real browser shows it."""
+"""The report: its input files, its summary, its page, and how a real browser shows it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ACCURACY_RECORD as RECORD
+from factories import ACCURACY_RECORD, bench_row
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
 from ghost_yolo import compare as comparison
+from ghost_yolo.bench import BenchResult, BenchRow
+from ghost_yolo.bench.results import group_rows
+from ghost_yolo.bench.tables import render
 from ghost_yolo.cli import app
 from ghost_yolo.errors import SourceError, UserError
 from ghost_yolo.model.catalog import labels
 from ghost_yolo.report import collect as collecting
 from ghost_yolo.report import figures, summary
-from ghost_yolo.report.collect import Found, collect
-from ghost_yolo.report.page import sections_of, write_page
-from ghost_yolo.report.sources import bench_of, read_accuracy, read_bench
+from ghost_yolo.report.collect import ReportData, collect
+from ghost_yolo.report.page import Plot, build_sections, write_page
+from ghost_yolo.report.sources import read_accuracy, read_bench
 
 MODELS = ("yolov8s.yaml", "yolov8s-ghost.yaml", "cfg/yolov8s-ghost.yaml", "yolov8n.yaml", "yolov8m.yaml", "a<b>$x$.pt")
 RATIOS = {  # time, its interval, GFLOPs: by hand
@@ -32,103 +35,101 @@ RATIOS = {  # time, its interval, GFLOPs: by hand
 }  # fmt: skip
 
 
-def row(model: str, runtime: str, figures: tuple[float, ...] | None) -> dict[str, Any]:
-    """Return a row as a bench writes it; a failed one without figures."""
-    ratio, low, high, gflops = figures or (None,) * 4
-    found = dict.fromkeys(("median_ms", "ratio", "ratio_low", "ratio_high", "gflops", "realised_gain"))
-    if ratio and gflops:
-        found = {"median_ms": 100 * ratio, "ratio": ratio, "ratio_low": low, "ratio_high": high, "gflops": gflops}
-        found["realised_gain"] = 1 / ratio / (28.6 / gflops)
-    about = {"model": model, "runtime": runtime, "precision": "fp32", "imgsz": 640, "batch": 1, "threads": 2}
+def timed_row(model: str, runtime: str, figures: tuple[float, ...] | None) -> BenchRow:
+    """Return a row with a time, or a failed one."""
     scale = re.search(r"v8([nsm])", model)
-    return (
-        about
-        | {"device": "cpu", "scale": scale[1] if scale else ""}
-        | found
-        | {"error": None if figures else "it <broke>"}
-    )
+    row = bench_row(model, runtime, scale=scale[1] if scale else "", error=None if figures else "it <broke>")
+    if figures:
+        row.ratio, row.ratio_low, row.ratio_high, row.gflops = figures
+        row.median_ms, row.realised_gain = 100 * row.ratio, 1 / row.ratio / (28.6 / row.gflops)
+        if runtime == "onnx" and model in MODELS[:3]:
+            row.operators = {"Conv": 70.0, "Concat": 5.0} | {f"Kind{n}": 1.0 for n in range(9)}
+    return row
 
 
 @pytest.fixture
-def document() -> dict[str, Any]:
-    """What a bench of six models in two runtimes writes; the last failed."""
+def timed() -> BenchResult:
+    """Times of six models in two runtimes; the last one failed."""
     rows = [
-        row(model, kind, line)
-        for kind, lines in RATIOS.items()
-        for model, line in zip(MODELS, [*lines, None], strict=True)
+        timed_row(model, runtime, figures)
+        for runtime, lines in RATIOS.items()
+        for model, figures in zip(MODELS, [*lines, None], strict=True)
     ]
-    profile = [
-        {"model": model, "runtime": "onnx", "precision": "fp32", "operator": kind, "ms": ms, "percent": 1.0}
-        for model in MODELS[:3]
-        for kind, ms in (("Conv", 70.0), ("Concat", 5.0), *((f"Kind{n}", 1.0) for n in range(9)))
-    ]
-    return {"conditions": {"cpu": "some <cpu>"}, "versions": {"torch": "2"}, "rows": rows, "profile": profile}
+    return BenchResult(rows, {"cpu": "some <cpu>"}, {"torch": "2"})
+
+
+@pytest.fixture
+def document(timed: BenchResult) -> dict[str, Any]:
+    """The same as JSON."""
+    return json.loads(render(timed, "json"))
 
 
 @pytest.fixture(scope="module")
-def counted() -> Found:
-    """The comparisons at scale n alone; nothing is timed."""
+def profiled() -> ReportData:
+    """The comparisons at scale n alone, without times."""
     return collect([], [], ["n"], 64, timing=False)
 
 
 @pytest.fixture
-def found(counted: Found, document: dict[str, Any], tmp_path: Path) -> Found:
+def data(profiled: ReportData, timed: BenchResult, tmp_path: Path) -> ReportData:
     """A report with times and accuracies."""
     file = tmp_path / "accuracy.json"
-    ghost = RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
+    ghost = ACCURACY_RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
     file.write_text(
         json.dumps(
-            [RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55}, ghost, ghost | {"seed": 1, "map50_95": 0.46}]
+            [
+                ACCURACY_RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55},
+                ghost,
+                ghost | {"seed": 1, "map50_95": 0.46},
+            ]
         )
     )
-    return Found(counted.published, counted.scales, [bench_of(document, "bench.json")], read_accuracy(file))
+    return replace(profiled, benches={"bench.json": timed}, accuracies=read_accuracy(file))
 
 
-def test_the_summary_is_computed(document: dict[str, Any]) -> None:
-    """What is faster, slower or neither is told by the interval, at the first model's scale alone, with the gain."""
-    pytorch, onnx = bench_of(document, "x").groups
+def test_the_summary_follows_the_intervals(timed: BenchResult) -> None:
+    """A model is faster or slower only if its whole interval is; only models of the first one's scale are listed."""
+    pytorch, onnx = group_rows(timed.rows).values()
+    (text,) = summary.summarise_times(pytorch)
+    faster, slower, unclear = text.split("; ")
 
-    (said,) = summary.time(pytorch)
-
-    assert said == (
-        "PyTorch fp32, against yolov8s: none of its scale is faster; slower yolov8s-ghost (host's) (110 % of the time for "
-        "50 % of the GFLOPs, realised gain 0.45); no clear difference cfg/yolov8s-ghost (90 % of the time for 80 % of the "
-        "GFLOPs, realised gain 0.89)."
-    )
-    assert summary.time(onnx)[0].startswith("ONNX Runtime fp32, against yolov8s: faster yolov8s-ghost (host's) (75 %")
-    assert "cfg/yolov8s-ghost (95 %" in summary.time(onnx)[0] and "slower" not in summary.time(onnx)[0]
-    onnx.rows[0] = type(onnx.rows[0])(onnx.rows[0].model, "s", None, 100.0)  # the first model's ratio is unknown
-    assert summary.time(onnx) == []
+    assert "PyTorch fp32" in faster and "%" not in faster
+    assert "yolov8s-ghost (host's) (110 %" in slower and "50 % of the GFLOPs" in slower and "0.45" in slower
+    assert "cfg/yolov8s-ghost (90 %" in unclear and "yolov8n" not in text
+    (text,) = summary.summarise_times(onnx)
+    assert "yolov8s-ghost (host's) (75 %" in text and "cfg/yolov8s-ghost (95 %" in text and ";" not in text
+    onnx[0].ratio = None
+    assert summary.summarise_times(onnx) == []
 
 
-def test_the_published_and_the_same_scale(counted: Found) -> None:
-    """The page's first sentences hold the figures that were measured."""
-    ghost = summary.changes(counted.scales, "gflops")["ghost"]["n"]
-    entry = next(e for e in counted.scales["n"] if e.row.model.endswith("cfg/yolov8n-ghost.yaml"))
-    stock = counted.scales["n"][0]
+def test_the_published_and_the_same_scale(profiled: ReportData) -> None:
+    """The summary holds the measured figures."""
+    ghost = summary.changes(profiled.scales, "gflops")["ghost"]["n"]
+    entry = next(e for e in profiled.scales["n"] if e.row.model.endswith("cfg/yolov8n-ghost.yaml"))
+    stock = profiled.scales["n"][0]
 
     assert ghost == pytest.approx((entry.row.gflops / stock.row.gflops - 1) * 100) and -25 < ghost < -10
-    assert f"{ghost:+.0f} %" in summary.scales(counted.scales)
-    assert summary.published(counted.published).startswith("16 of the 16 figures")
+    assert f"{ghost:+.0f} %" in summary.summarise_scales(profiled.scales)
+    assert "16 of the 16" in summary.summarise_published(profiled.published)
 
 
-def test_one_scale_has_one_change(counted: Found) -> None:
+def test_one_scale_has_one_change(profiled: ReportData) -> None:
     """With one scale the summary names one change; with two that differ, from the least saving to the largest."""
-    entry = counted.scales["n"][0]
-    ghost = next(e for e in counted.scales["n"] if summary.family(e.row.model) == "ghost")
+    entry = profiled.scales["n"][0]
+    ghost = next(e for e in profiled.scales["n"] if summary.family(e.row.model) == "ghost")
     other = replace(ghost, change=dict.fromkeys(ghost.change, -50.0))
     change = f"{ghost.change['gflops']:+.0f} %"
 
-    assert f"GFLOPs by {change} (scale n);" in summary.scales({"n": [entry, ghost]})
-    assert f"GFLOPs by {change} to -50 % (scales n, s);" in summary.scales({"n": [entry, ghost], "s": [entry, other]})
+    assert f"{change} (scale n)" in summary.summarise_scales({"n": [entry, ghost]})
+    assert f"{change} to -50 % (scales n, s)" in summary.summarise_scales({"n": [entry, ghost], "s": [entry, other]})
 
 
-def test_counted_as_compared(counted: Found) -> None:
+def test_counted_as_compared(profiled: ReportData) -> None:
     """The quick counts are those of the comparison itself."""
     full = [
         entry for entry in comparison.compare(["cfg/yolov8n-crelu.yaml"], imgsz=64).entries if entry.row.fused == "all"
     ]
-    quick = {entry.row.model: entry for entry in counted.scales["n"]}
+    quick = {entry.row.model: entry for entry in profiled.scales["n"]}
     for entry in full:
         other = quick[entry.row.model]
         assert (entry.row.parameters, entry.row.gflops, entry.row.layers) == (
@@ -157,33 +158,35 @@ def test_no_label_covers_another(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "change,says",
+    "change,named",
     [
-        (lambda d: d.pop("rows"), "it has no 'rows'"),
-        (lambda d: d["rows"].clear(), "it has no rows"),
-        (lambda d: d["rows"][0].pop("ratio"), "it has no 'ratio'"),
-        (lambda d: d["rows"][0].update(median_ms="fast"), "median_ms of yolov8s.yaml is 'fast'"),
-        (lambda d: d["rows"][0].update(median_ms=float("nan")), "median_ms of yolov8s.yaml is nan"),
-        (lambda d: d.update(conditions=None), "not iterable"),
-        (lambda d: d.update(profile=[{}]), "it has no 'runtime'"),
+        (lambda d: d.pop("rows"), "'rows'"),
+        (lambda d: d["rows"].clear(), "rows"),
+        (lambda d: d["rows"][0].pop("ratio"), "'ratio'"),
+        (lambda d: d["rows"][0].update(model=3), "model is 3"),
+        (lambda d: d["rows"][0].update(rounds=1.5), "rounds is 1.5"),
+        (lambda d: d["rows"][0].update(median_ms="fast"), "median_ms is 'fast'"),
+        (lambda d: d["rows"][0].update(median_ms=float("nan")), "median_ms is nan"),
+        (lambda d: d["rows"][0].update(operators={"Conv": -1}), "Conv is -1"),
+        (lambda d: d.update(conditions=None), "NoneType"),
     ],
 )
-def test_a_foreign_bench(change: Any, says: str, document: dict[str, Any], tmp_path: Path) -> None:
-    """A file that no bench wrote is refused, with what is wrong and how to make one."""
+def test_a_foreign_bench(change: Any, named: str, document: dict[str, Any], tmp_path: Path) -> None:
+    """A file that is not a benchmark result is refused; the error names the file, the value and the way to make one."""
     foreign = copy.deepcopy(document)
     change(foreign)
     file = tmp_path / "bench.json"
     file.write_text(json.dumps(foreign))
-    with pytest.raises(SourceError, match=re.escape(says)) as refused:
+    with pytest.raises(SourceError, match=re.escape(named)) as refused:
         read_bench(file)
 
     assert "--format json -o bench.json" in str(refused.value) and str(file) in str(refused.value)
 
 
-def test_accuracies_of_several_seeds(found: Found) -> None:
-    """A point is the mean over seeds, its whiskers the extremes; a single record's are its own interval."""
-    across = next(iter(summary.axes(found, found.trained).values()))
-    points, ends = summary.accuracy_points(found.trained, across, labels([record.model for record in found.trained]))
+def test_accuracies_of_several_seeds(data: ReportData) -> None:
+    """A point is the mean over seeds with the extremes as error bar; a single record keeps its own interval."""
+    costs = next(iter(summary.accuracy_axes(data, data.accuracies).values()))
+    points, ends = summary.accuracy_points(data.accuracies, costs, labels([record.model for record in data.accuracies]))
 
     assert [(round(point[1], 3), point[2], point[3]) for point in points] == [
         (0.5, "yolov8n", True),
@@ -192,15 +195,15 @@ def test_accuracies_of_several_seeds(found: Found) -> None:
     assert ends == [(0.45, 0.55), (0.46, 0.48)]
 
 
-def test_the_page_has_every_part(found: Found, tmp_path: Path) -> None:
-    """Every model stands in the page, failed ones with their reason; nothing in the data becomes markup or is fetched."""
+def test_the_page_has_every_part(data: ReportData, tmp_path: Path) -> None:
+    """The page holds every model, failed ones with their reason; nothing in the data becomes markup or is fetched."""
     out, old = tmp_path / "report.html", tmp_path / "report-figures" / "time-ncnn-fp32.png"
     old.parent.mkdir()
     old.touch()
     (old.parent / "mine.png").touch()
-    write_page(out, found)
+    write_page(out, data)
     html = out.read_text(encoding="utf-8")
-    pictures = [picture.name for section in sections_of(found) for picture in section.blocks if hasattr(picture, "alt")]
+    plots = [block.name for section in build_sections(data) for block in section.blocks if isinstance(block, Plot)]
 
     assert re.findall(r'<section id="(\w+)"', html) == [
         "summary",
@@ -213,47 +216,49 @@ def test_the_page_has_every_part(found: Found, tmp_path: Path) -> None:
     ]
     assert "a&lt;b&gt;$x$" in html and "it &lt;broke&gt;" in html and "some &lt;cpu&gt;" in html and "<i>" not in html
     assert not re.search(r'(src|href)="(?!data:|#)', html) and "<script" not in html
-    assert {file.stem for file in old.parent.iterdir()} == {*pictures, "mine"} and len(pictures) == 8
+    assert {file.stem for file in old.parent.iterdir()} == {*plots, "mine"} and len(plots) == 8
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in old.parent.iterdir() if file.stem != "mine")
 
 
-def test_without_times_or_accuracies(counted: Found, tmp_path: Path) -> None:
-    """A report of counts alone says that nothing was timed."""
-    write_page(tmp_path / "r.html", counted)
+def test_without_times_or_accuracies(profiled: ReportData, tmp_path: Path) -> None:
+    """A report without times has neither their section nor that of accuracies."""
+    write_page(tmp_path / "r.html", profiled)
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
 
-    assert "No times were measured" in html and 'id="time"' not in html and 'id="accuracy"' not in html
+    assert re.findall(r'<section id="(\w+)"', html) == ["summary", "published", "scales", "conditions"]
 
 
-def test_the_command(document: dict[str, Any], counted: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command takes files of times, twice over, times nothing then, and refuses what cannot be before any work."""
+def test_the_command(
+    document: dict[str, Any], profiled: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command takes several benchmark files, times nothing then, and refuses invalid options before any work."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(collecting, "compare_published", lambda: counted.published)
-    monkeypatch.setattr(collecting, "deployed", lambda scale, imgsz: counted.scales[scale])
+    monkeypatch.setattr(collecting, "compare_published", lambda: profiled.published)
+    monkeypatch.setattr(collecting, "compare_deployed", lambda scale, imgsz: profiled.scales[scale])
     for name in ("a", "b"):
         Path(f"{name}.json").write_text(json.dumps(document))
-    asked = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
-    done = CliRunner().invoke(app, asked)
+    words = ["report", "--bench", "a.json", "--bench", "b.json", "--scales", "n", "--imgsz", "64", "-o", "page.html"]
+    done = CliRunner().invoke(app, words)
 
-    assert done.exit_code == 0 and "wrote page.html and page-figures" in done.stderr
+    assert done.exit_code == 0 and "page.html" in done.stderr
     drawn = {file.name for file in Path("page-figures").glob("time-*")}
     assert drawn == {f"time-{n}-{runtime}-fp32.png" for n in (1, 2) for runtime in ("pytorch", "onnx-runtime")}
 
     Path("r-figures").touch()
-    for more, says in {
-        ("--bench", "a.json", "--no-bench"): "leave one of the two out",
-        ("-o", "no/r.html"): "there is no folder no",
-        ("-o", "r.html"): "which is a file",
+    for more, named in {
+        ("--bench", "a.json", "--no-bench"): "--no-bench",
+        ("-o", "no/r.html"): "no/r.html",
+        ("-o", "r.html"): "r-figures",
     }.items():
         refused = CliRunner().invoke(app, ["report", *more]).exception
-        assert isinstance(refused, UserError) and says in str(refused)
+        assert isinstance(refused, UserError) and named in str(refused)
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_a_real_browser_shows_it(browser: Any, found: Found, tmp_path: Path, width: int) -> None:
+def test_a_real_browser_shows_it(browser: Any, data: ReportData, tmp_path: Path, width: int) -> None:
     """On a phone and on a desktop: nothing hangs over the side, every figure is drawn, nothing is fetched or reported."""
     file, requests, messages = tmp_path / "report.html", [], []
-    write_page(file, found)
+    write_page(file, data)
     view = {"width": width, "height": 900}
     with browser.new_context(viewport=view, device_scale_factor=2, is_mobile=width < 600) as context:
         page = context.new_page()
@@ -269,10 +274,10 @@ def test_a_real_browser_shows_it(browser: Any, found: Found, tmp_path: Path, wid
         assert messages == []
 
 
-def test_a_real_browser_prints_it(browser: Any, found: Found, tmp_path: Path) -> None:
+def test_a_real_browser_prints_it(browser: Any, data: ReportData, tmp_path: Path) -> None:
     """On A4 the report has a few pages."""
     file = tmp_path / "report.html"
-    write_page(file, found)
+    write_page(file, data)
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(file.as_uri())

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from factories import TINY as LITTLE
-from factories import Run
+from factories import Run, bench_row
 
 from ghost_yolo import host
-from ghost_yolo.bench import runtimes
-from ghost_yolo.bench.exporting import settle
-from ghost_yolo.bench.plan import Candidate, Plan, Subject
-from ghost_yolo.bench.runner import Measured
+from ghost_yolo.bench import BenchPlan, BenchResult, runtimes
+from ghost_yolo.bench.exporting import reestimate_batchnorm
+from ghost_yolo.bench.results import add_statistics
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify, pipeline, search
 from ghost_yolo.ghostify import savings as savings_module
@@ -47,7 +46,7 @@ class Clock:
         """Take the shares."""
         self.shares, self.seen, self.stop, self.failed = {savings_module.TRAINED: 1.0} | shares, [], 0, {"none"}
 
-    def __call__(self, asked: Plan) -> Measured:
+    def __call__(self, asked: BenchPlan) -> BenchResult:
         """Return times with a few per cent of noise, each call slower than the one before."""
         names = [Path(model).stem for model in asked.models]
         self.seen.append(names)
@@ -60,17 +59,15 @@ class Clock:
         )
         noise = 1 + 0.02 * np.random.default_rng(len(self.seen)).standard_normal((len(names), asked.rounds))
         rows = [
-            Candidate(
-                Subject(model, Path(), {"gflops": 1.0}),
-                "onnx",
-                "fp32",
-                times=(10 * len(self.seen) * self.shares[name] * wobble).tolist(),
-                error="broken" if name in self.failed else None,
-            )
-            for model, name, wobble in zip(asked.models, names, noise, strict=True)
+            bench_row(model, "onnx", gflops=1.0, error="broken" if name in self.failed else None)
+            for model, name in zip(asked.models, names, strict=True)
         ]
-        said = system.conditions(asked.device, 2)
-        return Measured(asked, rows, said, system.versions(), interrupted=len(self.seen) == self.stop)
+        for row, name, wobble in zip(rows, names, noise, strict=True):
+            row.times = (10 * len(self.seen) * self.shares[name] * wobble).tolist()
+        add_statistics(rows, asked.models[0])
+        workload = {name: getattr(asked, name) for name in ("imgsz", "batch", "rounds", "passes")}
+        conditions = system.conditions(asked.device, 2) | workload
+        return BenchResult(rows, conditions, system.versions(), interrupted=len(self.seen) == self.stop)
 
 
 @pytest.fixture
@@ -199,7 +196,7 @@ def test_by_a_real_clock(photos: Path, tmp_path: Path, run: Run) -> None:
     config["backbone"][1], config["backbone"][3] = [-1, 3, "C2f", [256, True]], [-1, 1, "Conv", [32, 1, 1]]
     torch.manual_seed(0)
     model = host.build(config)
-    settle(model)
+    reestimate_batchnorm(model)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64})
     words = ["--block", "NarrowELAN", "--budget", "0.99", "--cost", "onnx", "--steps", "1", "--polish", "0"]
     light = tmp_path / "light.pt"

@@ -18,8 +18,17 @@ from typing import Any
 
 from PIL import Image
 
-from ghost_yolo.redundancy import correlate, plots
-from ghost_yolo.redundancy.report import correlate_report, opposite_cells, percent
+from ghost_yolo.redundancy import plots
+from ghost_yolo.redundancy.correlate import (
+    CorrelationSettings,
+    Stage,
+    StageCorrelation,
+    correlate_stages,
+    correlation_settings,
+    join_stages,
+)
+from ghost_yolo.redundancy.measurements import read_measurements
+from ghost_yolo.redundancy.report import correlation_report, format_error, format_share, similarity_cells
 from ghost_yolo.tables import to_markdown
 from ghost_yolo.utils.files import write_whole
 
@@ -42,15 +51,15 @@ def take_over(runs: Path) -> None:
         SystemExit: If a file is missing; nothing is replaced then.
     """
     models = sorted(path for path in runs.glob("*/") if (path / "ghosts").is_dir())
-    drawn = [folder for folder in models if (folder / "pairs").is_dir()]
-    if len(drawn) != 1:
-        names = ", ".join(folder.name for folder in drawn) or "none"
+    plotted = [folder for folder in models if (folder / "pairs").is_dir()]
+    if len(plotted) != 1:
+        names = ", ".join(folder.name for folder in plotted) or "none"
         sys.exit(f"{runs} holds {len(models)} folder(s) with ghosts/; exactly one must have pairs/ too: {names} has")
-    wanted = {drawn[0] / "pairs" / "pairs.json": f"{drawn[0].name}-pairs.json"}
+    wanted = {plotted[0] / "pairs" / "pairs.json": f"{plotted[0].name}-pairs.json"}
     for folder in models:
         wanted[folder / "ghosts" / "ghosts.json"] = f"{folder.name}-ghosts.json"
         wanted |= {folder / f"light-{kind}.json": f"{folder.name}-{kind}.json" for kind in ("isolated", "sequential")}
-    figures = {drawn[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
+    figures = {plotted[0] / file: PAGES / "redundancy" / f"{name}.png" for file, name in FIGURES.items()}
     missing = [str(file) for file in (*wanted, *figures) if not file.is_file()]
     if missing:
         sys.exit(f"missing: {', '.join(missing)}")
@@ -95,18 +104,23 @@ def measured_files() -> list[Path]:
     return sorted(file for file in KEPT.glob("*.json") if "-pairs" not in file.name)
 
 
-def stages() -> list[correlate.Stage]:
-    """Return the stages of all models, by name."""
-    return correlate.join(correlate.read(measured_files()), None)
+def correlated() -> tuple[list[Stage], list[StageCorrelation], CorrelationSettings]:
+    """Return the stages of all models, their rank correlations, and the settings."""
+    measurements = read_measurements(measured_files())
+    stages = join_stages(measurements)
+    settings = correlation_settings(measurements, stages)
+    return stages, correlate_stages(stages, settings), settings
 
 
-def tables() -> dict[str, str]:
+def tables(
+    stages: Sequence[Stage], correlations: Sequence[StageCorrelation], settings: CorrelationSettings
+) -> dict[str, str]:
     """Return the page's tables by their marks."""
     ((main, filters),) = kept("pairs").items()
-    report = correlate_report(stages(), 0.1, 0)
+    report = correlation_report(stages, correlations, settings)
     return {
         "layers": to_markdown(*layers(kept("ghosts")[main]["rows"])),
-        "filters": to_markdown(*opposites(filters["rows"])),
+        "filters": to_markdown(*similarities(filters["rows"])),
         "stages": to_markdown(*report.tables[0]),
         "correlations": to_markdown(*report.tables[1]),
     }
@@ -121,20 +135,20 @@ def layers(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         line = [f"{row['index']} {row['module']}", str(row["channels"])]
         for name in ("trained", "untrained", "shuffled"):
             figures = row[name]
-            line += [percent(figures["share_d3"]), *([percent(figures["removable"])] if name == "trained" else [])]
-            line.append("-" if figures["median_d3"] is None else f"{figures['median_d3']:.3f}")
+            line += [format_share(figures[key]) for key in ("share_d3", "removable")[: 2 if name == "trained" else 1]]
+            line.append(format_error(figures["median_d3"]))
         lines.append(line)
     return header, lines
 
 
-def opposites(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def similarities(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the table of the convolutions that are layers by themselves, and of those furthest below chance."""
-    header = ["convolution", "filters", "mean", "random", "sd", "least", "random"]
+    header = ["convolution", "filters", "mean", "random", "std", "min", "random"]
     layers = [row for row in rows if row["convolution"].count(".") == 2]
     lines = []
     for row in (*layers, *furthest(rows)):
         name = row["convolution"].removeprefix("model.").removesuffix(".conv")
-        lines.append([f"{name} ({row['shape']})", str(row["filters"]), *opposite_cells(row)])
+        lines.append([f"{name} ({row['shape']})", str(row["filters"]), *similarity_cells(row)])
     return header, lines
 
 
@@ -145,12 +159,12 @@ def gap(row: dict[str, Any]) -> float:
 
 def furthest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the three convolutions with the largest gap, of those with enough filters to tell."""
-    return sorted((row for row in rows if row["filters"] >= plots.FEW), key=gap, reverse=True)[:3]
+    return sorted((row for row in rows if row["filters"] >= plots.MIN_FILTERS), key=gap, reverse=True)[:3]
 
 
 def page(text: str) -> str:
     """Return the page with its tables as they are now."""
-    for mark, table in tables().items():
+    for mark, table in tables(*correlated()).items():
         text = re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", f"<!-- {mark} -->\n{table}<!-- /{mark} -->", text)
     return text
 
@@ -159,10 +173,10 @@ def main() -> None:
     """Write figures and tables."""
     if sys.argv[1:]:
         take_over(Path(sys.argv[1]))
-    found = stages()
-    drawn = PAGES / "redundancy" / "correlation.png"
-    plots.save(plots.cost_figure(found, correlate.compare(found)), drawn)
-    shrink(drawn, drawn)
+    stages, correlations, _ = correlated()
+    figure_file = PAGES / "redundancy" / "correlation.png"
+    plots.save(plots.correlation_figure(stages, correlations), figure_file)
+    shrink(figure_file, figure_file)
     file = PAGES / "redundancy.md"
     file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
 

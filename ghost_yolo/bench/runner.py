@@ -1,18 +1,18 @@
-"""Time models against each other: same runtime and precision, interleaved round by round, each in its own process."""
+"""Time models against each other: same runtime and precision, interleaved round by round, one process for each model."""
 
 from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from ghost_yolo.bench.plan import Candidate, Plan, Subject, candidates_of
-from ghost_yolo.bench.runtimes import RUNTIMES, file_mb, runtime_of
+from ghost_yolo.bench.plan import BenchPlan, ModelInfo
+from ghost_yolo.bench.results import BenchResult, BenchRow, add_statistics
+from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, file_mb, runtime_of
 from ghost_yolo.bench.worker import Worker
 from ghost_yolo.errors import UserError, WorkerError
 from ghost_yolo.utils import system
@@ -22,55 +22,68 @@ INTERRUPTED = "interrupted before its first round"
 WARMUP = 3  # forward passes before the first round
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What came of a plan, complete or not."""
+@dataclass
+class _Job:
+    """A row being measured, with what only the runner needs.
 
-    plan: Plan
-    candidates: list[Candidate]
-    conditions: dict[str, Any]
-    versions: dict[str, str]
-    interrupted: bool
+    Attributes:
+        row: The row.
+        folder: Folder of the model's checkpoint and exports.
+        exported: Whether the model was given as an exported file.
+        info: What the model is, once prepared.
+        file: File or folder that the runtime opens, once exported.
+        worker: Process that runs the model while its group is timed.
+    """
 
-    @property
-    def failed(self) -> list[str]:
-        """Why rows could not be measured, each reason once."""
-        reasons: dict[str, list[str]] = {}
-        for row in self.candidates:
-            if row.failed:
-                reasons.setdefault(row.failed, []).append(row.subject.name if row.subject.error else row.title)
-        return [f"{'; '.join(dict.fromkeys(rows))}: {reason}" for reason, rows in reasons.items()]
+    row: BenchRow
+    folder: Path
+    exported: bool
+    info: ModelInfo | None = None
+    file: Path | None = None
+    worker: Worker | None = None
+
+    def call(self, name: str, *arguments: object) -> object:
+        """Call the row's process; a failure becomes the row's error."""
+        assert self.worker is not None
+        try:
+            return self.worker.call(name, *arguments)
+        except WorkerError as error:
+            self.row.error = f"{error}, after {len(self.row.times)} rounds" if self.row.times else str(error)
+            return None
+
+    def inference(self) -> tuple[str, Path | None, dict[str, object]]:
+        """Return runtime, file and configuration as the process takes them."""
+        row = self.row
+        assert self.info is not None
+        config = InferenceConfig(row.batch, row.imgsz, self.info.channels, row.precision, row.device, row.threads)
+        return row.runtime, self.file, asdict(config)
 
 
-def bench(plan: Plan) -> Measured:
-    """Measure what a plan says. What fails is a row with its error; Ctrl-C ends it with what there is.
+def bench(plan: BenchPlan) -> BenchResult:
+    """Measure the models of a plan. A failure becomes the error of its row; Ctrl-C ends the run with the rounds so far.
 
     Raises:
-        UserError: If the plan itself cannot be.
+        UserError: If a setting of the plan is out of its range.
     """
-    plan.check()
-    threads = plan.threads or system.default_threads()
-    conditions = system.conditions(plan.device, threads)
+    plan.validate()
+    plan = replace(plan, threads=plan.threads or system.default_threads())
+    conditions = system.conditions(plan.device, plan.threads)
+    conditions |= {name: getattr(plan, name) for name in ("imgsz", "batch", "rounds", "passes")}
+    interrupted = False
     with _folder(plan.keep) as folder, _folder(None) as logs:
-        candidates = candidates_of(plan, folder)
-        interrupted = False
+        jobs = _jobs(plan, folder)
         try:
-            _make_files(plan, candidates, threads, logs)
-            for group in _groups(candidates):
-                _time(plan, group, threads, logs)
+            _create_files(plan, jobs, logs)
+            for group in _groups(jobs):
+                _time(plan, group, logs)
         except KeyboardInterrupt:
             interrupted = True
-    for candidate in candidates:
-        if not candidate.times and not candidate.failed:
-            candidate.error = INTERRUPTED
-    kinds = list(dict.fromkeys(candidate.kind for candidate in candidates))
-    candidates.sort(key=lambda candidate: kinds.index(candidate.kind))  # side by side what is held against each other
-    return Measured(plan, candidates, conditions, system.versions(), interrupted)
+    return BenchResult(_finish(plan, jobs), conditions, system.runtime_versions(), interrupted, plan.unavailable)
 
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Yield a folder as an absolute path; a temporary one where none is to be kept."""
+    """Yield an absolute path of a folder to keep, or of a temporary one."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
@@ -79,113 +92,133 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def _make_files(plan: Plan, candidates: list[Candidate], threads: int, logs: Path) -> None:
-    """Build or load every model, then export it for every row. One process does it all, and a new one after a crash."""
-    subjects = list({id(row.subject): row.subject for row in candidates}.values())
-    with closing(Worker(logs / "export.log", threads)) as worker:
-        for subject in progress(subjects, "Preparing"):
-            _prepare(plan, subject, subjects, worker)
-        for row in progress(candidates, "Exporting"):
-            if not row.failed:
-                _export(plan, row, worker)
+def _jobs(plan: BenchPlan, folder: Path) -> list[_Job]:
+    """Return a job for each model, runtime and precision; the precision of an exported file is not known yet."""
+    jobs = []
+    for number, name in enumerate(plan.models, 1):
+        own, where = runtime_of(name), folder / f"{number}-{Path(name).stem}"
+        for runtime, precision in [(own, "")] if own else plan.combinations:
+            row = BenchRow(name, "", None, plan.imgsz, plan.batch, runtime, precision, plan.device, plan.threads)
+            jobs.append(_Job(row, where, exported=bool(own)))
+    return jobs
 
 
-def _prepare(plan: Plan, subject: Subject, subjects: list[Subject], worker: Worker) -> None:
-    """Learn what a model is; it must do the same task as the first, at the size asked for."""
+def _create_files(plan: BenchPlan, jobs: list[_Job], logs: Path) -> None:
+    """Build or load every model, then export it for every row, all in one process; a crash starts a new one."""
+    first: tuple[str, str] | None = None  # name and task of the first model that could be prepared
+    with closing(Worker(logs / "export.log", plan.threads)) as worker:
+        for name in progress(plan.models, "Preparing"):
+            info = _prepare(plan, [job for job in jobs if job.row.model == name], first, worker)
+            if info and first is None:
+                first = name, info.task
+        for job in progress(jobs, "Exporting"):
+            if not job.row.error:
+                _export(plan, job, worker)
+
+
+def _prepare(plan: BenchPlan, jobs: list[_Job], first: tuple[str, str] | None, worker: Worker) -> ModelInfo | None:
+    """Prepare one model and describe it in its rows; None where that failed.
+
+    Args:
+        plan: The plan.
+        jobs: All jobs of the model.
+        first: Name and task of the first model.
+        worker: Process that prepares the model.
+    """
+    info, name = None, jobs[0].row.model
     try:
-        facts = worker.call("prepare", subject.name, subject.folder, plan.nc, plan.imgsz)
-    except WorkerError as error:
-        subject.error = str(error)
-        return
-    first = next((other for other in subjects if other.facts), None)
-    if first and facts["task"] != first.facts["task"]:
-        subject.error = f"its task is {facts['task']}, that of {first.name} is {first.facts['task']}: not comparable"
-        return
-    size = facts.get("imgsz", [plan.imgsz]), facts.get("batch", plan.batch)
-    if not facts.get("dynamic") and (set(size[0]) != {plan.imgsz} or size[1] != plan.batch):
-        sides = ",".join(map(str, size[0]))
-        subject.error = f"it was exported for imgsz={sides} and batch={size[1]}; give --imgsz and --batch to match"
-    subject.facts = facts
+        info = ModelInfo(**worker.call("prepare", name, jobs[0].folder, plan.nc, plan.imgsz))
+        error = info.mismatch(plan)
+        if first and info.task != first[1]:
+            error = f"its task is {info.task}, that of {first[0]} is {first[1]}: not comparable"
+    except WorkerError as failure:
+        error = str(failure)
+    for job in jobs:
+        job.info, job.row.error = info, error or None
+        if info and not error:
+            job.row.precision = job.row.precision or info.precision
+            job.row.scale, job.row.nc, job.row.gflops = info.scale, info.nc, info.gflops
+    return info
 
 
-def _export(plan: Plan, row: Candidate, worker: Worker) -> None:
-    """Set the file that the row's runtime opens."""
-    facts, runtime = row.subject.facts, RUNTIMES[row.runtime]
-    ready = bool(runtime_of(row.subject.name)) or not runtime.format
-    row.precision = row.precision or facts["precision"]
+def _export(plan: BenchPlan, job: _Job, worker: Worker) -> None:
+    """Set the file that the row's runtime opens, and its size."""
+    row, info, runtime = job.row, job.info, RUNTIMES[job.row.runtime]
+    assert info is not None
     try:
-        runtime.require(row.precision, exporting=not runtime_of(row.subject.name))
-        folder = row.subject.folder / f"{row.runtime}-{row.precision}"
-        how = (row.runtime, row.precision, plan.imgsz, plan.batch, _dataset(plan.data))
-        row.file = Path(facts["file"] if ready else worker.call("export", facts["file"], folder, *how))
-        row.file_mb = facts["file_mb"] if not runtime.format else file_mb(row.file)
+        runtime.require(row.precision, exporting=not job.exported)
+        if job.exported or not runtime.format:
+            job.file = Path(info.file)
+        else:
+            folder, data = job.folder / f"{row.runtime}-{row.precision}", _dataset(plan.data)
+            job.file = Path(
+                worker.call("export", info.file, folder, row.runtime, row.precision, row.imgsz, row.batch, data)
+            )
+        row.file_mb = file_mb(job.file) if runtime.format else info.file_mb
     except UserError as error:
         row.error = str(error)
 
 
 def _dataset(data: str) -> str:
-    """Return a path that holds in any folder; a bare name that is no file here is the host's own."""
+    """Return a path that is valid in any folder; a bare name that is no file here is one of the host's datasets."""
     return str(Path(data).resolve()) if Path(data).is_file() else data
 
 
-def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
-    """Return the rows that are held against each other, in the order given."""
-    groups: dict[tuple[str, str], list[Candidate]] = {}
-    for row in candidates:
-        if not row.failed:
-            groups.setdefault((row.runtime, row.precision), []).append(row)
+def _groups(jobs: list[_Job]) -> list[list[_Job]]:
+    """Return the jobs that are timed against each other, without those that failed."""
+    groups: dict[str, list[_Job]] = {}
+    for job in jobs:
+        if not job.row.error:
+            groups.setdefault(job.row.backend, []).append(job)
     return list(groups.values())
 
 
-def _time(plan: Plan, group: list[Candidate], threads: int, logs: Path) -> None:
-    """Time the rows of a group in turn; the order of each round is drawn anew, and only one computes at a time."""
+def _time(plan: BenchPlan, group: list[_Job], logs: Path) -> None:
+    """Time the models of a group in turn, in a new random order each round; only one of them computes at a time."""
     order = random.Random(0)
     with ExitStack() as stack:
-        workers = [stack.enter_context(closing(Worker(logs / "run.log", threads))) for _ in group]
-        running = [
-            pair
-            for pair in zip(group, workers, strict=True)
-            if _call(pair, "open", *_how(plan, pair[0], threads), WARMUP)
-        ]
-        for _ in progress(range(plan.rounds), f"Timing {group[0].kind}"):
+        for job in group:
+            job.worker = stack.enter_context(closing(Worker(logs / "run.log", plan.threads)))
+            job.call("open", *job.inference(), WARMUP)
+        running = _running(group)
+        for _ in progress(range(plan.rounds), f"Timing {group[0].row.backend}"):
             order.shuffle(running)
-            running = [pair for pair in running if _turn(pair, plan.passes)]
-        for pair in running if plan.profile else ():
-            _profile(plan, pair, threads)
+            for job in running:
+                _time_round(job, plan.passes)
+            running = _running(running)
+        for job in running if plan.profile else ():
+            _profile(job, max(plan.passes, 3))
 
 
-def _how(plan: Plan, row: Candidate, threads: int) -> tuple[Any, ...]:
-    """Return runtime, file and set-up as a worker takes them."""
-    return row.runtime, row.file, asdict(row.setup(plan, threads))
+def _running(jobs: Sequence[_Job]) -> list[_Job]:
+    """Return the jobs that have not failed."""
+    return [job for job in jobs if not job.row.error]
 
 
-def _call(pair: tuple[Candidate, Worker], name: str, *arguments: Any) -> bool:
-    """Call a row's process and return whether it went well; else the row keeps the error."""
-    row, worker = pair
+def _time_round(job: _Job, passes: int) -> None:
+    """Add the time of one round to a row."""
+    answer = job.call("time", passes)
+    if isinstance(answer, dict):
+        job.row.times.append(median(answer["ms"]))
+        job.row.peak_memory_mb = answer["memory_mb"]
+
+
+def _profile(job: _Job, passes: int) -> None:
+    """Profile a model by operator type."""
+    assert job.worker is not None
     try:
-        worker.call(name, *arguments)
+        job.row.operators = job.worker.call("profile_operators", *job.inference(), passes)
     except WorkerError as error:
-        row.error = str(error)
-    return row.error is None
+        job.row.profile_error = str(error)
 
 
-def _turn(pair: tuple[Candidate, Worker], passes: int) -> bool:
-    """Give a row its turn of a round and return whether it went well."""
-    row, worker = pair
-    try:
-        said = worker.call("time", passes)
-    except WorkerError as error:
-        row.error = f"{error}, after {len(row.times)} rounds"
-        return False
-    row.times.append(median(said["ms"]))
-    row.memory_mb = said["memory_mb"]
-    return True
-
-
-def _profile(plan: Plan, pair: tuple[Candidate, Worker], threads: int) -> None:
-    """Set where the time of a row goes."""
-    row, worker = pair
-    try:
-        row.operators = worker.call("operators", *_how(plan, row, threads), max(plan.passes, 3))
-    except WorkerError as error:
-        row.unprofiled = str(error)
+def _finish(plan: BenchPlan, jobs: list[_Job]) -> list[BenchRow]:
+    """Return the rows with their figures, those of one runtime and precision side by side."""
+    rows = [job.row for job in jobs]
+    for row in rows:
+        if not row.times and not row.error:
+            row.error = INTERRUPTED
+    backends = list(dict.fromkeys(row.backend for row in rows))
+    rows.sort(key=lambda row: backends.index(row.backend))
+    add_statistics(rows, plan.models[0])
+    return rows

@@ -1,4 +1,4 @@
-"""The runtimes that `ghost-yolo bench` can time: a table, one row each. Loads none of them before it is opened."""
+"""The runtimes that `ghost-yolo bench` can time, one row each in RUNTIMES. A runtime is imported when a file is opened."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Setup:
+class InferenceConfig:
     """How a file is run.
 
     Attributes:
         batch: Images in one forward pass.
         imgsz: Image side in pixels.
         channels: Channels of an image.
-        precision: What the file was exported for.
+        precision: fp32, fp16 or int8.
         device: `cpu`, or the number of a GPU.
-        threads: Threads of the CPU.
+        threads: CPU threads.
     """
 
     batch: int
@@ -40,24 +40,25 @@ class Setup:
     threads: int
 
     def image(self) -> NDArray[np.float32]:
-        """Return the same noise (b, c, h, w) in 0..1 each time."""
+        """Return seeded noise (b, c, h, w) in 0..1."""
         shape = (self.batch, self.channels, self.imgsz, self.imgsz)
         return np.random.RandomState(0).rand(*shape).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """One row of the table.
+    """A runtime: what it needs, which files it opens and how.
 
     Attributes:
-        title: Its name as written by its makers.
+        title: Name as its makers write it.
         extra: The extra of this package that installs it.
-        modules: What must be importable to run a file.
-        exports: What the host's exporter needs besides.
-        suffix: How its files or folders end, for those that a user gives.
-        precisions: What the host exports for it, or runs.
-        open: Load a file and return a function that does one forward pass, waits for its end and returns the outputs.
-        format: The host's word for its export format; "" where the checkpoint itself is run.
+        modules: Modules needed to run a file.
+        exports: Further modules that the host's exporter needs.
+        suffix: Ending of its files or folders.
+        precisions: Precisions that the host exports for it, or runs.
+        open: Function that loads a file and returns a function that runs one forward pass, waits for its end and returns the
+            outputs.
+        format: The host's name of its export format; "" where the checkpoint itself is run.
     """
 
     title: str
@@ -66,47 +67,55 @@ class Runtime:
     exports: tuple[str, ...]
     suffix: str
     precisions: tuple[Precision, ...]
-    open: Callable[[Path, Setup], Callable[[], object]]
+    open: Callable[[Path, InferenceConfig], Callable[[], object]]
     format: str = ""
 
     def missing(self, precision: str, *, exporting: bool = True) -> list[str]:
-        """Return what is not installed of all that running a file needs, and exporting it."""
+        """Return the modules that are needed to run a file, and to export it, and are not installed."""
         quantiser = ("nncf",) if self.format == "openvino" and precision == "int8" else ()
         needed = self.modules + (self.exports + quantiser if exporting else ())
         return [name for name in needed if find_spec(name) is None]
 
     def offers(self, precision: str, device: str) -> bool:
-        """Whether there is such a precision: the host exports it, or PyTorch runs it."""
+        """Return whether the precision exists on the device: the host exports it, or PyTorch runs it."""
         on_gpu_only = not self.format and precision == "fp16"  # the host itself runs PyTorch in fp16 on GPUs only
         return precision in self.precisions and (device != "cpu" or not on_gpu_only)
 
     def require(self, precision: str, *, exporting: bool = True) -> None:
-        """Raise an error that says what to install."""
+        """Check that all needed modules are installed.
+
+        Raises:
+            UserError: If one is missing; the message names the extra to install.
+        """
         missing = self.missing(precision, exporting=exporting)
         if missing:
             lacking = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
             raise UserError(f"{lacking} not installed; install with pip install 'ghost-yolo[{self.extra}]'")
 
 
-def only_cpu(title: str, setup: Setup) -> None:
-    """Raise an error where a GPU is asked for."""
-    if setup.device != "cpu":
-        raise UserError(f"{title} is timed on the CPU only; leave out --device {setup.device}")
+def require_cpu(title: str, config: InferenceConfig) -> None:
+    """Check that no GPU is requested.
+
+    Raises:
+        UserError: If one is.
+    """
+    if config.device != "cpu":
+        raise UserError(f"{title} runs on the CPU only; leave out --device {config.device}")
 
 
-def open_pytorch(file: Path, setup: Setup) -> Callable[[], object]:
+def open_pytorch(file: Path, config: InferenceConfig) -> Callable[[], object]:
     """Run the fused model in eager PyTorch."""
     import torch
 
     from ghost_yolo import host
 
-    if setup.device != "cpu" and int(setup.device) >= torch.cuda.device_count():
-        raise UserError(f"PyTorch sees no GPU {setup.device} here")
-    torch.set_num_threads(setup.threads)
-    device = torch.device("cpu" if setup.device == "cpu" else f"cuda:{setup.device}")
-    kind = torch.float16 if setup.precision == "fp16" else torch.float32
+    if config.device != "cpu" and int(config.device) >= torch.cuda.device_count():
+        raise UserError(f"--device {config.device}: PyTorch sees no such GPU")
+    torch.set_num_threads(config.threads)
+    device = torch.device("cpu" if config.device == "cpu" else f"cuda:{config.device}")
+    kind = torch.float16 if config.precision == "fp16" else torch.float32
     model = host.load(file).fuse(verbose=False).to(device, kind)
-    image = torch.from_numpy(setup.image()).to(device, kind)
+    image = torch.from_numpy(config.image()).to(device, kind)
 
     def run() -> object:
         with torch.inference_mode():
@@ -118,23 +127,27 @@ def open_pytorch(file: Path, setup: Setup) -> Callable[[], object]:
     return run
 
 
-def open_onnx(file: Path, setup: Setup, **session: Any) -> Callable[[], object]:
-    """Run an ONNX file in ONNX Runtime; further words are attributes of its session's options."""
+def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> Callable[[], object]:
+    """Run an ONNX file in ONNX Runtime; `session` sets attributes of its SessionOptions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = setup.threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = config.threads, 1
     for name, value in session.items():
         setattr(options, name, value)
     providers: list[Any] = ["CPUExecutionProvider"]
-    if setup.device != "cpu":
+    if config.device != "cpu":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise UserError("this onnxruntime has no CUDA; install onnxruntime-gpu in its place")
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(setup.device)}))
+            raise UserError(
+                f"--device {config.device}: the installed onnxruntime has no CUDA; install onnxruntime-gpu instead"
+            )
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(config.device)}))
     opened = onnxruntime.InferenceSession(str(file), options, providers=providers)
-    if setup.device != "cpu" and opened.get_providers()[0] != "CUDAExecutionProvider":
-        raise UserError(f"onnxruntime could not start CUDA on GPU {setup.device}")  # it only warns, and uses the CPU
-    inputs = {opened.get_inputs()[0].name: setup.image()}
+    if config.device != "cpu" and opened.get_providers()[0] != "CUDAExecutionProvider":
+        raise UserError(  # onnxruntime itself only warns, and uses the CPU
+            f"--device {config.device}: onnxruntime could not start CUDA on this GPU"
+        )
+    inputs = {opened.get_inputs()[0].name: config.image()}
 
     def run() -> object:
         return opened.run(None, inputs)
@@ -143,23 +156,23 @@ def open_onnx(file: Path, setup: Setup, **session: Any) -> Callable[[], object]:
     return run
 
 
-def open_openvino(file: Path, setup: Setup, **more: Any) -> Callable[[], object]:
-    """Run an OpenVINO model on its CPU device; further words are properties of the compiled model.
+def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> Callable[[], object]:
+    """Run an OpenVINO model on the CPU; `properties` are further properties of the compiled model.
 
-    A CPU with bfloat16 units would else compute float32 files in bfloat16: the precision is said.
+    The inference precision is set, because OpenVINO would compute float32 files in bfloat16 on a CPU with bfloat16 units.
     """
     import openvino
 
-    only_cpu("OpenVINO", setup)
-    precision = "f16" if setup.precision == "fp16" else "f32"
-    words = {
+    require_cpu("OpenVINO", config)
+    precision = "f16" if config.precision == "fp16" else "f32"
+    settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": setup.threads,
+        "INFERENCE_NUM_THREADS": config.threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
-    compiled = openvino.Core().compile_model(str(_inside(file, "*.xml")), "CPU", words | more)
+    compiled = openvino.Core().compile_model(str(_inside(file, "*.xml")), "CPU", settings | properties)
     request = compiled.create_infer_request()
-    inputs = {0: setup.image()}
+    inputs = {0: config.image()}
 
     def run() -> object:
         return list(request.infer(inputs).values())
@@ -168,17 +181,17 @@ def open_openvino(file: Path, setup: Setup, **more: Any) -> Callable[[], object]
     return run
 
 
-def open_ncnn(file: Path, setup: Setup) -> Callable[[], object]:
-    """Run an NCNN model on the CPU, image by image as the host does."""
+def open_ncnn(file: Path, config: InferenceConfig) -> Callable[[], object]:
+    """Run an NCNN model on the CPU, one image at a time as the host does."""
     import ncnn
 
-    only_cpu("NCNN", setup)
-    param, half, net = _inside(file, "*.param"), setup.precision == "fp16", ncnn.Net()
-    net.opt.num_threads, net.opt.use_vulkan_compute = setup.threads, False
+    require_cpu("NCNN", config)
+    param, half, net = _inside(file, "*.param"), config.precision == "fp16", ncnn.Net()
+    net.opt.num_threads, net.opt.use_vulkan_compute = config.threads, False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
         raise UserError(f"{param} is not a model that NCNN {ncnn.__version__} can load")
-    images = [np.ascontiguousarray(image) for image in setup.image()]
+    images = [np.ascontiguousarray(image) for image in config.image()]
 
     def run() -> object:
         outputs = []
@@ -192,7 +205,7 @@ def open_ncnn(file: Path, setup: Setup) -> Callable[[], object]:
 
 
 def _inside(path: Path, pattern: str) -> Path:
-    """Return the file itself, or the one in a folder that the host exported.
+    """Return the path itself if it is a file, else the matching file in the exported folder.
 
     Raises:
         UserError: If there is none.
@@ -216,14 +229,14 @@ RUNTIMES = {
 
 
 def installed() -> tuple[str, ...]:
-    """Return the runtimes for which all is installed that a float32 file needs."""
-    return tuple(word for word, row in RUNTIMES.items() if not row.missing("fp32"))
+    """Return the runtimes for which everything is installed that exporting and running a float32 file needs."""
+    return tuple(name for name, row in RUNTIMES.items() if not row.missing("fp32"))
 
 
 def runtime_of(model: str) -> str:
     """Return the runtime of an exported file or folder, "" for a YAML or a checkpoint."""
-    name = model.rstrip("/\\")
-    return next((word for word, row in RUNTIMES.items() if row.format and name.endswith(row.suffix)), "")
+    path = model.rstrip("/\\")
+    return next((name for name, row in RUNTIMES.items() if row.format and path.endswith(row.suffix)), "")
 
 
 def file_mb(file: Path) -> float:
@@ -234,9 +247,9 @@ def file_mb(file: Path) -> float:
 
 
 def peak_memory_mb() -> float:
-    """Return the largest main memory of this process in 1024 x 1024 bytes.
+    """Return the peak memory (RAM) of this process in 1024 x 1024 bytes.
 
-    Linux' getrusage also counts the process that started this one, so its own record is read there.
+    On Linux, getrusage also counts the parent process before exec, so /proc is read instead.
     """
     if sys.platform == "linux":
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

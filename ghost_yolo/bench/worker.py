@@ -1,7 +1,7 @@
-"""A process of its own for what may crash, is heavy, or is to be weighed: it answers calls, one JSON line each.
+"""Worker process for work that may crash or whose memory is measured: it answers calls, one JSON line each.
 
-The child loads only what a call needs, so that its memory is the runtime's and the model's, not the caller's. Ctrl-C does
-not reach it: the parent ends it.
+The child imports only what a call needs, so that its memory is that of the runtime and the model. Ctrl-C does not reach it:
+the parent ends it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.bench.runtimes import RUNTIMES, Setup, peak_memory_mb
+from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, peak_memory_mb
 from ghost_yolo.errors import UserError, WorkerError
 
 
@@ -24,8 +25,8 @@ class Worker:
     """The parent's side: start the process, call, close.
 
     Args:
-        log: File for whatever the child and its libraries print.
-        threads: Threads that the child's libraries may use, for those that only read the environment.
+        log: File for everything that the child and its libraries print.
+        threads: Threads of libraries that read their number from the environment only.
     """
 
     def __init__(self, log: Path, threads: int) -> None:
@@ -52,10 +53,10 @@ class Worker:
             )
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Return what a method of `Calls` returns in the child; one that has ended is started anew.
+        """Return what a method of `Calls` returns in the child; a process that has ended is restarted first.
 
         Raises:
-            WorkerError: If it failed there, or the process ended.
+            WorkerError: If the call failed, or the process ended.
         """
         if self.process.poll() is not None:
             self.close()
@@ -69,7 +70,7 @@ class Worker:
         except BrokenPipeError:
             answer = b""
         if not answer:
-            raise WorkerError(f"its process ended {_how(self.process.wait())}; {_last_line(self.log)}")
+            raise WorkerError(f"its process ended {_describe_status(self.process.wait())}; {_last_line(self.log)}")
         result, error = json.loads(answer)
         if error:
             raise WorkerError(error)
@@ -81,44 +82,44 @@ class Worker:
         self.process.communicate()  # closes the pipes and waits
 
 
-def _how(status: int) -> str:
-    """Return an exit status in words."""
+def _describe_status(status: int) -> str:
+    """Describe an exit status."""
     return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
 
 
 def _last_line(log: Path) -> str:
     """Return the last line that a process printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"it last said: {lines[-1].strip()}" if lines else "it said nothing"
+    return f"last output: {lines[-1].strip()}" if lines else "no output"
 
 
 class Calls:
-    """The child's side: what can be called."""
+    """The child's side: the methods that can be called."""
 
     run: Callable[[], object]
 
     def prepare(self, model: str, folder: str, nc: int, imgsz: int) -> dict[str, Any]:
-        """Build or load a model, save it, and say what it is."""
+        """Build or load a model, save it, and return its ModelInfo as a dict."""
         from ghost_yolo.bench.exporting import prepare
 
-        return prepare(model, Path(folder), nc, imgsz)
+        return asdict(prepare(model, Path(folder), nc, imgsz))
 
-    def export(self, checkpoint: str, folder: str, *how: Any) -> str:
+    def export(self, checkpoint: str, folder: str, *settings: Any) -> str:
         """Export a prepared model and return the file or folder that the runtime opens."""
         from ghost_yolo.bench.exporting import export
 
-        return str(export(Path(checkpoint), Path(folder), *how))
+        return str(export(Path(checkpoint), Path(folder), *settings))
 
-    def open(self, runtime: str, file: str, setup: dict[str, Any], passes: int) -> None:
+    def open(self, runtime: str, file: str, config: dict[str, Any], passes: int) -> None:
         """Load a file into a runtime and warm up."""
-        self.run = RUNTIMES[runtime].open(Path(file), Setup(**setup))
+        self.run = RUNTIMES[runtime].open(Path(file), InferenceConfig(**config))
         self.time(passes)
 
     def time(self, passes: int) -> dict[str, Any]:
-        """Time some forward passes, after one that brings the caches back.
+        """Time forward passes, after an untimed one that fills the caches.
 
         Returns:
-            `ms`, the milliseconds of each, and `memory_mb`, the largest main memory that this process has held so far.
+            `ms`, the milliseconds of each, and `memory_mb`, the peak memory of this process so far.
         """
         self.run()
         times = []
@@ -128,15 +129,15 @@ class Calls:
             times.append((time.perf_counter() - start) * 1e3)
         return {"ms": times, "memory_mb": peak_memory_mb()}
 
-    def operators(self, runtime: str, file: str, setup: dict[str, Any], passes: int) -> dict[str, float]:
-        """Return the milliseconds of a forward pass by operator kind."""
-        from ghost_yolo.bench.profiler import operators
+    def profile_operators(self, runtime: str, file: str, config: dict[str, Any], passes: int) -> dict[str, float]:
+        """Return the milliseconds of a forward pass by operator type."""
+        from ghost_yolo.bench.profiler import profile_operators
 
-        return operators(runtime, Path(file), Setup(**setup), passes)
+        return profile_operators(runtime, Path(file), InferenceConfig(**config), passes)
 
 
 def serve() -> None:
-    """Answer calls until there are no more; what libraries print goes to the log."""
+    """Answer calls until standard input ends; everything that libraries print goes to the log."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     calls = Calls()
@@ -146,9 +147,9 @@ def serve() -> None:
             answer = [getattr(calls, name)(*arguments), None]
         except UserError as error:
             answer = [None, str(error)]
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a runtime or the host raises is the row's error)
-            said = str(error).strip().splitlines() or [""]
-            answer = [None, f"{type(error).__name__}: {said[0]}"]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (any error of a runtime or of the host becomes the row's error)
+            lines = str(error).strip().splitlines() or [""]
+            answer = [None, f"{type(error).__name__}: {lines[0]}"]
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

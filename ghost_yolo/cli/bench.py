@@ -1,4 +1,4 @@
-"""Commands about time."""
+"""Commands `bench` and `report`."""
 
 from __future__ import annotations
 
@@ -15,72 +15,95 @@ from ghost_yolo.model.catalog import path_of
 
 
 def bench(
-    models: Annotated[list[str], typer.Argument(help="YAMLs, checkpoints or exported files; ratios are to the first.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Model YAMLs, checkpoints or exported files. Ratios are to the first one.")
+    ],
     runtimes: Annotated[
-        str | None, typer.Option(help="Of pytorch,onnx,openvino,ncnn; those that are installed if not given.")
+        str | None, typer.Option(help="Comma-separated: pytorch,onnx,openvino,ncnn. Default: all that are installed.")
     ] = None,
-    precisions: Annotated[str, typer.Option(help="Of fp32,fp16,int8.")] = "fp32",
+    precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,fp16,int8.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
-    nc: Annotated[int, typer.Option(help="Number of classes of YAMLs.")] = 80,
-    imgsz: Annotated[int, typer.Option(help="Image side in pixels.")] = 640,
-    batch: Annotated[int, typer.Option(help="Images in one forward pass.")] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for as many as there are physical cores.")] = 0,
-    rounds: Annotated[int, typer.Option(help="How often every model has its turn.")] = 20,
-    passes: Annotated[int, typer.Option(help="Forward passes in a turn.")] = 5,
-    data: Annotated[str | None, typer.Option(help="Dataset YAML that calibrates int8; smear if not given.")] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Say also where the time goes by operator kind.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="New folder in which the exported files stay.")] = None,
-    style: Annotated[Format, typer.Option("--format", help="How to write the report.")] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; replaced only once complete.")] = None,
+    nc: Annotated[int, typer.Option(help="Number of classes for models built from YAMLs.")] = 80,
+    imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for the number of physical cores.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Number of rounds; every model is timed once per round.")] = 20,
+    passes: Annotated[int, typer.Option(help="Forward passes of each model per round.")] = 5,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset YAML for int8 calibration. Default: the generated smear dataset.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also report the time by operator type.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="New folder in which to keep the exported files.")] = None,
+    style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file. Default: standard output.")] = None,
 ) -> None:
-    """Time models against each other, round by round, in the runtimes in which they are deployed. Ctrl-C keeps the rounds so far."""
+    """Benchmark the latency of models in PyTorch, ONNX Runtime, OpenVINO and NCNN.
+
+    Models are interleaved round by round, so that a change in the machine's speed affects all of them. Ctrl-C ends the
+    benchmark and reports the rounds so far.
+    """
     check_target(out)
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.bench.plan import Plan
-        from ghost_yolo.bench.runner import bench as measure
+        from ghost_yolo.bench import BenchPlan
+        from ghost_yolo.bench import bench as run_bench
         from ghost_yolo.bench.runtimes import installed
         from ghost_yolo.bench.tables import render
 
-        chosen = tuple(runtimes.split(",")) if runtimes is not None else installed()
-        sizes = {"nc": nc, "imgsz": imgsz, "batch": batch, "threads": threads, "rounds": rounds, "passes": passes}
-        words = {"device": device, "data": data or str(path_of("smear")), "profile": profile, "keep": keep}
-        measured = measure(Plan(tuple(models), chosen, tuple(precisions.split(",")), **sizes, **words))  # type: ignore[arg-type]
-        report = render(measured, style.value)
+        plan = BenchPlan(
+            models=tuple(models),
+            runtimes=tuple(runtimes.split(",")) if runtimes is not None else installed(),
+            precisions=tuple(precisions.split(",")),
+            device=device,
+            nc=nc,
+            imgsz=imgsz,
+            batch=batch,
+            threads=threads,
+            rounds=rounds,
+            passes=passes,
+            data=data or str(path_of("smear")),
+            profile=profile,
+            keep=keep,
+        )
+        result = run_bench(plan)
+        text = render(result, style.value)
     try:
-        emit(report, out)
+        emit(text, out)
     except OSError:
-        print(report, end="")  # what was measured is not lost with the file
+        print(text, end="")  # the results are not lost where the file cannot be written
         raise
-    if measured.interrupted:
+    if result.interrupted:
         raise typer.Exit(130)
-    if measured.failed:
-        print("\n".join(f"ghost-yolo: {line}" for line in measured.failed), file=sys.stderr)
+    if result.failed:
+        print("\n".join(f"ghost-yolo: {line}" for line in result.failed), file=sys.stderr)
         raise typer.Exit(1)
 
 
 def report(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Page to write; its figures go into a folder beside it.")
+        Path, typer.Option("--out", "-o", help="HTML page to write; its figures are also written as PNG beside it.")
     ] = Path("report.html"),
-    times: Annotated[
+    benches: Annotated[
         list[Path] | None,
-        typer.Option("--bench", help="JSON of `ghost-yolo bench`; repeat for more; nothing is timed."),
+        typer.Option("--bench", help="JSON file of `ghost-yolo bench`, instead of timing here. Repeatable."),
     ] = None,
     accuracy: Annotated[
-        list[Path] | None, typer.Option(help="JSON with one accuracy record or a list of them; repeat for more.")
+        list[Path] | None, typer.Option(help="JSON file with an accuracy record or a list of them. Repeatable.")
     ] = None,
-    no_bench: Annotated[bool, typer.Option("--no-bench", help="Time nothing.")] = False,
-    scales: Annotated[str, typer.Option(help="Scales at which all models are counted.")] = "n,s,m,l,x",
-    imgsz: Annotated[int, typer.Option(help="Image side in pixels of what is counted and timed here.")] = 640,
+    no_bench: Annotated[bool, typer.Option("--no-bench", help="Do not time any model.")] = False,
+    scales: Annotated[str, typer.Option(help="Comma-separated scales at which models are compared.")] = "n,s,m,l,x",
+    imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
 ) -> None:
-    """Write one page on which change pays: the published table taken apart, like for like, GFLOPs against time."""
-    if times and no_bench:
-        raise UserError("--bench gives times and --no-bench leaves them out: leave one of the two out.")
+    """Write an HTML report: published table, model sizes at every scale, latency and accuracy.
+
+    Without --bench and --no-bench, a quick benchmark of a few models is run.
+    """
+    if benches and no_bench:
+        raise UserError("--bench and --no-bench exclude each other: give one of them.")
     check_target(out)
     with redirect_stdout(sys.stderr):
         from ghost_yolo.report.collect import collect
         from ghost_yolo.report.page import figures_folder, write_page
 
         folder = figures_folder(out)
-        write_page(out, collect(times or [], accuracy or [], scales.split(","), imgsz, timing=not no_bench))
+        write_page(out, collect(benches or [], accuracy or [], scales.split(","), imgsz, timing=not no_bench))
     print(f"wrote {out} and {folder}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Commands about redundancy in feature maps and filters."""
+"""The commands `ghosts`, `pairs` and `correlate`: redundancy of feature maps and filters."""
 
 from __future__ import annotations
 
@@ -11,92 +11,112 @@ import typer
 
 from ghost_yolo.cli.common import Format, new_folder
 
+Checkpoint = Annotated[Path, typer.Argument(help="Path to a checkpoint (.pt) of any Ultralytics model.")]
+Style = Annotated[Format, typer.Option("--format", help="Output format of the tables.")]
+
 
 def ghosts(
-    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of any Ultralytics model, or of ours.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Photograph or folder; repeat for more.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Measure and draw this layer alone.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="With --layer: measure all layers nevertheless.")] = False,
-    inner: Annotated[
-        bool, typer.Option("--inner", help="Measure also what the convolutions in C2f and C3k2 rows give.")
-    ] = False,
-    within: Annotated[float, typer.Option(help="Relative error (of the variance) that counts as reproduced.")] = 0.1,
-    imgsz: Annotated[
-        int | None, typer.Option(help="Longer side in pixels; the one it was trained at, else 640.")
+    model: Checkpoint,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Path to an image or a folder of images; repeat for several.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of samples, shuffles and the untrained network.")] = 0,
-    device: Annotated[str, typer.Option(help="Where the model runs, as in `yolo`.")] = "",
-    style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
+    layer: Annotated[int | None, typer.Option(help="Index of the only layer to measure and plot.")] = None,
+    all_layers: Annotated[
+        bool, typer.Option("--all", help="With --layer: measure all layers, plot only that one.")
+    ] = False,
+    inner: Annotated[
+        bool, typer.Option("--inner", help="Also measure the spatial convolutions inside C2f and C3k2 rows.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option(help="Largest relative error (0 to 1) at which a map counts as reproduced.")
+    ] = 0.1,
+    imgsz: Annotated[
+        int | None, typer.Option(help="Longer image side in pixels; defaults to the size used in training.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Annotated[str, typer.Option(help="Device to run on, e.g. cpu or 0; selected automatically if empty.")] = "",
+    style: Style = Format.text,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="New folder for figures and tables; runs/ghosts if not given.")
+        Path | None, typer.Option("--out", "-o", help="New folder for figures and tables; defaults to runs/ghosts.")
     ] = None,
 ) -> None:
-    """Measure, layer by layer, how many feature maps a cheap kernel makes from another map."""
+    """Measure the redundancy of each layer's feature maps: the share that a depthwise kernel reproduces from another map."""
     with redirect_stdout(sys.stderr):
         from ghost_yolo.data.images import find_images
         from ghost_yolo.model.checkpoint import open_checkpoint
-        from ghost_yolo.redundancy import report
-        from ghost_yolo.redundancy.survey import Settings, survey
+        from ghost_yolo.redundancy.report import survey_report, write_survey
+        from ghost_yolo.redundancy.survey import SurveySettings, survey
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
-        folder, photos = new_folder(out, "ghosts"), find_images(image or [])
-        network = open_checkpoint(model, device)
-        settings = Settings(within, seed, imgsz or network.trained_imgsz, inner)
-        result = survey(network, photos, layer, everything or layer is None, settings)
-        told = report.ghosts_report(result, settings, str(model), len(photos))
-        report.write_ghosts(folder, result, told, versions(), within)
-    print(render_report(told, versions(), style.value), end="")
+        folder, images = new_folder(out, "ghosts"), find_images(image or [])
+        opened = open_checkpoint(model, device)
+        settings = SurveySettings(within, seed, imgsz or opened.trained_imgsz, inner)
+        result = survey(opened, images, settings, layer, all_layers=all_layers or layer is None)
+        report = survey_report(result, settings, str(model), len(images))
+        write_survey(folder, result, report, versions(), within)
+    print(render_report(report, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)
 
 
 def pairs(
-    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of any Ultralytics model, or of ours.")],
-    seed: Annotated[int, typer.Option(help="Of the random filters.")] = 0,
-    style: Annotated[Format, typer.Option("--format", help="How to print the table.")] = Format.text,
+    model: Checkpoint,
+    seed: Annotated[int, typer.Option(help="Random seed of the Gaussian filters.")] = 0,
+    style: Style = Format.text,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; runs/pairs if not given.")
+        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; defaults to runs/pairs.")
     ] = None,
 ) -> None:
-    """Find, convolution by convolution, how nearly opposite its filters are in pairs (CReLU's analysis)."""
+    """Measure how close the filters of each convolution are to pairs of opposite phase, as in the CReLU paper."""
     with redirect_stdout(sys.stderr):
         from ghost_yolo.model.checkpoint import open_checkpoint
-        from ghost_yolo.redundancy import report
-        from ghost_yolo.redundancy.filters import pairs as compare_filters
+        from ghost_yolo.redundancy.filters import analyze_filters
+        from ghost_yolo.redundancy.report import filters_report, write_filters
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
         folder = new_folder(out, "pairs")
-        found = compare_filters(open_checkpoint(model).model, seed)
-        told = report.pairs_report(found, str(model), seed)
-        report.write_pairs(folder, found, told, versions())
-    print(render_report(told, versions(), style.value), end="")
+        similarities = analyze_filters(open_checkpoint(model).model, seed)
+        report = filters_report(similarities, str(model), seed)
+        write_filters(folder, similarities, report, versions())
+    print(render_report(report, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)
 
 
 def correlate(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            help="Folders (or ghosts.json) of `ghosts` and .json files of `ghostify`, of one or several models."
-        ),
+        typer.Argument(help="Output folders of `ghosts` and JSON files of `ghostify`, of one or several models."),
     ],
-    block: Annotated[str | None, typer.Option(help="Which block's swaps count, where there are several.")] = None,
-    seed: Annotated[int, typer.Option(help="Of drawn orders, where a model has more than 9 stages.")] = 0,
-    style: Annotated[Format, typer.Option("--format", help="How to print the tables.")] = Format.text,
+    block: Annotated[
+        str | None, typer.Option(help="Module name of the swapped block; required if there are several.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the permutations; all are enumerated for up to 9 stages per model.")
+    ] = 0,
+    style: Style = Format.text,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; runs/correlate if not given.")
+        Path | None, typer.Option("--out", "-o", help="New folder for figure and tables; defaults to runs/correlate.")
     ] = None,
 ) -> None:
-    """Hold the redundancy of each stage beside what swapping it cost: does the picture foretell the cost?"""
+    """Correlate each stage's redundancy (`ghosts`) with its reconstruction error and sensitivity (`ghostify`)."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.redundancy import correlate, report
+        from ghost_yolo.redundancy.correlate import (
+            calibration_images,
+            correlate_stages,
+            correlation_settings,
+            join_stages,
+        )
+        from ghost_yolo.redundancy.measurements import read_measurements
+        from ghost_yolo.redundancy.report import correlation_report, write_correlation
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
-        folder, contents = new_folder(out, "correlate"), correlate.read(results)
-        stages = correlate.join(contents, block)
-        told = report.correlate_report(stages, correlate.bound(contents), seed, correlate.photographs(contents))
-        report.write_correlation(folder, stages, told, versions())
-    print(render_report(told, versions(), style.value), end="")
+        folder, measurements = new_folder(out, "correlate"), read_measurements(results)
+        stages = join_stages(measurements, block)
+        settings = correlation_settings(measurements, stages, seed)
+        correlations = correlate_stages(stages, settings)
+        report = correlation_report(stages, correlations, settings, calibration_images(measurements.runs))
+        write_correlation(folder, stages, correlations, report, versions())
+    print(render_report(report, versions(), style.value), end="")
     print(f"wrote {folder}", file=sys.stderr)

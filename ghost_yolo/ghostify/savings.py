@@ -11,10 +11,8 @@ from statistics import median
 from typing import Any
 
 from ghost_yolo import host
-from ghost_yolo.bench.plan import Plan
-from ghost_yolo.bench.runner import bench
+from ghost_yolo.bench import BenchPlan, bench
 from ghost_yolo.bench.runtimes import RUNTIMES
-from ghost_yolo.bench.tables import rows_of
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.cost import cost_of_model, cost_of_places
 from ghost_yolo.ghostify.state import RunState
@@ -158,17 +156,16 @@ def time_against(teacher: Any, others: Iterable[tuple[str, Any]], part: RunState
         for name, model in chain([(TRAINED, teacher)], others):  # one at a time in memory
             files.append(Path(folder) / f"{name}.pt")
             host.save(model, files[-1], {"task": host.task_of(model)})
-        plan = Plan(tuple(map(str, files)), (runtime,), imgsz=imgsz, **turns)
+        plan = BenchPlan(tuple(map(str, files)), (runtime,), imgsz=imgsz, **turns)
         measured = bench(plan)
     if measured.interrupted:
         raise KeyboardInterrupt
     if measured.failed:
-        reasons = "; ".join(f"{Path(row.subject.name).stem}: {row.failed}" for row in measured.candidates if row.failed)
+        reasons = "; ".join(f"{Path(row.model).stem}: {row.error}" for row in measured.rows if row.error)
         raise UserError(f"--cost {runtime}: {reasons}. Leave that word out of --block, or give another --cost.")
-    rows: list[Any] = rows_of(measured)  # none failed, so no figure is None
+    rows: list[Any] = list(measured.rows)  # none failed, so no figure is None
     first = rows.pop(0)
-    conditions = measured.conditions | {"rounds": plan.rounds, "passes": plan.passes, "batch": plan.batch}
-    conditions |= {"runtime": RUNTIMES[runtime].title, "precision": "fp32", "imgsz": imgsz} | measured.versions
+    conditions = measured.conditions | {"runtime": RUNTIMES[runtime].title, "precision": "fp32"} | measured.versions
     return [
         Timed(
             Path(row.model).stem, row.median_ms, first.median_ms, row.ratio, row.ratio_low, row.ratio_high, conditions

@@ -1,1 +1,1 @@
-"""How redundant is a network? Model -> maps or filters -> figures of speech and of ink; nothing is swapped here."""
+"""Redundancy of feature maps and filters, and its rank correlation with the cost of swapping layers."""

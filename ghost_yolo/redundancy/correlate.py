@@ -1,238 +1,238 @@
-"""Does the picture foretell the cost? The redundancy of each stage (`ghosts`) beside what swapping it gave (`ghostify`)."""
+"""Correlate each stage's redundancy, measured by `ghosts`, with the cost of swapping it, measured by `ghostify`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.redundancy.ranks import Sample, agreement
+from ghost_yolo.redundancy.measurements import GhostifyFile, Measurements, SurveyFile, SwappedLayer
+from ghost_yolo.redundancy.ranks import RankCorrelation, Sample, rank_correlation
 from ghost_yolo.registry import PREFIX
 
-REDUNDANCY = {"share": "share of maps", "median": "median error of maps", "inner": "share of inner maps"}
-COST = {"alone": "error alone", "in_order": "error in order", "harm": "harm alone"}
+REDUNDANCY_LABELS = {
+    "share": "share of maps",
+    "median": "median error of maps",
+    "inner": "share of inner maps",
+}
+COST_LABELS = {
+    "error_isolated": "isolated error",
+    "error_sequential": "sequential error",
+    "sensitivity": "sensitivity",
+}
+MIN_STAGES = 3  # for a rank correlation
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one model, before and after; None for what was not measured."""
+    """Redundancy and cost of one stage of one model; see `SurveyedLayer` and `SwappedLayer`."""
 
     model: str
     layer: int
     module: str
-    word: str
+    block: str
     share: float | None
     median: float | None
     inner: float | None
-    alone: float | None
-    in_order: float | None
-    harm: float | None
+    error_isolated: float | None
+    error_sequential: float | None
+    sensitivity: float | None
 
 
-Content = dict[str, Any]
+@dataclass(frozen=True)
+class CorrelationSettings:
+    """Settings of a correlation.
 
-
-def read(given: Sequence[Path]) -> list[Content]:
-    """Return the content of what `ghosts` and `ghostify` wrote, a `file` in each; of a folder its ghosts.json.
-
-    Raises:
-        UserError: If one is neither, or one kind is missing.
+    Attributes:
+        block: Module name of the swapped block, without prefix.
+        within: Largest relative error at which a map counts as reproduced.
+        seed: Random seed of sampled permutations.
     """
-    contents = told_apart([read_one(path / "ghosts.json" if path.is_dir() else path) for path in given])
-    for kind, how in (("ghosts", "ghosts best.pt --image photos/"), ("ghostify", "ghostify best.pt --budget 0.9 ...")):
-        if not any(content["kind"] == kind for content in contents):
-            raise UserError(f"No result of {kind} is given; make one: ghost-yolo {how}")
-    return contents
+
+    block: str
+    within: float
+    seed: int = 0
+
+    def validate(self) -> None:
+        """Validate the settings.
+
+        Raises:
+            UserError: If one is invalid.
+        """
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: must be 0 or more")
 
 
-def told_apart(contents: list[Content]) -> list[Content]:
-    """Name each model by its file, and by its weights too where several are called the same, as best.pt usually is."""
-    named = [content for content in contents if content["weights"]]  # older results have a path alone
-    names = [name for name, _ in {(Path(content["model"]).name, content["weights"]) for content in named}]
-    for content in named:
-        file = Path(content["model"])
-        alone = names.count(file.name) == 1
-        content["model"] = file.name if alone else f"{file.stem}-{content['weights'][:6]}{file.suffix}"
-    return contents
+@dataclass(frozen=True)
+class StageCorrelation:
+    """Rank correlation of one measure of redundancy with one measure of cost, both named as in `Stage`."""
+
+    redundancy: str
+    cost: str
+    ranks: RankCorrelation
+
+    def to_row(self) -> dict[str, Any]:
+        """Return all figures as one flat row."""
+        return {"redundancy": self.redundancy, "cost": self.cost} | asdict(self.ranks)
 
 
-def read_one(file: Path) -> Content:
-    """Read one file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        kind = "ghosts" if "within" in content["settings"] else "ghostify"
-        content |= {"kind": kind, "file": file, "model": content["settings"]["model"]}
-        content["weights"] = content["settings"].get("weights")
-        _ = rows_of(content) if kind == "ghosts" else [*costs_of(content)]  # all that is read of it must be there
-        _ = content["settings"]["imgsz"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file} is not what ghosts or ghostify writes; give ghosts' folder or its ghosts.json, and the .json beside "
-            f"ghostify's checkpoint ({type(error).__name__}: {error})"
-        ) from error
-    return content
-
-
-def join(contents: Sequence[Content], block: str | None) -> list[Stage]:
-    """Return the stages that both looked at, model by model as they were given.
+def join_stages(measurements: Measurements, block: str | None = None) -> list[Stage]:
+    """Return the stages that were both surveyed and swapped, model by model in the order of the surveys.
 
     Args:
-        contents: See `read`.
-        block: The word whose swaps count, with or without the prefix; not needed where there is only one.
+        measurements: See `read_measurements`.
+        block: Module name of the block, with or without prefix; not needed where there is only one.
 
     Raises:
-        UserError: If the files do not go together.
+        UserError: If the files do not belong together.
     """
-    surveys = {content["model"]: content for content in contents if content["kind"] == "ghosts"}
-    require_one_each(contents, surveys)
-    require_same_steps([content for content in contents if in_order(content)])
-    swaps: dict[tuple[str, int, str], dict[str, float]] = {}
-    for content in (item for item in contents if item["kind"] == "ghostify"):
-        require_alike(surveys, content)
-        for layer, word, figures in costs_of(content):
-            known = swaps.setdefault((content["model"], layer, word), {})
-            if known.keys() & figures.keys():
-                raise UserError(
-                    f"{content['file']}: row {layer} of {content['model']} was given already; give one run of each kind."
-                )
-            known |= figures
-    word = the_word((word for model, layer, word in swaps if layer in rows_of(surveys[model])), block)
+    surveys = surveys_by_model(measurements)
+    require_equal_bounds(measurements.surveys)
+    require_equal_steps([run for run in measurements.runs if run.sequential])
+    for run in measurements.runs:
+        require_matching_survey(surveys, run)
+    swaps = merge_swaps(measurements.runs)
+    selected = select_block((name for model, layer, name in swaps if layer in surveys[model].layers), block)
     return [
-        stage_of(surveys[model], model, layer, swapped, swaps[model, layer, swapped])
+        build_stage(surveys[model], swaps[model, layer, name])
         for model in surveys
-        for _, layer, swapped in sorted(key for key in swaps if key[0] == model)
-        if swapped == word and layer in rows_of(surveys[model])
+        for _, layer, name in sorted(key for key in swaps if key[0] == model)
+        if name == selected and layer in surveys[model].layers
     ]
 
 
-def costs_of(content: Content) -> Iterable[tuple[int, str, dict[str, float]]]:
-    """Yield row, word and figures of what ghostify swapped, each by itself where it ran with a budget."""
-    if "options" in content:
-        for option in content["options"]:
-            yield option["row"], option["word"], {"alone": option["error"], "harm": option["harm"]}
-        return
-    for row in content["rows"]:
-        if row["layer"].isdigit():  # a head has levels, as 22.cv3.0
-            yield int(row["layer"]), row["word"], {"in_order": row["error"]}
-
-
-def rows_of(survey: Content) -> dict[int, Content]:
-    """Return the layers of a survey by index, each with its shares and errors."""
-    return {row["index"]: row for row in survey["rows"] if row["trained"].keys() >= {"share_d3", "median_d3"}}
-
-
-def stage_of(survey: Content, model: str, layer: int, word: str, costs: dict[str, float]) -> Stage:
-    """Return one stage."""
-    row = rows_of(survey)[layer]
-    inner = [item["trained"]["share_d3"] for item in survey.get("inner", []) if item["index"] == layer]
-    known = [share for share in inner if share is not None]
-    return Stage(
-        model=model,
-        layer=layer,
-        module=row["module"],
-        word=word,
-        share=row["trained"]["share_d3"],
-        median=row["trained"]["median_d3"],
-        inner=sum(known) / len(known) if known else None,
-        **{cost: costs.get(cost) for cost in COST},
-    )
-
-
-def require_one_each(contents: Sequence[Content], surveys: dict[str, Content]) -> None:
-    """Raise an error for two surveys of one model, or a survey without a swap."""
-    for content in contents:
-        if content["kind"] == "ghosts" and surveys[content["model"]] is not content:
-            raise UserError(
-                f"{content['file']}: {content['model']} was surveyed in another file too; give one of them."
-            )
-    for model in surveys:
-        if not any(content["kind"] == "ghostify" and content["model"] == model for content in contents):
-            raise UserError(
-                f"{surveys[model]['file']} is of {model}, and no result of ghostify is; both must be of one file."
-            )
-
-
-def bound(contents: Sequence[Content]) -> float:
-    """Return the relative error within which the surveys count a map as reproduced.
+def surveys_by_model(measurements: Measurements) -> dict[str, SurveyFile]:
+    """Return the surveys by model.
 
     Raises:
-        UserError: If they differ.
+        UserError: If a model has two surveys, or none of the ghostify runs.
     """
-    bounds = sorted({content["settings"]["within"] for content in contents if content["kind"] == "ghosts"})
-    if len(bounds) > 1:
-        raise UserError(f"--within differs between the surveys ({', '.join(map(str, bounds))}); shares need one bound.")
-    return float(bounds[0])
-
-
-def require_alike(surveys: dict[str, Content], content: Content) -> None:
-    """Raise an error for a swap without a survey, or at another image size."""
-    model, file = content["model"], content["file"]
-    if model not in surveys:
-        raise UserError(f"{file} is of {model}, and no result of ghosts is; make one: ghost-yolo ghosts {model}")
-    sizes = [part["settings"]["imgsz"] for part in (surveys[model], content)]
-    if sizes[0] != sizes[1]:
-        raise UserError(f"{model}: surveyed at {sizes[0]} and swapped at {sizes[1]} ({file}); use one --imgsz.")
-
-
-def in_order(content: Content) -> bool:
-    """Whether it is of a run of ghostify without a budget."""
-    return content["kind"] == "ghostify" and "options" not in content
-
-
-def require_same_steps(swaps: Sequence[Content]) -> None:
-    """Raise an error where the stages of one model were fitted longer than those of another: their errors would not be alike."""
-    for content in swaps[1:]:
-        steps = [part["settings"].get("steps") for part in (swaps[0], content)]
-        if steps[0] != steps[1]:
+    surveys: dict[str, SurveyFile] = {}
+    for survey in measurements.surveys:
+        if survey.model in surveys:
+            raise UserError(f"{survey.file}: {surveys[survey.model].file} is a survey of {survey.model} too; give one.")
+        surveys[survey.model] = survey
+    for survey in measurements.surveys:
+        if not any(run.model == survey.model for run in measurements.runs):
             raise UserError(
-                f"error in order: {swaps[0]['file']} was fitted with --steps {steps[0]} and {content['file']} with {steps[1]}; "
-                "make both with one --steps."
+                f"{survey.file} is of {survey.model}, but no result of ghostify is; give one of this model."
+            )
+    return surveys
+
+
+def merge_swaps(runs: Sequence[GhostifyFile]) -> dict[tuple[str, int, str], SwappedLayer]:
+    """Return the figures of all runs by model, layer and block.
+
+    Raises:
+        UserError: If a figure is given twice.
+    """
+    swaps: dict[tuple[str, int, str], SwappedLayer] = {}
+    for run in runs:
+        for swap in run.swaps:
+            key = (run.model, swap.layer, swap.block)
+            known = swaps.get(key, SwappedLayer(swap.layer, swap.block))
+            figures = {cost: value for cost in COST_LABELS if (value := getattr(swap, cost)) is not None}
+            if any(getattr(known, cost) is not None for cost in figures):
+                raise UserError(
+                    f"{run.file}: layer {swap.layer} of {run.model} is in another file too; give one run of each kind."
+                )
+            swaps[key] = replace(known, **figures)
+    return swaps
+
+
+def build_stage(survey: SurveyFile, swap: SwappedLayer) -> Stage:
+    """Return one stage."""
+    return Stage(model=survey.model, **asdict(survey.layers[swap.layer]), **asdict(swap))
+
+
+def require_equal_bounds(surveys: Sequence[SurveyFile]) -> None:
+    """Raise an error if the surveys count reproduced maps by different relative errors."""
+    bounds = sorted({survey.within for survey in surveys})
+    if len(bounds) > 1:
+        raise UserError(f"--within differs between the surveys ({', '.join(map(str, bounds))}); use one value for all.")
+
+
+def require_matching_survey(surveys: dict[str, SurveyFile], run: GhostifyFile) -> None:
+    """Raise an error for a ghostify run without a survey, or at another image size."""
+    if run.model not in surveys:
+        raise UserError(
+            f"{run.file} is of {run.model}, but no result of ghosts is; create one: ghost-yolo ghosts {run.model}"
+        )
+    survey = surveys[run.model]
+    if survey.imgsz != run.imgsz:
+        raise UserError(
+            f"{run.model}: imgsz is {survey.imgsz} in {survey.file} and {run.imgsz} in {run.file}; use one --imgsz."
+        )
+
+
+def require_equal_steps(runs: Sequence[GhostifyFile]) -> None:
+    """Raise an error if models were reconstructed with different numbers of steps, since errors depend on them."""
+    for run in runs[1:]:
+        if run.reconstruct_steps != runs[0].reconstruct_steps:
+            raise UserError(
+                f"--reconstruct-steps is {runs[0].reconstruct_steps} in {runs[0].file} and {run.reconstruct_steps} in {run.file}; "
+                "sequential errors can only be compared for one value."
             )
 
 
-def photographs(contents: Sequence[Content]) -> dict[str, int]:
-    """Return on how many photographs each model was fitted from stage to stage, where it says so: data sets differ in size."""
-    return {item["model"]: item["photographs"] for item in contents if in_order(item) and "photographs" in item}
+def calibration_images(runs: Sequence[GhostifyFile]) -> dict[str, int]:
+    """Return the number of calibration images of each model's sequential run, where the file has it."""
+    return {run.model: run.calibration_images for run in runs if run.sequential and run.calibration_images is not None}
 
 
-def the_word(words: Iterable[str], block: str | None) -> str:
-    """Return the word whose swaps count.
+def select_block(names: Iterable[str], block: str | None) -> str:
+    """Return the full module name of the block whose swaps are correlated.
 
     Raises:
         UserError: If there are several to choose from, or none.
     """
-    known = sorted({word.removeprefix(PREFIX): word for word in words}.items())
-    chosen = [word for bare, word in known if block is None or block in (bare, word)]
-    if len(chosen) != 1:
-        names = ", ".join(bare for bare, _ in known) or "none of the layers that ghosts measured"
-        raise UserError(
-            f"{'--block ' + block if block else 'Several blocks or none'}: ghostify swapped {names}; name one with --block"
-        )
-    return chosen[0]
+    known = sorted({name.removeprefix(PREFIX): name for name in names}.items())
+    selected = [name for bare, name in known if block is None or block in (bare, name)]
+    if len(selected) == 1:
+        return selected[0]
+    if not known:
+        raise UserError("ghostify swapped none of the layers that ghosts measured; give files of the same layers.")
+    choices = ", ".join(bare for bare, _ in known)
+    given = f"--block {block}: no such swap" if block else "Several blocks were swapped"
+    raise UserError(f"{given}; choose one of {choices} with --block.")
 
 
-def compare(stages: Sequence[Stage], seed: int = 0) -> list[dict[str, Any]]:
-    """Return the rank correlations of each redundancy with each cost, over the stages that have both.
+def correlation_settings(measurements: Measurements, stages: Sequence[Stage], seed: int = 0) -> CorrelationSettings:
+    """Return the settings of joined stages; the surveys all have the same bound."""
+    return CorrelationSettings(stages[0].block.removeprefix(PREFIX), measurements.surveys[0].within, seed)
+
+
+def correlate_stages(stages: Sequence[Stage], settings: CorrelationSettings) -> list[StageCorrelation]:
+    """Return the rank correlation of each measure of redundancy with each cost, over the stages that have both.
 
     Raises:
-        UserError: If the seed is negative.
+        UserError: If a setting is invalid, or no two measures are known for at least three stages.
     """
-    if seed < 0:
-        raise UserError(f"--seed {seed}: give 0 or more")
-    found = []
-    for x in REDUNDANCY:
-        for y in COST:
+    settings.validate()
+    correlations = []
+    for x in REDUNDANCY_LABELS:
+        for y in COST_LABELS:
             both = [stage for stage in stages if getattr(stage, x) is not None and getattr(stage, y) is not None]
             models = dict.fromkeys(stage.model for stage in both)
-            samples = [sample_of([stage for stage in both if stage.model == model], x, y) for model in models]
-            if len(both) > 2:
-                found.append({"redundancy": x, "cost": y} | asdict(agreement(samples, seed)))
-    return found
+            samples = [build_sample([stage for stage in both if stage.model == model], x, y) for model in models]
+            if len(both) >= MIN_STAGES:
+                correlations.append(StageCorrelation(x, y, rank_correlation(samples, settings.seed)))
+    if not correlations:
+        raise UserError(explain_too_few(stages))
+    return correlations
 
 
-def sample_of(stages: Sequence[Stage], x: str, y: str) -> Sample:
-    """Return one model's stages with two of their figures."""
+def explain_too_few(stages: Sequence[Stage]) -> str:
+    """Return why nothing can be correlated, and what to do."""
+    if len(stages) < MIN_STAGES:
+        return f"{len(stages)} stage(s) are too few for a rank correlation: at least {MIN_STAGES} are needed."
+    return (
+        f'Fewer than {MIN_STAGES} of {len(stages)} stages have both redundancy and cost: where ghosts prints "-" it had too few '
+        "positions to fit on; give it more images or a larger --imgsz."
+    )
+
+
+def build_sample(stages: Sequence[Stage], x: str, y: str) -> Sample:
+    """Return two measures of one model's stages."""
     return Sample(tuple(s.layer for s in stages), [getattr(s, x) for s in stages], [getattr(s, y) for s in stages])

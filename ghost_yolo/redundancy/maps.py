@@ -1,11 +1,14 @@
-"""The feature maps of a model's layers and of the convolutions in its C2f rows, one image at a time; a map is handed on and forgotten."""
+"""Capture the feature maps of a model's layers and of the convolutions in its C2f rows.
+
+One image at a time; maps are passed to a callback and never stored.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,39 +18,46 @@ from ultralytics.nn.modules.conv import Conv
 from ghost_yolo.data.images import read_image, resize_to_stride
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.swap import HOSTS
+from ghost_yolo.typing import HostModel
 
-Key = tuple[int, ...]  # a layer's index; and for a convolution in it its number, from 1
-See = Callable[[Key, torch.Tensor], None]
+SourceKey = tuple[int, ...]  # (layer index,) or (layer index, number of the convolution in it, from 1)
+MapsCallback = Callable[[SourceKey, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Images of one run, opened when they are needed: paths, the longer side in pixels, the model's stride."""
+class SurveyImages:
+    """Images of one survey, read when they are needed.
+
+    Attributes:
+        paths: Image files.
+        imgsz: Longer side in pixels.
+        stride: The model's largest stride; both sides become multiples of it.
+    """
 
     paths: Sequence[Path]
     imgsz: int
     stride: int
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of images."""
         return len(self.paths)
 
-    def open(self, number: int) -> torch.Tensor:
-        """Return one image (1, 3, h, w)."""
-        return resize_to_stride(read_image(self.paths[number]), self.imgsz, self.stride)
+    def load(self, index: int) -> torch.Tensor:
+        """Return one image (1, 3, h, w), float32 in 0..1."""
+        return resize_to_stride(read_image(self.paths[index]), self.imgsz, self.stride)
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A top-level layer that makes maps, or a convolution in one; height and width are those of the first image.
+class MapSource:
+    """A module whose output maps are measured: a top-level layer, or a convolution in one.
 
     Attributes:
-        index: Of the top-level layer.
-        module: Its class, or the convolution's name in it.
-        channels: Maps.
-        height: In pixels.
-        width: In pixels.
-        part: 0 for what the layer gives, else the convolution's number in it.
+        index: Index of the top-level layer.
+        module: Class name of the layer, or name of the convolution in it.
+        channels: Number of maps.
+        height: Height of the first image's maps, in pixels.
+        width: Width of the first image's maps, in pixels.
+        conv: 0 for the layer's own output, else the number of the convolution in it.
     """
 
     index: int
@@ -55,29 +65,29 @@ class Layer:
     channels: int
     height: int
     width: int
-    part: int = 0
+    conv: int = 0
 
     @property
-    def key(self) -> Key:
-        """What tells it from all others."""
-        return (self.index, self.part) if self.part else (self.index,)
+    def key(self) -> SourceKey:
+        """Unique key of the source in its model."""
+        return (self.index, self.conv) if self.conv else (self.index,)
 
 
-def look(model: Any, image: torch.Tensor, see: See) -> None:
-    """Run one image through the model and show each place's maps (c, h, w), float32 on the CPU, as they are made.
+def capture_maps(model: HostModel, image: torch.Tensor, callback: MapsCallback) -> None:
+    """Run one image through the model and pass each source's maps to a callback.
 
     Args:
-        model: The host's BaseModel.
+        model: The host's model.
         image: Tensor (1, 3, h, w).
-        see: Is called with the place's key and its maps; it must not keep what it is given (later layers may write
-            in place).
+        callback: Called with the source's key and its maps (c, h, w), float32 on the CPU, as soon as they are computed.
+            It must not keep the tensor, since later layers may write in place.
     """
     handles = []
-    for key, (_, module) in places(model).items():
+    for key, (_, module) in map_sources(model).items():
 
-        def hook(_: nn.Module, __: Any, out: Any, key: Key = key) -> None:
+        def hook(_: nn.Module, __: Any, out: Any, key: SourceKey = key) -> None:
             if isinstance(out, torch.Tensor) and out.ndim == 4:
-                see(key, out[0].float().cpu())
+                callback(key, out[0].float().cpu())
 
         handles.append(module.register_forward_hook(hook))
     try:
@@ -88,70 +98,74 @@ def look(model: Any, image: torch.Tensor, see: See) -> None:
             handle.remove()
 
 
-def places(model: Any) -> dict[Key, tuple[str, nn.Module]]:
+def map_sources(model: HostModel) -> dict[SourceKey, tuple[str, nn.Module]]:
     """Return name and module of each layer with weights, and of the spatial convolutions in the host's C2f and C3k2.
 
-    Upsample and Concat only repeat the maps of others. The convolutions are what a light block makes otherwise; what the row
-    itself gives has been mixed by its last 1x1 convolution.
+    Upsample and Concat have no weights and only repeat existing maps. A light block replaces the spatial convolutions
+    of a row, while the output of the row is a mixture made by its last 1x1 convolution, so both are sources.
     """
-    found: dict[Key, tuple[str, nn.Module]] = {}
+    sources: dict[SourceKey, tuple[str, nn.Module]] = {}
     for index, layer in enumerate(model.model):
         if any(True for _ in layer.parameters()):
-            found[index,] = type(layer).__name__, layer
+            sources[index,] = type(layer).__name__, layer
         if type(layer) in HOSTS.values():
             inner = [
                 (name, m) for name, m in layer.named_modules() if isinstance(m, Conv) and max(m.conv.kernel_size) > 1
             ]
-            found |= {(index, number): place for number, place in enumerate(inner, 1)}
-    return found
+            sources |= {(index, number): source for number, source in enumerate(inner, 1)}
+    return sources
 
 
-def layers_of(model: Any, image: torch.Tensor) -> list[Layer]:
-    """Return what makes at least two maps of more than one pixel: the layers, then the convolutions in them.
+def find_sources(model: HostModel, image: torch.Tensor) -> list[MapSource]:
+    """Return the sources with at least two maps of more than one pixel: layers first, then convolutions in them.
 
     Raises:
         UserError: If there are none.
     """
-    found: list[Layer] = []
-    known = places(model)
+    found: list[MapSource] = []
+    known = map_sources(model)
 
-    def note(key: Key, maps: torch.Tensor) -> None:
+    def add(key: SourceKey, maps: torch.Tensor) -> None:
         channels, height, width = maps.shape
         if channels > 1 and height * width > 1:
-            found.append(Layer(key[0], known[key][0], channels, height, width, *key[1:]))
+            found.append(MapSource(key[0], known[key][0], channels, height, width, *key[1:]))
 
-    look(model, image, note)
+    capture_maps(model, image, add)
     if not found:
-        raise UserError("No layer of this model makes feature maps; a model with convolutions, such as YOLOv8, does.")
-    return sorted(found, key=lambda layer: (layer.part > 0, layer.key))
+        raise UserError("No layer of this model has feature maps; give a convolutional model such as YOLOv8.")
+    return sorted(found, key=lambda source: (source.conv > 0, source.key))
 
 
-def pick(layers: Sequence[Layer], number: int) -> Layer:
-    """Return the layer of that index.
+def select_layer(layers: Sequence[MapSource], index: int) -> MapSource:
+    """Return the layer with that index.
 
     Raises:
-        UserError: If it has no spatial map of its own.
+        UserError: If there is no such layer, or it has no feature maps.
     """
     for layer in layers:
-        if layer.index == number:
+        if layer.index == index:
             return layer
     choices = ", ".join(f"{layer.index} ({layer.module})" for layer in layers)
-    raise UserError(f"--layer {number}: there is no such layer, or it makes no maps of its own; take one of {choices}.")
+    raise UserError(f"--layer {index}: no such layer, or it has no feature maps of its own; choose one of {choices}.")
 
 
-def first_stage(model: Any, layers: Sequence[Layer]) -> Layer:
-    """Return the first layer of several convolutions, such as C2f: the paper looks at the first residual stage."""
+def first_stage(model: HostModel, layers: Sequence[MapSource]) -> MapSource:
+    """Return the first layer of several convolutions, such as C2f.
 
-    def convolutions(layer: Layer) -> int:
+    GhostNet's figure 1 (Han et al., arXiv 1911.11907) shows the maps of the first residual group.
+    """
+
+    def num_convolutions(layer: MapSource) -> int:
         return sum(isinstance(module, nn.Conv2d) for module in model.model[layer.index].modules())
 
-    return next((layer for layer in layers if convolutions(layer) > 2), layers[0])  # a Ghost module alone has two
+    return next((layer for layer in layers if num_convolutions(layer) > 2), layers[0])  # a Ghost module alone has two
 
 
-def calibrate(model: Any, photos: Photos, numbers: Sequence[int]) -> None:
-    """Set every BN's running statistics to those of the images, as the first training steps would.
+def reestimate_batchnorm(model: HostModel, images: SurveyImages, indices: Sequence[int]) -> None:
+    """Set the running statistics of every BatchNorm to those of the images.
 
-    An untrained network in eval mode would else shrink its maps from layer to layer until SiLU is a straight line.
+    Without this, an untrained network in eval mode shrinks its maps from layer to layer until SiLU is almost linear.
     """
-    update_bn((photos.open(number) for number in numbers), model, next(model.parameters()).device)
+    batches = (images.load(index) for index in indices)
+    update_bn(batches, cast("nn.Module", model), next(model.parameters()).device)
     model.eval()

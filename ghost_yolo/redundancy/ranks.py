@@ -1,24 +1,25 @@
-"""Rank correlation (Spearman) of few stages of several models, with permutation p values that are counted, not approximated."""
+"""Compute Spearman's rank correlation over the stages of several models, with exact permutation p values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import permutation_test, rankdata, spearmanr
 
-EXACT = 9  # stages a model of which all orders (362880) are counted
-DRAWS = 100_000  # orders that are drawn where there are more
+MAX_EXACT_STAGES = 9  # 9! = 362880 orders of a model's stages are enumerated
+NUM_RESAMPLES = 100_000  # orders drawn where there are more
 Integers = NDArray[np.int64]
-Values = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The stages of one model: what they are called, and two figures of each."""
+    """Two measures of the stages of one model; `stages` are layer indices."""
 
     stages: tuple[int, ...]
     x: Sequence[float]
@@ -26,81 +27,90 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How two figures of stages go together; None where one of them is the same for all.
+class RankCorrelation:
+    """Rank correlation of two measures of stages; None where one measure is constant.
 
     Attributes:
-        n: Stages of all models.
-        models: Models.
-        rho: Spearman's, all stages ranked together.
-        within: The same of ranks within each model: what differs between models cannot make or hide it.
-        p: Two-sided, of `within`: each model's stages put into any order, models apart.
-        p_alike: The same, but models with exactly the same stages put into the same order: as though they were one network
-            measured several times, which is the careful reading for one architecture trained on one data set. None where
-            no two models have the same stages.
-        exact: Whether all orders were counted; else DRAWS of them a model, and the one that was observed.
+        n: Number of stages of all models.
+        models: Number of models.
+        rho: Spearman's rho of all stages ranked together.
+        rho_within: The same of ranks within each model, so that differences between models have no influence.
+        p: Two-sided permutation p value of `rho_within`; the stages of each model are permuted independently.
+        p_joint: The same, but models with exactly the same stages share one permutation, as if they were one network
+            measured several times: the conservative choice for one architecture trained on one data set. None where no
+            two models have the same stages.
+        exact: True if all permutations were enumerated; False if NUM_RESAMPLES were drawn.
     """
 
     n: int
     models: int
     rho: float | None
-    within: float | None
+    rho_within: float | None
     p: float | None
-    p_alike: float | None
+    p_joint: float | None
     exact: bool
 
 
-def agreement(samples: Sequence[Sample], seed: int = 0) -> Agreement:
-    """Return how x and y go together over the stages of one or several models."""
-    ranks = [(twice_centred_ranks(sample.x), twice_centred_ranks(sample.y)) for sample in samples]
+def rank_correlation(samples: Sequence[Sample], seed: int = 0) -> RankCorrelation:
+    """Return the rank correlation of x and y over the stages of one or several models."""
+    ranks = [(doubled_centred_ranks(sample.x), doubled_centred_ranks(sample.y)) for sample in samples]
     products = [np.outer(x, y) for x, y in ranks]
-    length = np.sqrt(sum(int(x @ x) for x, _ in ranks) * sum(int(y @ y) for _, y in ranks))
-    together: dict[tuple[int, ...], Integers] = {}
+    norm = np.sqrt(sum(int(x @ x) for x, _ in ranks) * sum(int(y @ y) for _, y in ranks))
+    joint: dict[tuple[int, ...], Integers] = {}
     for sample, product in zip(samples, products, strict=True):
-        together[sample.stages] = together.get(sample.stages, np.zeros_like(product)) + product
-    x, y = (twice_centred_ranks([value for sample in samples for value in getattr(sample, axis)]) for axis in "xy")
-    whole = np.sqrt(int(x @ x) * int(y @ y))
-    return Agreement(
+        joint[sample.stages] = joint.get(sample.stages, np.zeros_like(product)) + product
+    x, y = (np.concatenate([getattr(sample, axis) for sample in samples]) for axis in "xy")
+    return RankCorrelation(
         n=len(x),
         models=len(samples),
-        rho=float(x @ y / whole) if whole else None,
-        within=float(sum(int(product.trace()) for product in products) / length) if length else None,
-        p=p_value(products, seed) if length else None,
-        p_alike=p_value(together.values(), seed) if length and len(together) < len(samples) else None,
-        exact=all(len(sample.stages) <= EXACT for sample in samples),
+        rho=float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else None,
+        rho_within=float(sum(int(product.trace()) for product in products) / norm) if norm else None,
+        p=p_value(products, seed) if norm else None,
+        p_joint=p_value(joint.values(), seed) if norm and len(joint) < len(samples) else None,
+        exact=all(len(sample.stages) <= MAX_EXACT_STAGES for sample in samples),
     )
 
 
-def twice_centred_ranks(values: Sequence[float]) -> Integers:
-    """Return twice the ranks less their mean, equal values sharing the mean of theirs: whole numbers that add up to 0."""
-    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    doubled = 2 * np.cumsum(counts) - counts + 1  # twice the mean rank of each value
-    return (doubled[place.ravel()] - (len(place.ravel()) + 1)).astype(np.int64)
+def doubled_centred_ranks(values: Sequence[float]) -> Integers:
+    """Return twice the ranks minus twice their mean; ties share their mean rank, and all results are integers."""
+    return (2 * rankdata(values) - (len(values) + 1)).astype(np.int64)
 
 
 def p_value(products: Iterable[Integers], seed: int) -> float:
-    """Return the share of all orders whose sum of products is at least as far from 0 as the one observed.
+    """Return the two-sided p value of the sum of several groups' statistics, each group permuted independently.
+
+    `scipy.stats.permutation_test` gives the null distribution of one group. It cannot give that of the sum: it needs
+    samples of equal length, and would enumerate the product of all groups' permutations (9e11 for two models of eight
+    stages and two of four). The groups are independent, so the distribution of the sum is the convolution of theirs.
 
     Args:
-        products: For each group (n, n) what stage i gives beside the other figure of stage j; each group has orders of its own.
-        seed: Of the draws for groups with too many orders.
+        products: For each group (n, n), the product of stage i's rank of x and stage j's rank of y.
+        seed: Seed of the resamples of groups with more than MAX_EXACT_STAGES stages.
     """
     products = list(products)
     observed = abs(sum(int(product.trace()) for product in products))
     rng = np.random.default_rng(seed)
-    chances = reduce(np.convolve, [distribution(product, rng) for product in products])
-    sums = np.arange(len(chances)) - len(chances) // 2
-    return float(chances[np.abs(sums) >= observed].sum())
+    probabilities = reduce(np.convolve, [null_distribution(product, rng) for product in products])
+    sums = np.arange(len(probabilities)) - len(probabilities) // 2
+    return float(probabilities[np.abs(sums) >= observed].sum())
 
 
-def distribution(product: Integers, rng: np.random.Generator) -> Values:
-    """Return the chance of each sum over the orders of a group, from the least possible, -m, to m."""
-    n = len(product)
-    if n <= EXACT:
-        orders = np.array(list(permutations(range(n))))
-    else:
-        orders = rng.permuted(np.tile(np.arange(n), (DRAWS + 1, 1)), axis=1)
-        orders[0] = np.arange(n)  # the observed one
-    sums = product[np.arange(n), orders].sum(1)
-    most = int(np.abs(sums).max())
-    return np.bincount(sums + most, minlength=2 * most + 1) / len(orders)
+def null_distribution(product: Integers, rng: np.random.Generator) -> Floats:
+    """Return the probability of each statistic from -m to m over the permutations of one group; m is the largest."""
+    stages = np.arange(len(product))
+
+    def statistic(order: NDArray[Any], axis: int = -1) -> Integers:
+        return product[stages, np.moveaxis(order, axis, -1).astype(np.intp)].sum(-1)
+
+    exact = len(product) <= MAX_EXACT_STAGES
+    sums = permutation_test(
+        (stages,),
+        statistic,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=np.inf if exact else NUM_RESAMPLES,
+        random_state=rng,
+    ).null_distribution
+    sums = sums if exact else np.append(sums, product.trace())  # the observed order, so that p is never 0
+    largest = int(np.abs(sums).max())
+    return np.bincount(sums.astype(np.int64) + largest, minlength=2 * largest + 1) / len(sums)

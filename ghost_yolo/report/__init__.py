@@ -1,1 +1,1 @@
-"""Reports: measure -> rows -> render."""
+"""The report: one HTML page with the published table, model sizes, latency and accuracy."""

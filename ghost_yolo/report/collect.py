@@ -1,22 +1,19 @@
-"""All that a report is made of: models counted here, times and accuracies measured here or read from files."""
+"""Collect the data of a report: models are profiled here; times and accuracies are measured here or read from files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ghost_yolo.bench.plan import Plan
-from ghost_yolo.bench.runner import bench
+from ghost_yolo.bench import BenchPlan, BenchResult, bench
 from ghost_yolo.bench.runtimes import installed
-from ghost_yolo.bench.tables import render
-from ghost_yolo.compare import ComparedRow, Comparison, compare_published, deployed
+from ghost_yolo.compare import ComparedRow, Comparison, compare_deployed, compare_published
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES, path_of
-from ghost_yolo.report.sources import Bench, Trained, bench_of, read_accuracy, read_bench
+from ghost_yolo.report.sources import AccuracyRecord, read_accuracy, read_bench
 
-QUICK = (
+QUICK_MODELS = (
     "yolov8s.yaml",
     "yolov8s-ghost.yaml",
     "cfg/yolov8s-ghost.yaml",
@@ -25,71 +22,65 @@ QUICK = (
     "yolov8n.yaml",
     "yolov8m.yaml",
 )
-ROUNDS, PASSES = 5, 1  # the fewest from which there is an interval
+ROUNDS, PASSES = 5, 1  # the fewest that give an interval
+QUICK_SOURCE = f"quick benchmark of this report, {ROUNDS} rounds of {PASSES} pass"
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that a report is made of.
+class ReportData:
+    """Data of a report.
 
     Attributes:
-        published: The widely copied table, rebuilt.
-        scales: By scale letter, every model beside stock, as deployed.
-        benches: Times, if any.
-        trained: Accuracy records, if any.
+        published: The published table, rebuilt.
+        scales: Scale letter to the stock model and all light models, fused.
+        benches: Source to benchmark results.
+        accuracies: Accuracy records.
     """
 
     published: Comparison
     scales: dict[str, list[ComparedRow]]
-    benches: list[Bench] = field(default_factory=list)
-    trained: list[Trained] = field(default_factory=list)
+    benches: dict[str, BenchResult] = field(default_factory=dict)
+    accuracies: list[AccuracyRecord] = field(default_factory=list)
 
 
 def collect(
     benches: Sequence[Path], accuracy: Sequence[Path], scales: Sequence[str], imgsz: int, timing: bool = True
-) -> Found:
-    """Read the files given, then count and time what they do not say.
+) -> ReportData:
+    """Read the given files, then profile the models, and time them where no file gives times.
 
     Args:
-        benches: JSON of `ghost-yolo bench`; with any, nothing is timed.
-        accuracy: JSON of accuracy records.
-        scales: Scale letters at which all models are counted.
-        imgsz: Image side in pixels of what is counted and timed here.
-        timing: Whether to time anything.
+        benches: JSON files of `ghost-yolo bench`; with any, nothing is timed here.
+        accuracy: JSON files of accuracy records.
+        scales: Scale letters at which all models are profiled.
+        imgsz: Image side in pixels for profiling and timing.
+        timing: Whether to time models.
 
     Raises:
-        UserError: If a file is not what it should be, or an argument cannot be.
+        UserError: If a file is of another kind, or an argument is out of its range.
     """
     if not scales or set(scales) - set(SCALES) or len(set(scales)) < len(scales):
         raise UserError(f"--scales {','.join(scales)}: give some of {','.join(SCALES)}, each once")
     if imgsz < 32 or imgsz % 32:
         raise UserError(f"--imgsz {imgsz}: give a multiple of 32")
     files = list(dict.fromkeys(benches))
-    times = [read_bench(file) for file in files]
-    if len(times) > 1:
-        times = [replace(each, prefix=f"{n}-", source=str(files[n - 1])) for n, each in enumerate(times, 1)]
-    trained = [record for file in dict.fromkeys(accuracy) for record in read_accuracy(file)]
+    results = {file.name if len(files) == 1 else str(file): read_bench(file) for file in files}
+    records = [record for file in dict.fromkeys(accuracy) for record in read_accuracy(file)]
     published = compare_published()
-    counted = {scale: deployed(scale, imgsz=imgsz) for scale in sorted(scales, key=SCALES.index)}
-    if timing and not times:
-        times = [quick_bench(imgsz)]
-    return Found(published, counted, times, trained)
+    profiled = {scale: compare_deployed(scale, imgsz=imgsz) for scale in sorted(scales, key=SCALES.index)}
+    if timing and not results:
+        results = {QUICK_SOURCE: quick_bench(imgsz)}
+    return ReportData(published, profiled, results, records)
 
 
-def quick_bench(imgsz: int) -> Bench:
-    """Time the stock models around scale s and some light ones of scale s in every runtime that is installed.
+def quick_bench(imgsz: int) -> BenchResult:
+    """Time QUICK_MODELS, under the names given there, in every installed runtime.
 
     Raises:
-        KeyboardInterrupt: If Ctrl-C ended it: a report of half a bench is none.
+        KeyboardInterrupt: If Ctrl-C ended the benchmark: a report needs all of it.
     """
-    paths = {name: str(path_of(Path(name).stem)) if name.startswith("cfg/") else name for name in QUICK}
-    plan = Plan(tuple(paths.values()), installed(), imgsz=imgsz, rounds=ROUNDS, passes=PASSES, profile=True)
-    measured = bench(plan)
-    if measured.interrupted:
+    names = {str(path_of(Path(name).stem)) if name.startswith("cfg/") else name: name for name in QUICK_MODELS}
+    plan = BenchPlan(tuple(names), installed(), imgsz=imgsz, rounds=ROUNDS, passes=PASSES, profile=True)
+    result = bench(plan)
+    if result.interrupted:
         raise KeyboardInterrupt
-    document = json.loads(render(measured, "json"))
-    shown = {path: name for name, path in paths.items()}
-    for row in [*document["rows"], *document["profile"]]:
-        row["model"] = shown[row["model"]]
-    said = f"quick bench of this report, {ROUNDS} rounds of {PASSES} pass"
-    return bench_of(document, said)
+    return replace(result, rows=[replace(row, model=names[row.model]) for row in result.rows])

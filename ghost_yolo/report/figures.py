@@ -1,4 +1,4 @@
-"""The report's figures, as matplotlib figures no wider than a phone needs; nothing is measured here."""
+"""Plots of the report as matplotlib figures, sized for a phone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
-from ghost_yolo.report.sources import Timed
+from ghost_yolo.bench.results import BenchRow
+from ghost_yolo.model.catalog import is_stock
 
 WIDTH = 4.8  # inches; at 9.5 points text stays legible when a phone shrinks the figure to its width
 STYLE: dict[str, Any] = {
@@ -29,23 +30,23 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ghost_yolo",
     "text.parse_math": False,  # a dollar in a file's name is a dollar
 }
-Point = tuple[float, float, str, bool]  # across, up, label, whether it is a stock model
-NAMED = 8  # points beyond which numbers stand beside them, and the names below: names would cover one another
-STOCK, LIGHT, SAVED = "#222222", "#7b3294", "#b8b8b8"
-SCALES = {"n": "#c6a5d8", "s": "#9e6ebd", "m": "#7b3294", "l": "#4d1a66", "x": "#1f0a2b"}
-KINDS = ("#7b3294", "#e08214", "#1b9e77", "#4a90c2", "#d6604d", "#a6761d", "#666666")
+Point = tuple[float, float, str, bool]  # x, y, label, whether it is a stock model
+MAX_NAMED = 8  # a plot with more points shows numbers, with the names below the plot: names would overlap
+STOCK_COLOUR, LIGHT_COLOUR, GFLOPS_COLOUR = "#222222", "#7b3294", "#b8b8b8"
+SCALE_COLOURS = {"n": "#c6a5d8", "s": "#9e6ebd", "m": "#7b3294", "l": "#4d1a66", "x": "#1f0a2b"}
+OPERATOR_COLOURS = ("#7b3294", "#e08214", "#1b9e77", "#4a90c2", "#d6604d", "#a6761d", "#666666")
 OTHERS = "all others"
-DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-FURTHEST = 14  # rings around a point in which a place for its label is looked for
+LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+MAX_RING = 14  # rings around a point that are searched for a free place for its label
 
 
 def style() -> AbstractContextManager[None]:
-    """Draw as all our figures are drawn, whatever the user's own settings."""
+    """Return a context in which figures are drawn with STYLE, whatever the user's settings are."""
     return mpl.rc_context(STYLE)  # type: ignore[arg-type, unused-ignore]  # the newest wants its keys by name
 
 
 def svg(figure: Figure) -> bytes:
-    """Return a figure as SVG whose text is drawn, so that it looks the same on every machine."""
+    """Return a figure as SVG with text as paths, so that it looks the same on every machine."""
     return _saved(figure, "svg")
 
 
@@ -55,7 +56,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file of that kind; a character that the font lacks becomes a box, and the table has it."""
+    """Return a figure in a file format; a character that the font lacks becomes a box."""
     out = io.BytesIO()
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
@@ -70,28 +71,28 @@ def _canvas(height: float) -> tuple[Figure, Axes]:
 
 
 def scales_figure(changes: dict[str, dict[str, float]], what: str) -> Figure:
-    """Draw each model's part of stock, a dot a scale.
+    """Plot each model's ratio to the stock model, one dot for each scale.
 
     Args:
-        changes: By model and scale letter, the figure divided by stock's.
+        changes: Model to scale letter to ratio.
         what: Name of the figure, for the axis.
     """
     with style():
         figure, axes = _canvas(1.0 + 0.27 * len(changes))
-        scales = [letter for letter in SCALES if any(letter in row for row in changes.values())]
+        scales = [letter for letter in SCALE_COLOURS if any(letter in row for row in changes.values())]
         for place, letter in enumerate(scales):
             shift = (place - (len(scales) - 1) / 2) * 0.15
             points = [(row[letter], line + shift) for line, row in enumerate(changes.values()) if letter in row]
             parts, lines = zip(*points, strict=True)
-            axes.scatter(parts, lines, s=18, color=SCALES[letter], label=letter)
-        _parts_axis(axes, list(changes), [value for row in changes.values() for value in row.values()])
-        axes.set_xlabel(f"{what} / stock's of the same scale")
+            axes.scatter(parts, lines, s=18, color=SCALE_COLOURS[letter], label=letter)
+        _ratio_axis(axes, list(changes), [value for row in changes.values() for value in row.values()])
+        axes.set_xlabel(f"{what} / {what} of the stock model")
         _legend_above(figure, len(scales))
     return figure
 
 
-def _parts_axis(axes: Axes, names: list[str], values: list[float]) -> None:
-    """Set out models from top to bottom and parts of stock, in a logarithmic scale, from left to right."""
+def _ratio_axis(axes: Axes, names: list[str], values: list[float]) -> None:
+    """Set the y axis to the models, from top to bottom, and the x axis to ratios on a logarithmic scale."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xscale("log")
@@ -103,46 +104,50 @@ def _parts_axis(axes: Axes, names: list[str], values: list[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
     axes.tick_params(axis="y", length=0)
-    axes.axvline(1, color=STOCK, linewidth=1)
+    axes.axvline(1, color=STOCK_COLOUR, linewidth=1)
     axes.grid(axis="x", alpha=0.35, linewidth=0.6)
 
 
 def _legend_above(figure: Figure, columns: int) -> None:
-    """Put the legend above the plot, where no datum is."""
+    """Put the legend above the plot."""
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.2, handletextpad=0.4)
 
 
-def time_figure(rows: Sequence[Timed], names: dict[str, str]) -> Figure:
-    """Draw GFLOPs against measured time, the stock models joined by a line."""
-    points = [(row.gflops, row.median_ms, names[row.model], row.stock) for row in rows if row.gflops and row.median_ms]
-    return scatter(points, "GFLOPs", "milliseconds a forward pass", low_is_zero=True)
+def time_figure(rows: Sequence[BenchRow], names: dict[str, str]) -> Figure:
+    """Plot measured time against GFLOPs, the stock models joined by a line."""
+    points = [
+        (row.gflops, row.median_ms, names[row.model], is_stock(row.model))
+        for row in rows
+        if row.gflops and row.median_ms
+    ]
+    return scatter(points, "GFLOPs", "milliseconds per forward pass", low_is_zero=True)
 
 
 def scatter(
     points: Sequence[Point],
     x: str,
     y: str,
-    whiskers: Sequence[tuple[float, float]] = (),
+    error_bars: Sequence[tuple[float, float]] = (),
     low_is_zero: bool = False,
 ) -> Figure:
-    """Draw labelled points, the stock ones joined by a line.
+    """Plot labelled points, the stock models joined by a line.
 
     Args:
-        points: Across, up, label, and whether it is a stock model.
-        x: What is across.
-        y: What is up.
-        whiskers: Lower and upper end for each point, if there are any.
+        points: x, y, label, and whether it is a stock model.
+        x: Label of the x axis.
+        y: Label of the y axis.
+        error_bars: Lower and upper end for each point, if there are any.
         low_is_zero: Whether the axes begin at zero.
     """
     with style():
-        crowded = len(points) > NAMED
+        crowded = len(points) > MAX_NAMED
         figure, axes = _canvas(4.2 + 0.11 * len(points) if crowded else 3.9)
         line = sorted(point[:2] for point in points if point[3])
         if len(line) > 1:
-            axes.plot(*zip(*line, strict=True), color=STOCK, linewidth=1.2, alpha=0.7, zorder=1)
-        ends = list(whiskers) or [(up, up) for _, up, *_ in points]
+            axes.plot(*zip(*line, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
+        ends = list(error_bars) or [(up, up) for _, up, *_ in points]
         for (across, up, _, stock), (low, high) in zip(points, ends, strict=True):
-            colour = STOCK if stock else LIGHT
+            colour = STOCK_COLOUR if stock else LIGHT_COLOUR
             axes.errorbar(across, up, [[up - low], [high - up]], fmt="none", ecolor=colour, elinewidth=1, capsize=2)
             axes.scatter(across, up, s=32, color=colour, marker="s" if stock else "o", zorder=2)
         axes.margins(0.18)
@@ -159,7 +164,7 @@ def scatter(
 
 
 def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
-    """Return the points with numbers for labels, counted from left to right, and write what they stand for below the plot."""
+    """Return the points with numbers as labels, from left to right, and list the names below the plot."""
     order = sorted(range(len(points)), key=lambda place: points[place][:2])
     numbers = {place: str(number) for number, place in enumerate(order, 1)}
     names = [f"{numbers[place]:>2}  {points[place][2]}" for place in order]
@@ -176,13 +181,13 @@ def _label(
     points: Sequence[Point],
     pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
 ) -> None:
-    """Write each label at the nearest free place around its point, with a thin line to it where that is not beside it.
+    """Write each label at the nearest free place around its point, with a thin line to it where it is not adjacent.
 
     Args:
         figure: The figure; its layout is fixed by this.
         axes: The plot.
-        points: Across, up, label, and whether it is a stock model.
-        pairs: Both ends of each line that no label may cover.
+        points: x, y, label, and whether it is a stock model.
+        pairs: Both ends of each line that labels must not cover.
     """
     figure.draw_without_rendering()  # fixes the layout, and with it the places
     figure.set_layout_engine("none")
@@ -193,7 +198,7 @@ def _label(
     taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
     for (across, up, text, stock), (x, y) in sorted(zip(points, spots, strict=True), key=lambda pair: -pair[1][1]):
         note = axes.annotate(
-            text, (across, up), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK if stock else LIGHT,
+            text, (across, up), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK_COLOUR if stock else LIGHT_COLOUR,
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "relpos": (0.5, 0.5), "shrinkB": 4},
         )  # fmt: skip
         size = axes.text(across, up, text, fontsize=8.5)  # without the line, for its size
@@ -207,70 +212,78 @@ def _label(
 
 
 def _place(x: float, y: float, width: float, height: float, taken: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
-    """Return the ring and the box, in pixels, of the first free place around a point; the last one tried where none is."""
+    """Return ring and box, in pixels, of the first free place around a point; the last place tried where none is free."""
     box = Bbox.from_bounds(x, y, width, height)
-    for ring in range(1, FURTHEST):
+    for ring in range(1, MAX_RING):
         gap = 9 + (ring - 1) * height * 0.8
-        for right, up in DIRECTIONS:
+        for right, up in LABEL_DIRECTIONS:
             left = x + (gap if right > 0 else -gap - width if right < 0 else -width / 2)
             bottom = y + (gap if up > 0 else -gap - height if up < 0 else -height / 2)
             box = Bbox.from_bounds(left, bottom, width, height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 return ring, box
-    return FURTHEST, box
+    return MAX_RING, box
 
 
-def ratios_figure(rows: Sequence[Timed], names: dict[str, str], first: Timed) -> Figure:
-    """Draw for each model its GFLOPs and its time as parts of the first model's, the time with its interval."""
+def ratios_figure(rows: Sequence[BenchRow], names: dict[str, str], first: BenchRow) -> Figure:
+    """Plot GFLOPs and time of each model relative to the first model, the time with its interval."""
     with style():
         figure, axes = _canvas(1.2 + 0.55 * len(rows))
         for line, row in enumerate(rows):
-            assert row.ratio  # the caller chose those that have one
+            assert row.ratio  # the caller selects rows with a ratio
             ends = (row.ratio_low or row.ratio, row.ratio_high or row.ratio)
             error = [[max(row.ratio - ends[0], 0)], [max(ends[1] - row.ratio, 0)]]
-            axes.barh(line - 0.19, row.gflops_part(first) or 0, 0.36, color=SAVED, label="GFLOPs" if not line else None)
+            axes.barh(
+                line - 0.19,
+                row.gflops_ratio(first) or 0,
+                0.36,
+                color=GFLOPS_COLOUR,
+                label="GFLOPs" if not line else None,
+            )
             bar: dict[str, Any] = {"xerr": error, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
-            axes.barh(line + 0.19, row.ratio, 0.36, color=LIGHT, label="time, with 95 %" if not line else None, **bar)
+            axes.barh(
+                line + 0.19, row.ratio, 0.36, color=LIGHT_COLOUR, label="time, 95 % CI" if not line else None, **bar
+            )
         axes.set_yticks(range(len(rows)), [names[row.model] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
-        axes.axvline(1, color=STOCK, linewidth=1)
+        axes.axvline(1, color=STOCK_COLOUR, linewidth=1)
         axes.grid(axis="x", alpha=0.35, linewidth=0.6)
-        axes.set_xlabel(f"part of {names[first.model]}'s")
+        axes.set_xlabel(f"relative to {names[first.model]}")
         _legend_above(figure, 2)
     return figure
 
 
 def profile_figure(profile: dict[str, dict[str, float]], names: dict[str, str]) -> Figure:
-    """Draw where the time goes: a bar a model, a colour an operator kind."""
-    kinds = shown_kinds(profile)
+    """Plot the time by operator type: one bar for each model, one colour for each type."""
+    shown = largest_operators(profile)
     with style():
-        figure, axes = _canvas(1.5 + 0.4 * len(profile) + 0.2 * ((len(kinds) + 1) // 2))
+        figure, axes = _canvas(1.5 + 0.4 * len(profile) + 0.2 * ((len(shown) + 1) // 2))
         left = [0.0] * len(profile)
-        for kind, colour in zip([*kinds, OTHERS], [*KINDS[: len(kinds)], "#dddddd"], strict=True):
-            widths = [times(row, kinds)[kind] for row in profile.values()]
-            axes.barh(range(len(profile)), widths, 0.65, left=left, color=colour, label=kind)
+        for operator, colour in zip([*shown, OTHERS], [*OPERATOR_COLOURS[: len(shown)], "#dddddd"], strict=True):
+            widths = [operator_times(row, shown)[operator] for row in profile.values()]
+            axes.barh(range(len(profile)), widths, 0.65, left=left, color=colour, label=operator)
             left = [before + width for before, width in zip(left, widths, strict=True)]
         axes.set_yticks(range(len(profile)), [names[model] for model in profile])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", alpha=0.35, linewidth=0.6)
-        axes.set_xlabel("milliseconds a forward pass, while profiled")
+        axes.set_xlabel("milliseconds per forward pass, profiled")
         _legend_above(figure, 2)
     return figure
 
 
-def shown_kinds(profile: dict[str, dict[str, float]]) -> list[str]:
-    """Return the operator kinds that take most time over all models, as many as there are colours."""
+def largest_operators(profile: dict[str, dict[str, float]]) -> list[str]:
+    """Return the operator types that take most time over all models, as many as there are colours."""
     sums: dict[str, float] = {}
-    for row in profile.values():
-        for kind, ms in row.items():
-            sums[kind] = sums.get(kind, 0.0) + ms
-    return sorted(sums, key=lambda kind: -sums[kind])[: len(KINDS)]
+    for operators in profile.values():
+        for operator, ms in operators.items():
+            sums[operator] = sums.get(operator, 0.0) + ms
+    return sorted(sums, key=lambda operator: -sums[operator])[: len(OPERATOR_COLOURS)]
 
 
-def times(row: dict[str, float], kinds: Sequence[str]) -> dict[str, float]:
-    """Return a model's milliseconds by shown kind, and those of all others."""
-    rest = sum(ms for kind, ms in row.items() if kind not in kinds)
-    return {kind: row.get(kind, 0.0) for kind in kinds} | {OTHERS: rest}
+def operator_times(operators: dict[str, float], shown: Sequence[str]) -> dict[str, float]:
+    """Return a model's milliseconds by shown operator type, and those of all others."""
+    rest = sum(ms for operator, ms in operators.items() if operator not in shown)
+    return {operator: operators.get(operator, 0.0) for operator in shown} | {OTHERS: rest}

@@ -1,35 +1,37 @@
-"""The report as one HTML page: what was measured comes in, sections of words, figures and tables go out."""
+"""Write the report as one HTML page: sections with text, plots and tables."""
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
-from ghost_yolo.bench.tables import CONVENTIONS as TIMED
-from ghost_yolo.bench.tables import number
+from ghost_yolo.bench.results import BenchResult, BenchRow, group_rows
+from ghost_yolo.bench.tables import CONVENTIONS as BENCH_CONVENTIONS
+from ghost_yolo.bench.tables import JSON_ONLY, interval, number
 from ghost_yolo.compare import ComparedRow, Comparison, cells
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import is_stock, labels
-from ghost_yolo.model.profile import CONVENTIONS as COUNTED
+from ghost_yolo.model.profile import CONVENTIONS as PROFILE_CONVENTIONS
 from ghost_yolo.report import figures, summary
-from ghost_yolo.report.collect import Found
-from ghost_yolo.report.sources import Bench, Group, Timed, Trained
+from ghost_yolo.report.collect import ReportData
+from ghost_yolo.report.sources import AccuracyRecord
 from ghost_yolo.tables import format_percent
 from ghost_yolo.utils.files import write_whole
 from ghost_yolo.utils.system import versions
 
-KINDS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNGs begin
+PLOTS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNG files begin
+TIME_HEADER = ["model", "ms", "time / first", "95 % CI", "GFLOPs", "GFLOPs / first", "realised gain"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure with its name as a file, its alternative text and its caption."""
+class Plot:
+    """A figure with its file name, alternative text and caption."""
 
     name: str
     figure: Figure
@@ -53,42 +55,58 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A section of the page: paragraphs, a list, plots and tables, and definitions."""
 
     anchor: str
     title: str
     texts: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
-    blocks: list[Picture | Table] = field(default_factory=list)
+    blocks: list[Plot | Table] = field(default_factory=list)
     terms: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Timing:
+    """The rows of one runtime and precision, and how its plots are named."""
+
+    rows: list[BenchRow]
+    title: str
+    tag: str
+    names: dict[str, str]
+
+
 def figures_folder(out: Path) -> Path:
-    """Return the folder for the PNGs of a page, or raise an error, before any work, where there cannot be one."""
+    """Return the folder for the PNG files of a page.
+
+    Raises:
+        UserError: If a file of that name exists.
+    """
     folder = out.with_name(f"{out.stem}-figures")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {out}: its figures go into {folder}, which is a file; name another page.")
+        raise UserError(
+            f"--out {out}: the figures are written to the folder {folder}, which is a file; name another page."
+        )
     return folder
 
 
-def write_page(out: Path, found: Found) -> None:
-    """Write the page and, beside it, its figures as PNG; each file appears whole, and figures of an earlier page go."""
-    sections = sections_of(found)
-    html = page(sections, datetime.now(timezone.utc))
-    pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
-    made = {f"{picture.name}.png": figures.png(picture.figure) for picture in pictures}
+def write_page(out: Path, data: ReportData) -> None:
+    """Write the page, and its plots as PNG files beside it; plots of an earlier page are removed."""
+    sections = build_sections(data)
+    html = render_page(sections, datetime.now(timezone.utc))
+    plots = [block for section in sections for block in section.blocks if isinstance(block, Plot)]
+    images = {f"{plot.name}.png": figures.png(plot.figure) for plot in plots}
     folder = figures_folder(out)
     folder.mkdir(exist_ok=True)
-    for name, content in made.items():
+    for name, content in images.items():
         write_whole(folder / name, content)
     for file in folder.glob("*.png"):
-        if file.name.split("-")[0] in KINDS and file.name not in made:
+        if file.name.split("-")[0] in PLOTS and file.name not in images:
             file.unlink()
     write_whole(out, html)
 
 
-def page(sections: list[Section], moment: datetime) -> str:
-    """Return the page; every text is escaped."""
+def render_page(sections: list[Section], moment: datetime) -> str:
+    """Return the page as HTML; every text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,157 +114,170 @@ def page(sections: list[Section], moment: datetime) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.tests["picture"] = lambda block: isinstance(block, Picture)
+    environment.tests["plot"] = lambda block: isinstance(block, Plot)
     template = environment.get_template("template.html")
     return template.render(sections=sections, moment=f"{moment:%Y-%m-%d %H:%M} UTC", versions=versions())
 
 
-def sections_of(found: Found) -> list[Section]:
-    """Return the page's parts; one for which nothing was measured is left out."""
+def build_sections(data: ReportData) -> list[Section]:
+    """Return the sections of the page; a section without data is left out."""
+    profiled = any(row.operators for result in data.benches.values() for row in result.rows)
     return [
-        summary_section(found),
-        published_section(found.published),
-        scales_section(found.scales),
-        *([time_section(found.benches)] if found.benches else []),
-        *([profile_section(found.benches)] if any(g.profile for b in found.benches for g in b.groups) else []),
-        *([accuracy_section(found)] if found.trained else []),
-        conditions_section(found),
+        summary_section(data),
+        published_section(data.published),
+        scales_section(data.scales),
+        *([time_section(data)] if data.benches else []),
+        *([profile_section(data)] if profiled else []),
+        *([accuracy_section(data)] if data.accuracies else []),
+        conditions_section(data.benches),
     ]
 
 
-def summary_section(found: Found) -> Section:
-    """Return what the figures say, in words."""
+def summary_section(data: ReportData) -> Section:
+    """Return the results in a few sentences."""
+    groups = [rows for result in data.benches.values() for rows in group_rows(result.rows).values()]
     points = [
-        summary.published(found.published),
-        summary.scales(found.scales),
-        *(line for bench in found.benches for group in bench.groups for line in summary.time(group)),
+        summary.summarise_published(data.published),
+        summary.summarise_scales(data.scales),
+        *(line for rows in groups for line in summary.summarise_times(rows)),
     ]
-    texts = [] if found.benches else ["No times were measured: fewer GFLOPs are not yet less time."]
-    return Section("summary", "In short", texts, points)
+    missing = "This report has no times. Fewer GFLOPs do not imply a faster model: measure with `ghost-yolo bench`."
+    return Section("summary", "Summary", [] if data.benches else [missing], points)
 
 
 def published_section(result: Comparison) -> Section:
-    """Return the widely copied table beside what its models measure."""
+    """Return the published table beside the values that its models measure."""
     header, lines = cells(result.entries)
-    table = Table("Measured / published, and whether they agree (kb within 2 %)", header, lines)
-    return Section("published", "The published table, taken apart", [result.footer], blocks=[table])
+    table = Table("Measured / published, and whether they match (kb within 2 %)", header, lines)
+    return Section("published", "The published table", [result.footer], blocks=[table])
 
 
 def scales_section(scales: dict[str, list[ComparedRow]]) -> Section:
-    """Return each model's change against stock of the same scale."""
-    names = {entry.row.model: summary.family(entry.row.model) for entries in scales.values() for entry in entries}
-    shown = [name for name in dict.fromkeys(names.values()) if name != summary.STOCK]
-    blocks: list[Picture | Table] = []
-    for figure, title in (("gflops", "GFLOPs"), ("parameters", "parameters")):
-        changes = summary.changes(scales, figure)
-        order = sorted(shown, key=lambda name: sum(changes[name].values()) / len(changes[name]))
-        parts = {name: {scale: 1 + change / 100 for scale, change in changes[name].items()} for name in order}
-        alt = f"Dots for {len(order)} models: {title} divided by stock's at the scales {', '.join(scales)}. The table has the figures."
-        caption = f"{title} as part of the stock model's of the same scale, as deployed; left of the line is lighter."
-        blocks.append(Picture(f"scales-{figure}", figures.scales_figure(parts, title), alt, caption))
-        lines = [[name, *(format_percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in order]
-        blocks.append(Table(f"Change in {title} against stock of the same scale", ["model", *scales], lines))
-    text = f"Each light model beside stock YOLOv8 of its own scale, {summary.sizes(scales)}, every BN merged."
-    return Section("scales", "Like for like, at every scale", [text], blocks=blocks)
+    """Return each model's change in GFLOPs and parameters against the stock model of the same scale."""
+    blocks = [block for figure in ("GFLOPs", "parameters") for block in _scales_blocks(scales, figure)]
+    text = f"Each light model compared with the stock YOLOv8 of its scale, {summary.describe_size(scales)}, BatchNorm fused."
+    return Section("scales", "Models at the same scale", [text], blocks=blocks)
 
 
-def time_section(benches: list[Bench]) -> Section:
-    """Return GFLOPs against time, and what both are as parts of the first model's."""
-    texts = ["A point below the line through the stock models is faster than a stock model of its GFLOPs would be."]
-    blocks: list[Picture | Table] = []
-    for bench in benches:
-        for group in bench.groups:
-            blocks += time_blocks(bench, group)
-    return Section("time", "GFLOPs against measured time", texts, blocks=blocks)
+def _scales_blocks(scales: dict[str, list[ComparedRow]], figure: str) -> list[Plot | Table]:
+    """Return plot and table of one figure."""
+    changes = summary.changes(scales, figure.lower())
+    names = [name for name in changes if name != summary.STOCK]
+    names.sort(key=lambda name: sum(changes[name].values()) / len(changes[name]))
+    ratios = {name: {scale: 1 + change / 100 for scale, change in changes[name].items()} for name in names}
+    alt = f"Dot plot of {len(names)} models: {figure} / {figure} of the stock model at the scales {', '.join(scales)}. The table lists the values."
+    caption = f"{figure} / {figure} of the stock model of the same scale, fused. Left of the line is lighter."
+    lines = [[name, *(format_percent(changes[name].get(scale)) or "0.0 %" for scale in scales)] for name in names]
+    return [
+        Plot(f"scales-{figure.lower()}", figures.scales_figure(ratios, figure), alt, caption),
+        Table(f"Change in {figure} against the stock model of the same scale", ["model", *scales], lines),
+    ]
 
 
-def time_blocks(bench: Bench, group: Group) -> list[Picture | Table]:
-    """Return the figures and the table of one runtime and precision."""
-    names, made = labels([row.model for row in [*group.rows, *group.failed]]), list[Picture | Table]()
-    tag = bench.prefix + summary.slug(group.title)
-    title = f"{group.title}, {group.sizes} ({bench.source})"
-    if sum(bool(row.gflops) for row in group.rows) > 1:
-        alt = f"Scatter of GFLOPs against milliseconds, {len(group.rows)} models, {title}. The table has the figures."
-        stock = any(is_stock(row.model) for row in group.rows)
-        caption = f"{title}." + (" Squares and line: stock models." if stock else "")
-        made.append(Picture(f"time-{tag}", figures.time_figure(group.rows, names), alt, caption))
-    rivals = summary.rivals(group)
-    if rivals:
-        alt = f"Bars of GFLOPs and time as parts of {names[rivals[0].model]}'s, {title}. The table has the figures."
-        caption = f"{title}. Where the time's bar is the longer one, saved GFLOPs are not all saved time."
-        drawn = figures.ratios_figure(rivals[1:], names, rivals[0])
-        made.append(Picture(f"ratios-{tag}", drawn, alt, caption))
-    header = ["model", "ms", "time / first", "95 %", "GFLOPs", "GFLOPs / first", "realised gain"]
-    lines = [time_cells(row, group.rows[0], names) for row in group.rows]
-    lines += [[names[row.model], f"not measured: {row.error}", *[""] * 5] for row in group.failed]
-    return [*made, Table(title, header, lines)]
+def _timings(data: ReportData) -> Iterator[_Timing]:
+    """Yield every runtime and precision of every benchmark."""
+    for prefix, (source, result) in zip(summary.prefixes(data), data.benches.items(), strict=True):
+        for backend, rows in group_rows(result.rows).items():
+            title, tag = f"{backend}, {rows[0].workload} ({source})", prefix + summary.slug(backend)
+            yield _Timing(rows, title, tag, labels([row.model for row in rows]))
 
 
-def time_cells(row: Timed, first: Timed, names: dict[str, str]) -> list[str]:
+def time_section(data: ReportData) -> Section:
+    """Return GFLOPs and time of every model."""
+    text = "A model below the line of the stock models is faster than a stock model with the same GFLOPs."
+    blocks = [block for timing in _timings(data) for block in time_blocks(timing)]
+    return Section("time", "GFLOPs and measured time", [text], blocks=blocks)
+
+
+def time_blocks(timing: _Timing) -> list[Plot | Table]:
+    """Return plots and table of one runtime and precision."""
+    timed, names, title = [row for row in timing.rows if row.measured], timing.names, timing.title
+    blocks: list[Plot | Table] = []
+    if sum(bool(row.gflops) for row in timed) > 1:
+        alt = f"Scatter plot of GFLOPs and milliseconds of {len(timed)} models, {title}. The table lists the values."
+        caption = f"{title}." + (
+            " Squares and line: stock models." if any(is_stock(row.model) for row in timed) else ""
+        )
+        blocks.append(Plot(f"time-{timing.tag}", figures.time_figure(timed, names), alt, caption))
+    compared = summary.comparable_rows(timing.rows)
+    if compared:
+        first = compared[0]
+        alt = f"Bar chart of GFLOPs and time relative to {names[first.model]}, {title}. The table lists the values."
+        caption = f"{title}. A time bar longer than the GFLOPs bar: the time fell less than the GFLOPs."
+        drawn = figures.ratios_figure(compared[1:], names, first)
+        blocks.append(Plot(f"ratios-{timing.tag}", drawn, alt, caption))
+    lines = [time_cells(row, timed[0], names) for row in timed]
+    lines += [[names[row.model], f"not measured: {row.error}", *[""] * 5] for row in timing.rows if not row.measured]
+    return [*blocks, Table(title, TIME_HEADER, lines)]
+
+
+def time_cells(row: BenchRow, first: BenchRow, names: dict[str, str]) -> list[str]:
     """Return a line of the table of times."""
-    interval = f"{number(row.ratio_low, 3)} to {number(row.ratio_high, 3)}" if row.ratio_low else ""
-    known = row.ratio is not None  # otherwise the first model has no time, and no row is it
+    known = row.ratio is not None  # otherwise the first model was not measured, and `first` is another one
     return [
         names[row.model],
         number(row.median_ms),
         number(row.ratio, 3),
-        interval,
+        interval(row.ratio_low, row.ratio_high),
         number(row.gflops),
-        number(row.gflops_part(first) if known else None, 3),
+        number(row.gflops_ratio(first) if known else None, 3),
         number(row.realised_gain),
     ]
 
 
-def profile_section(benches: list[Bench]) -> Section:
-    """Return where the time goes, by operator kind."""
-    blocks: list[Picture | Table] = []
-    for bench in benches:
-        for group in bench.groups:
-            if not group.profile:
-                continue
-            names, kinds = labels(list(group.profile)), figures.shown_kinds(group.profile)
-            tag = bench.prefix + summary.slug(group.title)
-            title = f"{group.title} ({bench.source})"
-            alt = f"Stacked bars of milliseconds by operator kind, {title}. The table has the figures."
-            drawn = figures.profile_figure(group.profile, names)
-            blocks.append(Picture(f"profile-{tag}", drawn, alt, f"{title}: where the time goes."))
-            lines = [
-                [names[model], *(f"{ms:.2f}" for ms in figures.times(row, kinds).values())]
-                for model, row in group.profile.items()
-            ]
-            blocks.append(Table(f"Milliseconds, {title}", ["model", *kinds, figures.OTHERS], lines))
-    text = "Profiling itself costs time: compare the parts of a bar, and take times from the section before."
-    return Section("profile", "Where the time goes", [text], blocks=blocks)
+def profile_section(data: ReportData) -> Section:
+    """Return the time by operator type."""
+    blocks: list[Plot | Table] = []
+    for timing in _timings(data):
+        profile = {row.model: row.operators for row in timing.rows if row.operators}
+        if not profile:
+            continue
+        shown = figures.largest_operators(profile)
+        alt = f"Stacked bar chart of milliseconds by operator type, {timing.title}. The table lists the values."
+        drawn = figures.profile_figure(profile, timing.names)
+        blocks.append(Plot(f"profile-{timing.tag}", drawn, alt, f"{timing.title}: time by operator type."))
+        lines = [
+            [timing.names[model], *(f"{ms:.2f}" for ms in figures.operator_times(operators, shown).values())]
+            for model, operators in profile.items()
+        ]
+        blocks.append(Table(f"Milliseconds, {timing.title}", ["model", *shown, figures.OTHERS], lines))
+    text = "Profiling adds overhead: compare the shares of a bar here, and total times in the section above."
+    return Section("profile", "Time by operator type", [text], blocks=blocks)
 
 
-def accuracy_section(found: Found) -> Section:
-    """Return accuracy against GFLOPs and time, one figure for each task and axis."""
-    names = labels([record.model for record in found.trained])
-    blocks: list[Picture | Table] = []
-    for task_number, (task, records) in enumerate(summary.by_task(found.trained).items(), 1):
-        for place, (axis, across) in enumerate(summary.axes(found, records).items(), 1):
-            points, ends = summary.accuracy_points(records, across, names)
+def accuracy_section(data: ReportData) -> Section:
+    """Return accuracy against GFLOPs and time, one plot for each task and cost."""
+    names = labels([record.model for record in data.accuracies])
+    blocks: list[Plot | Table] = []
+    for number_of_task, (task, records) in enumerate(summary.group_by_task(data.accuracies).items(), 1):
+        for number_of_axis, (axis, costs) in enumerate(summary.accuracy_axes(data, records).items(), 1):
+            points, ends = summary.accuracy_points(records, costs, names)
             drawn = figures.scatter(points, axis, "mAP50-95", ends)
-            alt = f"Scatter of mAP50-95 against {axis}, {len(points)} models, {task}. The table has the figures."
-            caption = f"{task}. Whiskers: the record's interval, or least and most over seeds. Squares and line: stock."
-            blocks.append(Picture(f"accuracy-{task_number}-{place}", drawn, alt, caption))
-        blocks.append(Table(task, ["model", "seed", "mAP50-95", "interval", "mAP50"], [accuracy_cells(r, names) for r in records]))  # fmt: skip
-    terms = {f"{names[record.model]}, {record.task}, seed {record.seed}": record.conditions for record in found.trained}
-    return Section("accuracy", "Accuracy", ["The records given, as their runs wrote them."], [], blocks, terms)
+            alt = f"Scatter plot of mAP50-95 and {axis} of {len(points)} models, {task}. The table lists the values."
+            caption = f"{task}. Error bars: the record's interval, or minimum and maximum over seeds. Squares and line: stock models."
+            blocks.append(Plot(f"accuracy-{number_of_task}-{number_of_axis}", drawn, alt, caption))
+        lines = [accuracy_cells(record, names) for record in records]
+        blocks.append(Table(task, ["model", "seed", "mAP50-95", "interval", "mAP50"], lines))
+    terms = {
+        f"{names[record.model]}, {record.task}, seed {record.seed}": record.conditions for record in data.accuracies
+    }
+    text = "Accuracies come from the given records; they are not measured here."
+    return Section("accuracy", "Accuracy", [text], [], blocks, terms)
 
 
-def accuracy_cells(record: Trained, names: dict[str, str]) -> list[str]:
+def accuracy_cells(record: AccuracyRecord, names: dict[str, str]) -> list[str]:
     """Return a line of the table of accuracies."""
-    low, high = record.map50_95_low, record.map50_95_high
-    interval = f"{number(low, 3)} to {number(high, 3)}" if low is not None and high is not None else ""
-    return [names[record.model], str(record.seed), number(record.map50_95, 3), interval, number(record.map50, 3)]
+    bounds = interval(record.map50_95_low, record.map50_95_high)
+    return [names[record.model], str(record.seed), number(record.map50_95, 3), bounds, number(record.map50, 3)]
 
 
-def conditions_section(found: Found) -> Section:
-    """Return on what the figures depend, and how each is counted."""
-    terms: dict[str, Any] = {}
-    for bench in found.benches:
-        said = {**bench.conditions, **bench.versions}
-        terms[bench.source] = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
-    shown = TIMED if found.benches else {}
-    return Section("conditions", "Conditions and conventions", terms={**terms, **COUNTED, **shown})
+def conditions_section(benches: dict[str, BenchResult]) -> Section:
+    """Return the machine and versions of every benchmark, and the definition of every figure."""
+    terms = {source: _describe({**result.conditions, **result.versions}) for source, result in benches.items()}
+    shown = {name: text for name, text in BENCH_CONVENTIONS.items() if name not in JSON_ONLY} if benches else {}
+    return Section("conditions", "Conditions and conventions", terms={**terms, **PROFILE_CONVENTIONS, **shown})
+
+
+def _describe(conditions: dict[str, object]) -> str:
+    """Return conditions in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in conditions.items())

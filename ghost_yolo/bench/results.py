@@ -1,0 +1,235 @@
+"""Results of a benchmark: one row for each model, runtime and precision, from measuring to tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ghost_yolo.bench.runtimes import RUNTIMES
+
+MIN_ROUNDS = 5  # fewer rounds give no interval
+RESAMPLES = 2000
+TEXTS = ("model", "scale", "runtime", "precision", "device")
+COUNTS = ("imgsz", "batch", "threads", "rounds")
+FIGURES = (
+    "median_ms", "q25", "q75", "ratio", "ratio_low", "ratio_high", "gflops", "realised_gain", "peak_memory_mb", "file_mb",
+)  # fmt: skip
+
+
+@dataclass
+class BenchRow:
+    """Latency of one model in one runtime and precision; `tables.CONVENTIONS` defines every figure.
+
+    The runner fills `times` and `operators`, and `add_statistics` computes the figures from them.
+
+    Attributes:
+        model: YAML, checkpoint or exported file, as given.
+        scale: Scale letter, "" where unknown.
+        nc: Number of classes.
+        imgsz: Image side in pixels.
+        batch: Images in one forward pass.
+        runtime: Key of RUNTIMES.
+        precision: fp32, fp16 or int8.
+        device: `cpu`, or the number of a GPU.
+        threads: CPU threads.
+        error: Why the row could not be measured.
+        times: Milliseconds of a forward pass, one entry for each round.
+        operators: Milliseconds of a forward pass by operator type, from the runtime's profiler.
+        profile_error: Why the row could not be profiled.
+    """
+
+    model: str
+    scale: str
+    nc: int | None
+    imgsz: int
+    batch: int
+    runtime: str
+    precision: str
+    device: str
+    threads: int
+    median_ms: float | None = None
+    q25: float | None = None
+    q75: float | None = None
+    rounds: int = 0
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    gflops: float | None = None
+    realised_gain: float | None = None
+    peak_memory_mb: float | None = None
+    file_mb: float | None = None
+    error: str | None = None
+    times: list[float] = field(default_factory=list)
+    operators: dict[str, float] = field(default_factory=dict)
+    profile_error: str | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a time."""
+        return self.median_ms is not None
+
+    @property
+    def backend(self) -> str:
+        """Runtime and precision, such as `ONNX Runtime fp32`."""
+        title = RUNTIMES[self.runtime].title if self.runtime in RUNTIMES else self.runtime
+        return f"{title} {self.precision}".rstrip()
+
+    @property
+    def title(self) -> str:
+        """Model, runtime and precision, for messages."""
+        return f"{self.model}, {self.backend}"
+
+    @property
+    def workload(self) -> str:
+        """Image side, batch size, threads and device."""
+        return f"{self.imgsz} x {self.imgsz}, batch {self.batch}, {self.threads} threads, {self.device}"
+
+    def gflops_ratio(self, first: BenchRow) -> float | None:
+        """Return GFLOPs / GFLOPs of the first model, None where one of them is unknown."""
+        return self.gflops / first.gflops if self.gflops and first.gflops else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BenchRow:
+        """Return the row that `to_dict` wrote.
+
+        Args:
+            values: All keys of a row; `times`, `operators` and `profile_error` may be missing.
+
+        Raises:
+            KeyError: If a key is missing.
+            TypeError: If a text or a count is of another type.
+            ValueError: If a figure is not a positive number.
+        """
+        known: dict[str, Any] = {name: _text(values, name) for name in TEXTS}
+        known |= {name: _count(values, name) for name in COUNTS}
+        known |= {name: None if values[name] is None else _positive(values, name) for name in FIGURES}
+        known["nc"] = None if values["nc"] is None else _count(values, "nc")
+        known["error"] = None if values["error"] is None else _text(values, "error")
+        operators = values.get("operators") or {}
+        known["operators"] = {str(kind): _positive(operators, kind) for kind in operators}
+        return cls(**known, times=list(values.get("times") or []), profile_error=values.get("profile_error"))
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    """Return a string."""
+    if not isinstance(values[name], str):
+        raise TypeError(f"{name} is {values[name]!r}, not text")
+    return str(values[name])
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    """Return a whole number that is not negative."""
+    value = values[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} is {value!r}, not a whole number")
+    return value
+
+
+def _positive(values: Mapping[str, Any], name: str) -> float:
+    """Return a positive, finite number."""
+    value = values[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is {value!r}, not a positive number")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Rows of one benchmark run, complete or not, and what they depend on.
+
+    Attributes:
+        rows: Rows of one runtime and precision side by side, the first model first.
+        conditions: Machine, workload, rounds and passes.
+        versions: Installed versions.
+        interrupted: Whether Ctrl-C ended the run early.
+        unavailable: Runtimes with precisions that were requested and do not exist.
+    """
+
+    rows: list[BenchRow]
+    conditions: dict[str, Any]
+    versions: dict[str, str]
+    interrupted: bool = False
+    unavailable: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """One line for each reason why rows could not be measured."""
+        reasons: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.error:
+                everywhere = all(other.error == row.error for other in self.rows if other.model == row.model)
+                reasons.setdefault(row.error, []).append(row.model if everywhere else row.title)
+        return [f"{'; '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> BenchResult:
+        """Return the result that `ghost-yolo bench --format json` wrote.
+
+        Raises:
+            KeyError: If a key is missing.
+            TypeError: If an entry has the wrong type.
+            ValueError: If there are no rows, or a row holds a wrong value.
+        """
+        if not document["rows"]:
+            raise ValueError("it has no rows")
+        rows = [BenchRow.from_dict(row) for row in document["rows"]]
+        return cls(rows, dict(document["conditions"]), dict(document["versions"]))
+
+
+def group_rows(rows: Sequence[BenchRow]) -> dict[str, list[BenchRow]]:
+    """Return the rows that were timed against each other, by runtime and precision as printed, in the given order."""
+    groups: dict[str, list[BenchRow]] = {}
+    for row in rows:
+        groups.setdefault(row.backend, []).append(row)
+    return groups
+
+
+def add_statistics(rows: Sequence[BenchRow], first_model: str) -> None:
+    """Set the figures that follow from `times`: median, quartiles, and the ratio to the first model with its interval.
+
+    Args:
+        rows: Rows of one benchmark run; changed in place.
+        first_model: Model whose row of the same runtime and precision the ratios are to.
+    """
+    for group in group_rows(rows).values():
+        first = next((row for row in group if row.model == first_model), None)
+        for row in group:
+            row.rounds = len(row.times)
+            if row.times:
+                row.q25, row.median_ms, row.q75 = np.percentile(row.times, (25, 50, 75)).tolist()
+            if row.times and first is not None and first.times:
+                _add_ratio(row, first)
+
+
+def _add_ratio(row: BenchRow, first: BenchRow) -> None:
+    """Set ratio, confidence interval and realised gain, paired round by round."""
+    rounds = min(len(row.times), len(first.times))
+    ratios = np.array(row.times[:rounds]) / np.array(first.times[:rounds])
+    row.ratio = float(np.median(ratios))
+    row.ratio_low, row.ratio_high = confidence_interval(ratios)
+    gflops_ratio = row.gflops_ratio(first)
+    row.realised_gain = gflops_ratio / row.ratio if gflops_ratio else None
+
+
+def confidence_interval(ratios: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Return the 95 % confidence interval of the median by a seeded bootstrap; none from fewer than MIN_ROUNDS ratios.
+
+    The method is the percentile bootstrap: BCa needs a jackknife, which is not consistent for a median, and gives NaN where
+    all ratios are equal, as those of the first model are.
+    """
+    if len(ratios) < MIN_ROUNDS:
+        return None, None
+    from scipy.stats import bootstrap  # slow to import, and worker processes import this module's package
+
+    seeded = np.random.default_rng(0)
+    result = bootstrap((ratios,), np.median, n_resamples=RESAMPLES, method="percentile", random_state=seeded)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
