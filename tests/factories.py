@@ -76,7 +76,7 @@ def small(*rows: list[Any]) -> dict[str, Any]:
     return {
         "nc": 2,
         "scale": "n",
-        "backbone": [[-1, 1, "Conv", [16, 3, 2]], *rows],
+        "backbone": [[-1, 1, "Conv", [16, 3, 8]], *rows],
         "head": [[[0, 0, 0], 1, "Detect", ["nc"]]],
     }
 

@@ -22,7 +22,7 @@ from ghost_yolo.model.catalog import families, path_of, with_scale
 
 def yaml_of(word: str, *args: Any) -> dict[str, Any]:
     """Return a small detector with one row of ours."""
-    backbone = [[-1, 1, "Conv", [16, 3, 2]], [-1, 2, word, list(args) or [32, True]]]
+    backbone = [[-1, 1, "Conv", [16, 3, 8]], [-1, 2, word, list(args) or [32, True]]]
     return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
 
 

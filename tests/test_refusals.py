@@ -98,7 +98,7 @@ def test_nowhere_to_write_is_said_before_any_work(
     with refused(UserError, "--cache"):
         ghostify(best, [photos], tmp_path / "light.pt", **words, settings=Settings(cache=1e-6))
     monkeypatch.setattr(config, "COPIES", 10**12)
-    with refused(UserError, "light.pt"):
+    with refused(UserError, "--out", tmp_path):
         ghostify(best, [photos], tmp_path / "light.pt", **words)
     monkeypatch.setattr(files.os, "access", lambda *_: False)
     with refused(UserError, "light.pt"):

@@ -50,7 +50,7 @@ STRANGE = {
     ---
     nc: 2
     backbone:
-      - [-1, 1, Conv, [16, 3, 2]]
+      - [-1, 1, Conv, [16, 3, 8]]
       - - -1
         - 2
         - 'C2f' # the word
@@ -63,7 +63,7 @@ STRANGE = {
     "aliases": """\
     nc: 2
     row: &row [-1, 2, C2f, [32, True]]
-    backbone: [[-1, 1, Conv, [16, 3, 2]], *row, *row]
+    backbone: [[-1, 1, Conv, [16, 3, 8]], *row, *row]
     head: [[[0, 1, 2], 1, Detect, [nc]]]
     """,
 }
