@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,18 @@ os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YO
 if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that asks for it
     os.environ["GHOST_YOLO_TEST_BCCD"] = os.environ.pop("GHOST_YOLO_BCCD_DIR")
 os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell's background job ignores Ctrl-C, and its children with it
+# A shell's background job ignores Ctrl-C, and its children with it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import ultralytics  # noqa: E402 (after the environment that it reads)
-from little import LITTLE, photographs, settled, stock  # noqa: E402
-from ultralytics.utils import SETTINGS  # noqa: E402
-from ultralytics.utils.checks import check_version  # noqa: E402
+from factories import TINY, Run, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
+from fresh import SUPPORTED, Zygote  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
 from ghost_yolo.ghostify.calibration import CalibrationImages  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = check_version(ultralytics.__version__, ">=8.4")
-newest_only = pytest.mark.skipif(not NEWEST, reason="exact on the newest supported host; the oldest merges in float32")
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,29 +53,33 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return check
 
 
-def own_settings(folder: Path) -> Path:
-    """Write settings under which the host keeps data sets, runs and weights in this folder, and return their folder."""
-    config = folder / "config"
-    file = config / SETTINGS.file.relative_to(_CONFIG.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    places = {f"{kind}_dir": str(folder / kind) for kind in ("datasets", "runs", "weights")}
-    file.write_text(json.dumps(dict(SETTINGS) | places), encoding="utf-8")
-    return config
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process that fast tests fork theirs from."""
+    process = Zygote()
+    yield process
+    process.close()
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run a command in a fresh folder with settings of its own, and return what it printed."""
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+    """Run a command in a folder and with settings of its own, and return what it printed.
+
+    A fast test's Python program is a fork of the zygote; `fresh=True` and slow tests start a new interpreter.
+    """
+    slow = request.node.get_closest_marker("slow") is not None
 
     def start(
-        *words: str | Path, ok: bool = True, cwd: Path = tmp_path, **env: str
+        *words: str | Path, ok: bool = True, cwd: Path = tmp_path, fresh: bool = slow, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        settings = {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": "", **env}
-        found = shutil.which(str(words[0]), path=sysconfig.get_path("scripts"))
-        program = sys.executable if words[0] == "python" else found or words[0]
-        done = subprocess.run(
-            [program, *words[1:]], cwd=cwd, env=os.environ | settings, capture_output=True, text=True, check=False
-        )
+        environment = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": "", **env}
+        name, *rest = map(str, words)
+        script = [] if name in ("python", sys.executable) else [shutil.which(name, path=sysconfig.get_path("scripts"))]
+        if fresh or not SUPPORTED:
+            command = [*(script or [sys.executable]), *rest]
+            done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        else:
+            done = request.getfixturevalue("zygote").run([*script, *rest], str(cwd), environment)
         assert (done.returncode == 0) is ok, f"exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done
 
@@ -90,14 +88,27 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def python(run: Run) -> Run:
-    """Run a piece of Python in a fresh interpreter."""
-    return lambda code, **options: run(sys.executable, "-c", code, **options)
+    """Run a piece of Python in a process that has imported neither Ultralytics nor this package."""
+    return lambda code, **options: run("python", "-c", code, **options)
+
+
+@pytest.fixture(scope="module")  # its event loop must not outlast the file
+def browser() -> Iterator[Any]:
+    """The system's Chromium, headless, driven by Playwright; it reaches no network."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium: install one (apt-get install chromium), or name one in CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight smooth pictures."""
-    return photographs(tmp_path_factory.mktemp("photos"))
+    return write_images(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture
@@ -109,13 +120,13 @@ def calibration_images(photos: Path) -> CalibrationImages:
 @pytest.fixture(scope="session")
 def teacher(photos: Path) -> Any:
     """A YOLOv8n of three classes."""
-    return settled(stock("v8/yolov8"), photos)
+    return calibrated(stock("v8/yolov8"), photos)
 
 
 @pytest.fixture(scope="session")
 def little(photos: Path) -> Any:
     """A detector with two C2f in its backbone and one in its neck."""
-    return settled(copy.deepcopy(LITTLE), photos)
+    return calibrated(copy.deepcopy(TINY), photos)
 
 
 @pytest.fixture(scope="session")

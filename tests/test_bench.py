@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import ROOT, Run
+from factories import ROOT, Run
 
 from ghost_yolo import cli
 from ghost_yolo.bench import BenchPlan, bench, runner

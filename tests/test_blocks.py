@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
 
 import pytest
 import torch
-from conftest import newest_only
+from factories import build, every_block, fuse, newest_only, our_blocks
 from torch import nn
 from ultralytics.nn.modules.block import C2f
 from ultralytics.nn.modules.conv import Conv, RepConv
@@ -20,47 +19,6 @@ from ghost_yolo.blocks.ghostv2 import GhostBottleneckV2, GhostConvV2
 from ghost_yolo.registry import Block
 
 SHAPES = {"odd": (2, 9, 7), "tiny": (2, 2, 3), "row": (2, 1, 5), "square": (1, 8, 8)}
-
-
-def build(block: Block, c1: int = 16, c2: int = 24, **kwargs: Any) -> nn.Module:
-    """Build a block with seeded weights and BN statistics that are not the neutral ones."""
-    torch.manual_seed(0)
-    module = block.cls(c1, c2, **({"n": 2, "shortcut": True} if block.like == "C2f" else {}) | kwargs)
-    return randomise(module)
-
-
-def randomise(module: nn.Module) -> nn.Module:
-    """Give every BN statistics, weights and biases that a wrong merge would betray."""
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.normal_(m.running_mean)
-            nn.init.uniform_(m.running_var, 0.5, 2.0)
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias)
-    return module
-
-
-def fuse(module: nn.Module) -> None:
-    """Do what the host's `fuse()` does to the host's own convolutions."""
-    from ultralytics.nn.tasks import BaseModel
-
-    class Holder(BaseModel):
-        def __init__(self) -> None:
-            nn.Module.__init__(self)
-            self.model = nn.Sequential(module)
-
-        def info(self, *args: Any, **kwargs: Any) -> None:
-            """Print nothing."""
-
-    Holder().fuse(verbose=False)
-
-
-# One map in, one out; heads are in test_swap.py, parts of networks in test_backbone.py
-MAPS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and block.name != "Backbone"]
-every_block = pytest.mark.parametrize("block", MAPS, ids=lambda block: block.name)
-our_blocks = pytest.mark.parametrize(
-    "block", [b for b in MAPS if not b.name.startswith("Published")], ids=lambda block: block.name
-)
 
 
 @every_block

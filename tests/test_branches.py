@@ -6,8 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import newest_only
-from test_blocks import fuse, randomise
+from factories import fuse, newest_only, randomise
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from little import ACCURACY
+from factories import ACCURACY_RECORD
 
 from ghost_yolo.errors import SourceError, UserError
 from ghost_yolo.model.catalog import labels
@@ -30,7 +30,7 @@ def test_labels_tell_models_apart() -> None:
 
 @pytest.mark.parametrize("content,named", [
     ("{", "JSON"), ("[]", "empty"), ("3", "accuracy.json"), ("[{}]", "'map50_95'"),
-    (json.dumps(ACCURACY | {"map50": 82.1}), "map50 is 82.1"), (None, "accuracy.json"),
+    (json.dumps(ACCURACY_RECORD | {"map50": 82.1}), "map50 is 82.1"), (None, "accuracy.json"),
 ])  # fmt: skip
 def test_foreign_accuracies(content: str | None, named: str, tmp_path: Path) -> None:
     """A file without records is refused with a reason, before any model is profiled."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Run
+from factories import ROOT, Run
 from ultralytics import YOLO
 
 from ghost_yolo import compare as comparison

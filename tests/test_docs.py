@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 import yaml
-from conftest import ROOT, Run
+from factories import ROOT, Run
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo import BLOCKS

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from factories import ROOT
 from PIL import Image
 
 DOCS = ROOT / "docs"

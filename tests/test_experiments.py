@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from factories import ROOT
 
 from experiments import ablation, page, training
 from experiments.plan import read_plan

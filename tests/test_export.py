@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import ROOT, Run
-from test_blocks import build, every_block, randomise
+from factories import ROOT, Run, build, every_block, randomise
 from ultralytics import YOLO
 
 from ghost_yolo.cli.export import parse_sides, verify

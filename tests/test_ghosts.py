@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import NEWEST, Run
+from factories import NEWEST, Run
 from torch import nn
 from typer.testing import CliRunner
 from ultralytics import YOLO

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Run
+from factories import Run
 
 CODE = """
 import faulthandler, importlib, threading

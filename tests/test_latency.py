@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from little import bench_row
+from factories import bench_row
 
 from ghost_yolo.bench import BenchResult, BenchRow
 from ghost_yolo.bench.profiler import sum_by_operator

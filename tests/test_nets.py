@@ -9,9 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import newest_only
-from test_blocks import fuse, randomise
-from test_formulas import parameters
+from factories import fuse, macs, newest_only, parameters, randomise, refused
 from torch import nn
 
 from ghost_yolo import nets
@@ -36,23 +34,6 @@ small_nets = pytest.mark.parametrize(
     [partial(make, 10) for make in (*GHOSTS.values(), g_ghost_regnetx_032)],
     ids=lambda make: make.func.__name__,
 )
-
-
-def macs(net: nn.Module, imgsz: int = 224) -> int:
-    """Count the multiply-adds of convolutions and linear layers on one image, as papers do."""
-    total = 0
-
-    def count(layer: nn.Conv2d | nn.Linear, inputs: object, y: torch.Tensor) -> None:
-        nonlocal total
-        total += y.numel() * layer.weight[0].numel()
-
-    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.inference_mode():
-        net.eval()(torch.zeros(1, 3, imgsz, imgsz))
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def deployed(net: nn.Module) -> nn.Module:
@@ -130,21 +111,21 @@ def test_loads_timm(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change,says",
+    "change,names",
     [
-        (lambda w: dict(list(w.items())[:-1]), "tensors were given and GhostNet has"),
-        (lambda w: w | {"more.bias": torch.zeros(1)}, "tensors were given and GhostNet has"),
-        (lambda w: dict(sorted(w.items())), "state_dict.*safetensors"),
-        (lambda w: ghostnet(num_classes=3).state_dict(), r"head.6.weight \(3, 1280\) .* head.6.weight \(10, 1280\)"),
-        (lambda w: ghostnet(10, width=0.5).state_dict(), r"stem.conv.weight \(8, 3, 3, 3\) .*same network, width"),
+        (lambda w: dict(list(w.items())[:-1]), ["GhostNet"]),
+        (lambda w: w | {"more.bias": torch.zeros(1)}, ["GhostNet"]),
+        (lambda w: dict(sorted(w.items())), ["safetensors"]),
+        (lambda w: ghostnet(num_classes=3).state_dict(), ["head.6.weight (3, 1280)", "head.6.weight (10, 1280)"]),
+        (lambda w: ghostnet(10, width=0.5).state_dict(), ["stem.conv.weight (8, 3, 3, 3)"]),
     ],
 )
-def test_foreign_weights_are_refused(change: Callable[..., dict[str, torch.Tensor]], says: str) -> None:
+def test_foreign_weights_are_refused(change: Callable[..., dict[str, torch.Tensor]], names: list[str]) -> None:
     """Weights that are cut, extended, sorted, or of another width or class count are named, and nothing is loaded."""
     net = ghostnet(10)
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    with pytest.raises(WeightsError, match=says):
+    with refused(WeightsError, *names):
         load_by_order(net, change(ghostnet(10).state_dict()))
 
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -190,16 +171,16 @@ def test_fuses_exactly(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "make,says",
+    "make,name",
     [
         (lambda: ghostnet(0), "GhostNet: num_classes=0"),
         (lambda: ghostnetv3(width=0), "GhostNet: width=0"),
         (lambda: g_ghost_regnetx_032(-1), "GGhostRegNet: num_classes=-1"),
     ],
 )
-def test_impossible_arguments(make: Make, says: str) -> None:
+def test_impossible_arguments(make: Make, name: str) -> None:
     """A network without classes or width is refused with what was given."""
-    with pytest.raises(ValueError, match=f"{says} must be above 0"):
+    with refused(ValueError, name):
         make()
 
 

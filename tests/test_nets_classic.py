@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import newest_only
-from test_blocks import fuse, randomise
-from test_formulas import parameters
-from test_nets import macs
+from factories import fuse, macs, newest_only, parameters, randomise, refused
 from torch import nn
 
+from ghost_yolo.errors import WeightsError
 from ghost_yolo.nets import load_by_order, mobilenetv1, shufflenetv1, squeezenet1_0, squeezenet1_1, xception
 
 NETS = {
@@ -126,12 +124,9 @@ def test_other_weights_are_refused_whole() -> None:
     net = mobilenetv1(10, 0.25)
     before = net.stem.conv.weight.clone()
 
-    with pytest.raises(ValueError, match=r"stem.0.weight \(64, 3, 3, 3\) stands where MobileNetV1 has"):
+    with refused(WeightsError, "stem.0.weight (64, 3, 3, 3)", "MobileNetV1"):
         load_by_order(net, squeezenet1_1().state_dict())
-    with pytest.raises(
-        ValueError,
-        match=r"head.2.weight \(1000, 256\) stands where MobileNetV1 has head.2.weight \(10, 256\).*class count",
-    ):
+    with refused(WeightsError, "head.2.weight (1000, 256)", "head.2.weight (10, 256)"):
         load_by_order(net, mobilenetv1(width=0.25).state_dict())
     assert torch.equal(net.stem.conv.weight, before)
 
@@ -174,14 +169,14 @@ def test_smallest_picture(make: Callable[..., nn.Module], least: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "make,says",
+    "make,name",
     [
-        (lambda: shufflenetv1(groups=5), r"groups=5; the paper gives widths for \[1, 2, 3, 4, 8\]"),
-        (lambda: shufflenetv1(width=0.0), "width=0.0 leaves no channel"),
-        (lambda: mobilenetv1(width=0.01), "width=0.01 leaves the stem no channel: give at least 0.03125"),
+        (lambda: shufflenetv1(groups=5), "groups=5"),
+        (lambda: shufflenetv1(width=0.0), "width=0.0"),
+        (lambda: mobilenetv1(width=0.01), "width=0.01"),
     ],
 )
-def test_networks_that_no_paper_has(make: Callable[[], nn.Module], says: str) -> None:
+def test_networks_that_no_paper_has(make: Callable[[], nn.Module], name: str) -> None:
     """An impossible multiplier or number of groups raises a ValueError that says what would do."""
-    with pytest.raises(ValueError, match=says):
+    with refused(ValueError, name):
         make()

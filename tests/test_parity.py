@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_blocks import randomise
+from factories import randomise
 from torch import nn
 
 from ghost_yolo.blocks.fire import Fire

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Run
-from test_blocks import randomise
+from factories import ROOT, Run, randomise, refused
 from torch import nn
 from ultralytics import YOLO
 
@@ -91,24 +90,24 @@ def test_safetensors(tmp_path: Path) -> None:
 
     assert list(tensors) == list(theirs) != sorted(theirs)
     load_by_order(mobilenetv1(), tensors)
-    with pytest.raises(WeightsError, match=r"has no .*: it is not of timm/ghostnet_100"):
+    with refused(WeightsError, "weights.safetensors", "timm/ghostnet_100"):
         pretrained.read(tmp_path / "weights.safetensors", "timm/ghostnet_100")
-    with pytest.raises(WeightsError, match=r"weights\.safetensors.*\.pth"):
+    with refused(WeightsError, "weights.safetensors", ".pth"):
         pretrained.read(tmp_path / "weights.safetensors", "")
 
 
 @pytest.mark.parametrize(
-    "name,content,says",
+    "name,content,names",
     [
-        (SQUEEZENET, None, r"there is no such file"),
-        (SQUEEZENET, b"no weights", r"is no weight file .*torch\.save"),
-        (SQUEEZENET, {"epoch": 3}, r"holds no state dict.*torch\.save"),
-        (SQUEEZENET, mobilenetv1(3, 0.25).state_dict(), r"squeezenet.yaml, rows 0, 1, 2 \(squeezenet1_1, width 1\.0\)"),
-        (str(path_of("yolov8s-ghost")), {}, r"no ghost_yolo.Backbone row. .*yolov8s-ghostnet, .*yolov8s-xception"),
+        (SQUEEZENET, None, ["weights.pth"]),
+        (SQUEEZENET, b"no weights", ["weights.pth"]),
+        (SQUEEZENET, {"epoch": 3}, ["weights.pth"]),
+        (SQUEEZENET, mobilenetv1(3, 0.25).state_dict(), ["squeezenet.yaml", "rows 0, 1, 2", "squeezenet1_1"]),
+        (str(path_of("yolov8s-ghost")), {}, ["ghost_yolo.Backbone", "yolov8s-ghostnet", "yolov8s-xception"]),
     ],
     ids=["missing", "text", "no tensors", "another network", "no network"],
 )
-def test_weights_that_do_not_fit(name: str, content: Any, says: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit(name: str, content: Any, names: list[str], tmp_path: Path) -> None:
     """A missing, foreign or other network's file is refused with the row and what would be right; nothing is written."""
     file = tmp_path / "weights.pth"
     if isinstance(content, bytes):
@@ -116,14 +115,14 @@ def test_weights_that_do_not_fit(name: str, content: Any, says: str, tmp_path: P
     elif content is not None:
         torch.save(content, file)
 
-    with pytest.raises(WeightsError, match=says):
+    with refused(WeightsError, *names):
         pretrained.initialise(name, file, tmp_path / "init.pt")
     assert not (tmp_path / "init.pt").exists()
 
 
 def test_weights_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a file: networks that no library has, no connection, and no timm are told apart, each with a way out."""
-    with pytest.raises(WeightsError, match=r"rows 0, 1, 2 \(ghostnet, width 0.5\): neither .*--weights FILE"):
+    with refused(WeightsError, "rows 0, 1, 2", "ghostnet", "width 0.5", "--weights"):
         pretrained.initialise(str(path_of("yolov8n-ghostnet")), None, tmp_path / "init.pt")
     timm = pytest.importorskip("timm")
 
@@ -131,10 +130,10 @@ def test_weights_that_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError("no route")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(WeightsError, match=r"timm/ghostnet_100 could not be fetched .*no route.*--weights FILE"):
+    with refused(WeightsError, "timm/ghostnet_100", "no route", "--weights"):
         pretrained.fetch("timm/ghostnet_100")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(WeightsError, match=r"timm/ghostnet_100.*pip install"):
+    with refused(WeightsError, "timm/ghostnet_100", "pip install"):
         pretrained.fetch("timm/ghostnet_100")
 
 
@@ -143,7 +142,7 @@ def test_rows_of_two_networks(tmp_path: Path) -> None:
     text = (ROOT / "cfg/yolov8-ghostnet.yaml").read_text().replace("ghostnet, 5", "ghostnetv2, 5")
     (tmp_path / "yolov8n-mixed.yaml").write_text(text)
 
-    with pytest.raises(WeightsError, match=r"ghostnet at width 0\.5 and ghostnetv2 at width 0.5: give one"):
+    with refused(WeightsError, "ghostnet at width 0.5", "ghostnetv2 at width 0.5"):
         pretrained.initialise(str(tmp_path / "yolov8n-mixed.yaml"), None, tmp_path / "init.pt")
 
 
@@ -177,6 +176,6 @@ def test_training_starts_from_it(tmp_path: Path, run: Run) -> None:
     done = run("yolo", "train", "model=init.pt", "data=data.yaml", *words, ULTRALYTICS_SAFE_LOAD="1")
     counts = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
-    assert "wrote init.pt: yolo train model=init.pt" in made.stdout
+    assert "model=init.pt" in made.stdout
     assert counts[0] == counts[1]
     assert list((tmp_path / "runs").rglob("best.pt"))

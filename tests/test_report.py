@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import browser
 import pytest
-from little import ACCURACY, bench_row
+from factories import ACCURACY_RECORD, bench_row
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
@@ -77,10 +74,14 @@ def profiled() -> ReportData:
 def data(profiled: ReportData, timed: BenchResult, tmp_path: Path) -> ReportData:
     """A report with times and accuracies."""
     file = tmp_path / "accuracy.json"
-    ghost = ACCURACY | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
+    ghost = ACCURACY_RECORD | {"model": "cfg/yolov8n-ghost.yaml", "map50_95": 0.48}
     file.write_text(
         json.dumps(
-            [ACCURACY | {"map50_95_low": 0.45, "map50_95_high": 0.55}, ghost, ghost | {"seed": 1, "map50_95": 0.46}]
+            [
+                ACCURACY_RECORD | {"map50_95_low": 0.45, "map50_95_high": 0.55},
+                ghost,
+                ghost | {"seed": 1, "map50_95": 0.46},
+            ]
         )
     )
     return replace(profiled, benches={"bench.json": timed}, accuracies=read_accuracy(file))
@@ -253,35 +254,33 @@ def test_the_command(
         assert isinstance(refused, UserError) and named in str(refused)
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[browser.Browser]:
-    """A real browser."""
-    program = browser.find()
-    if program is None or sys.platform == "win32":
-        pytest.skip("no chromium here: install it (apt-get install chromium), or name one in CHROMIUM")
-    opened = browser.Browser(program, tmp_path / "profile")
-    yield opened
-    opened.close()
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_real_browser_shows_it(browser: Any, data: ReportData, tmp_path: Path, width: int) -> None:
+    """On a phone and on a desktop: nothing hangs over the side, every figure is drawn, nothing is fetched or reported."""
+    file, requests, messages = tmp_path / "report.html", [], []
+    write_page(file, data)
+    view = {"width": width, "height": 900}
+    with browser.new_context(viewport=view, device_scale_factor=2, is_mobile=width < 600) as context:
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        for event in ("console", "pageerror", "requestfailed"):
+            page.on(event, lambda message: messages.append(str(message)))
+        page.goto(file.as_uri())
+
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
+        assert page.evaluate("Math.min(...[...document.images].map(image => image.clientWidth))") > 300
+        assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+        assert messages == []
 
 
-def test_a_real_browser_shows_it(chromium: browser.Browser, data: ReportData, tmp_path: Path) -> None:
-    """On a phone, on a desktop and in print: nothing hangs over the side, every figure is drawn, nothing is fetched."""
-    page = tmp_path / "report.html"
-    write_page(page, data)
-    for width in (390, 1200):
-        chromium.show(page, width)
-        assert chromium.ask("document.documentElement.scrollWidth") == width
-        assert chromium.ask("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
-        assert chromium.ask("Math.min(...[...document.images].map(image => image.clientWidth))") > 300
-        fetched = [
-            e["params"]["request"]["url"] for e in chromium.events if e.get("method") == "Network.requestWillBeSent"
-        ]
-        assert [url for url in fetched if not url.startswith("data:")] == [page.as_uri()]
-        assert [
-            e
-            for e in chromium.events
-            if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        ] == []
+def test_a_real_browser_prints_it(browser: Any, data: ReportData, tmp_path: Path) -> None:
+    """On A4 the report has a few pages."""
+    file = tmp_path / "report.html"
+    write_page(file, data)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        pdf = page.pdf(format="A4", prefer_css_page_size=True)
 
-    pdf = chromium.pdf()
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 15

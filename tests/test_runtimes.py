@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, newest_only
+from factories import ROOT, newest_only
 
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, file_mb, runtime_of
 from ghost_yolo.bench.worker import Worker

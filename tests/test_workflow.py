@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, own_settings
+from factories import ROOT, own_settings
 
 from ghost_yolo.data import smear
 

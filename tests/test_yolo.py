@@ -9,18 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import yaml
-from conftest import ROOT, Run
+from factories import ROOT, SMALL_RUN, Run, run_folder, write_data_yaml, write_shapes
 from ultralytics.utils import ROOT as HOST
 
 from ghost_yolo.data import smear
 from ghost_yolo.model.catalog import packaged, path_of, with_scale
 
 pytestmark = pytest.mark.slow
-SMALL = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")
 
 
 @pytest.fixture
@@ -28,34 +24,29 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data YAML of a few generated pictures."""
     monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
     smear.prepare(tmp_path / "smear")
-    return write_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
-
-
-def into(folder: Path, name: str) -> tuple[str, str]:
-    """Return the words that name where a run is saved; a relative project would be put under the host's own folder."""
-    return f"project={folder / 'runs'}", f"name={name}"
-
-
-def write_yaml(folder: Path, **content: object) -> Path:
-    """Write a data YAML with the usual splits."""
-    file = folder / "data.yaml"
-    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", **content}))
-    return file
+    return write_data_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
 
 
 def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
     """The headline YAML, by its path in the checkout, goes through all four commands; the ONNX file predicts, too."""
     model = ROOT / "cfg/yolov8s-ghost.yaml"
-    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", *into(tmp_path, "t"), *SMALL)
+    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN)
     best = tmp_path / "runs/t/weights/best.pt"
     picture = tmp_path / "smear/images/val/0000.png"
 
     assert "ghost_yolo.blocks.ghost.C2f_GhostBottleneck" in trained.stdout
-    run("yolo", "val", f"model={best}", f"data={data}", *SMALL)
-    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", *into(tmp_path, "p"))
+    run("yolo", "val", f"model={best}", f"data={data}", *SMALL_RUN)
+    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", *run_folder(tmp_path, "p"))
     assert list((tmp_path / "runs/p").glob("0000.*"))
     run("yolo", "export", f"model={best}", "format=onnx", "imgsz=64")
-    run("yolo", "predict", f"model={best.with_suffix('.onnx')}", f"source={picture}", "imgsz=64", *into(tmp_path, "o"))
+    run(
+        "yolo",
+        "predict",
+        f"model={best.with_suffix('.onnx')}",
+        f"source={picture}",
+        "imgsz=64",
+        *run_folder(tmp_path, "o"),
+    )
     assert list((tmp_path / "runs/o").glob("0000.*"))
 
 
@@ -104,7 +95,7 @@ print("wrong", wrong)
 
 def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:
     """Training that is stopped goes on with resume=True, by train.py, and reaches its last epoch."""
-    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=60", *into(tmp_path, "r"), *SMALL]
+    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=60", *run_folder(tmp_path, "r"), *SMALL_RUN]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
@@ -128,12 +119,12 @@ def test_train_py_refuses_a_name_without_scale(run: Run) -> None:
     """train.py does not let the host fall back to scale n."""
     done = run(sys.executable, ROOT / "train.py", f"model={ROOT / 'cfg/yolov8-ghost.yaml'}", ok=False)
 
-    assert "does not say which scale" in done.stderr and "Traceback" not in done.stderr
+    assert "yolov8-ghost" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
     """train.py needs no auto-load: it registers the blocks itself."""
-    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", *into(tmp_path, "t"), *SMALL)
+    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN)
     run(sys.executable, ROOT / "train.py", *words, GHOST_YOLO_AUTOLOAD="0")
     assert (tmp_path / "runs/t/weights/best.pt").is_file()
 
@@ -142,35 +133,9 @@ def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path)
     """The stock command's last line names the mistyped word and the nearest one."""
     mine = tmp_path / "yolov8n-mine.yaml"
     mine.write_text((ROOT / "cfg/yolov8-ghost.yaml").read_text().replace("ghost_yolo.C2f_Ghost", "C2f_Gost"))
-    done = run("yolo", "train", f"model={mine}", f"data={data}", "epochs=1", *SMALL, ok=False)
+    done = run("yolo", "train", f"model={mine}", f"data={data}", "epochs=1", *SMALL_RUN, ok=False)
 
-    assert "Did you mean 'C2f_GhostBottleneck'" in done.stderr.strip().splitlines()[-1]
-
-
-def shapes(folder: Path, task: str) -> Path:
-    """Write a few pictures of one ellipse each with the labels of a task, and return its data argument."""
-    rng = np.random.RandomState(0)
-    for split in ("train", "val"):
-        for index in range(4):
-            image = np.full((64, 64, 3), 200, np.uint8)
-            x, y, a, b = rng.randint(24, 40, 2).tolist() + rng.randint(8, 16, 2).tolist()
-            cv2.ellipse(image, (x, y), (a, b), 0, 0, 360, (40, 40, 160), -1)
-            place = folder / (f"{split}/dark" if task == "classify" else f"images/{split}")
-            place.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(place / f"{index}.png"), image)
-            if task == "classify":
-                (folder / split / "light").mkdir(exist_ok=True)
-                cv2.imwrite(str(folder / split / "light" / f"{index}.png"), 255 - image)
-                continue
-            labels = folder / "labels" / split
-            labels.mkdir(parents=True, exist_ok=True)
-            corners = [x - a, y - b, x + a, y - b, x + a, y + b, x - a, y + b]
-            numbers = {"segment": corners, "obb": corners, "pose": [x, y, 2 * a, 2 * b, x, y]}[task]
-            text = " ".join(str(n / 64) for n in numbers)
-            (labels / f"{index}.txt").write_text(f"0 {text}{' 2' if task == 'pose' else ''}\n")
-    if task == "classify":
-        return folder
-    return write_yaml(folder, path=str(folder), names=["cell"], **({"kpt_shape": [1, 3]} if task == "pose" else {}))
+    assert all(name in done.stderr.strip().splitlines()[-1] for name in ("C2f_GostBottleneck", "'C2f_GhostBottleneck'"))
 
 
 @pytest.mark.parametrize("task,suffix", [("segment", "-seg"), ("pose", "-pose"), ("obb", "-obb"), ("classify", "-cls")])
@@ -180,8 +145,10 @@ def test_other_tasks(task: str, suffix: str, word: str, run: Run, tmp_path: Path
     stock = (HOST / f"cfg/models/v8/yolov8{suffix}.yaml").read_text()
     mine = tmp_path / f"yolov8n{suffix}-mine.yaml"
     mine.write_text(stock.replace(", C2f,", f", {word},"))
-    source = shapes(tmp_path / "shapes", task)
-    done = run("yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", *into(tmp_path, "t"), *SMALL)
+    source = write_shapes(tmp_path / "shapes", task)
+    done = run(
+        "yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN
+    )
     picture = next((tmp_path / "shapes").rglob("val/**/0.png"))
     run("yolo", task, "predict", f"model={tmp_path / 'runs/t/weights/best.pt'}", f"source={picture}", "imgsz=64")
 
@@ -192,6 +159,6 @@ def test_the_readme_job_on_the_generated_data(run: Run, tmp_path: Path) -> None:
     """datasets/smear.yaml prepares itself under the stock command, with nothing at hand and no network."""
     shutil.rmtree(tmp_path / "datasets", ignore_errors=True)
     data = str(ROOT / "datasets/smear.yaml")
-    run("yolo", "train", f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", "fraction=0.05", *SMALL)
+    run("yolo", "train", f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", "fraction=0.05", *SMALL_RUN)
 
     assert len(list(tmp_path.rglob("images/train/*.png"))) == smear.SPLITS["train"]

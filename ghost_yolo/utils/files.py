@@ -58,9 +58,11 @@ def _require_empty(root: Path) -> None:
 def temporary_folder(prefix: str) -> Iterator[Path]:
     """Yield a temporary folder; those of the same prefix that killed processes left are removed first."""
     _remove_stale(Path(tempfile.gettempdir()), prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        with _locked(Path(folder) / LOCK):
-            yield Path(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+        _locked(Path(folder) / LOCK),
+    ):
+        yield Path(folder)
 
 
 @contextmanager

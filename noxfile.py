@@ -1,0 +1,112 @@
+"""What must hold before a change lands: `nox` runs all of it, `nox -s lint` one session, `nox -l` lists them.
+
+`nox -R` reuses environments that are there; what follows `--` goes to pytest: `nox -R -s tests -- -k swap`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["wheel", "tests", "lint", "docs", "slow", "hosts"]
+
+ROOT = Path(__file__).parent
+OFFLINE = {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
+OLDEST = re.search(r'"ultralytics>=([\d.]+),', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+HOSTS = os.environ.get("ULTRALYTICS", OLDEST).split()  # ULTRALYTICS="8.3.215 8.4.0" nox -s hosts
+HOST_TESTS = (
+    "tests/test_host.py",
+    "tests/test_autoload.py",
+    "tests/test_data.py",
+    "tests/test_swap.py",
+    "tests/test_swapfile.py",
+    "tests/test_yolo.py::test_train_val_predict_export",
+    "tests/test_yolo.py::test_from_python_with_the_host_alone",
+    "tests/test_export.py::test_export_proves_itself",
+)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build the wheel."""
+    session.install("build")
+    dist = session.cache_dir / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist))
+
+
+@nox.session(requires=["build"])
+def wheel(session: nox.Session) -> None:
+    """Install the wheel alone and train a model with it, outside the checkout."""
+    (file,) = (session.cache_dir / "dist").glob("*.whl")
+    session.install(str(file.resolve()))
+    session.env.update(OFFLINE)
+    with tempfile.TemporaryDirectory() as outside, session.chdir(outside):
+        session.run("ghost-yolo", "doctor")
+        model, data = (session.run("ghost-yolo", "cfg", name, silent=True) for name in ("yolov8m-ghostv2", "smear"))
+        words = ("epochs=1", "imgsz=32", "fraction=0.05", "plots=False", "val=False", "device=cpu", "project=runs")
+        said = session.run("yolo", "train", f"model={model.strip()}", f"data={data.strip()}", *words, silent=True)
+    if "ghost_yolo.blocks." not in said:
+        session.error(f"no block of ours in the layer table:\n{said}")
+
+
+@nox.session(default=False)
+def install(session: nox.Session) -> None:
+    """Make the environment of `tests` and `slow` by the README's command, which must stand there as one line."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r'^pip install -e "(\.\[test\])" && pytest$', readme, re.MULTILINE)
+    if len(commands) != 1:
+        session.error('README.md must hold the line: pip install -e ".[test]" && pytest')
+    session.install("-e", commands[0])
+
+
+def pytest(session: nox.Session, *words: str) -> None:
+    """Run pytest in the environment of `install`, in two processes."""
+    folder = session.cache_dir.parent.resolve() / "install" / ("Scripts" if sys.platform == "win32" else "bin")
+    session.env["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
+    session.run(str(folder / "pytest"), "-n", "2", *words, *session.posargs, external=True, env=OFFLINE)
+
+
+@nox.session(venv_backend="none", requires=["install"])
+def tests(session: nox.Session) -> None:
+    """Run the fast tests."""
+    pytest(session, "--durations=8")
+
+
+@nox.session(venv_backend="none", requires=["install"])
+def slow(session: nox.Session) -> None:
+    """Run the tests that train and export through the real commands."""
+    pytest(session, "-m", "slow", "--durations=12")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, layout, types and the layers of imports."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site; a broken link or reference is an error."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(session.cache_dir.resolve() / "site"), env=OFFLINE)
+
+
+@nox.session
+@nox.parametrize("ultralytics", HOSTS)
+def hosts(session: nox.Session, ultralytics: str) -> None:
+    """Run what depends on Ultralytics with another supported version, by default the oldest."""
+    session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
+    session.run("pytest", "-n", "2", "-m", "", *HOST_TESTS, *session.posargs, env=OFFLINE)
