@@ -323,3 +323,29 @@ def test_what_stood_there_keeps_its_kind(tmp_path: Path) -> None:
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
     assert (tmp_path / "real.txt").stat().st_mode & 0o777 == 0o600
     assert not Path(os.devnull).is_file()
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path, run: Run) -> None:
+    """Temporary files and folders whose process is gone are removed by the next writer; those in use stay."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ghost_yolo.utils import files
+root = Path(sys.argv[1])
+with files.atomic_folder(root / "data") as work:
+    (work / "half").write_text("x")
+    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    files.write_atomic(root / "text", "half")
+"""
+    (tmp_path / "root").mkdir()
+    run("python", "-c", code, str(tmp_path / "root"), ok=False)
+    left = sorted(path.name for path in (tmp_path / "root").iterdir())
+    with atomic_folder(tmp_path / "root/data") as mine:
+        (mine / "whole").write_text("x")
+        with pytest.raises(RuntimeError), atomic_folder(tmp_path / "root/data"):
+            raise RuntimeError
+        assert (mine / "whole").exists()
+    write_atomic(tmp_path / "root/text", "whole")
+
+    assert len(left) == 2 and all(name.startswith(".") for name in left)
+    assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["data", "text", "whole"]

