@@ -106,32 +106,32 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight smooth pictures."""
-    return write_images(tmp_path_factory.mktemp("photos"))
+    return write_images(tmp_path_factory.mktemp("image_folder"))
 
 
 @pytest.fixture
-def calibration_images(photos: Path) -> CalibrationImages:
-    """The photos at 64 x 64."""
-    return CalibrationImages(sorted(photos.iterdir()), 64)
+def calibration_images(image_folder: Path) -> CalibrationImages:
+    """The images at 64 x 64."""
+    return CalibrationImages(sorted(image_folder.iterdir()), 64)
 
 
 @pytest.fixture(scope="session")
-def teacher(photos: Path) -> Any:
+def teacher(image_folder: Path) -> Any:
     """A YOLOv8n of three classes."""
-    return calibrated(stock("v8/yolov8"), photos)
+    return calibrated(stock("v8/yolov8"), image_folder)
 
 
 @pytest.fixture(scope="session")
-def little(photos: Path) -> Any:
+def tiny_model(image_folder: Path) -> Any:
     """A detector with two C2f in its backbone and one in its neck."""
-    return calibrated(copy.deepcopy(TINY), photos)
+    return calibrated(copy.deepcopy(TINY), image_folder)
 
 
 @pytest.fixture(scope="session")
-def best(little: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def best(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its checkpoint, which says 64 pixels."""
     file = tmp_path_factory.mktemp("best") / "best.pt"
-    host.save(little, file, {"imgsz": 64})
+    host.save(tiny_model, file, {"imgsz": 64})
     return file

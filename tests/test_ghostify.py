@@ -40,10 +40,10 @@ from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.registry import PREFIX
 
 
-def test_outputs_of_a_whole_run(best: Path, little: Any, photos: Path, tmp_path: Path) -> None:
+def test_outputs_of_a_whole_run(best: Path, tiny_model: Any, image_folder: Path, tmp_path: Path) -> None:
     """The checkpoint is the swapped model, the JSON has a row per target that adds up, and no resume file is left."""
     out = tmp_path / "light.pt"
-    report = ghostify(best, [photos], out, [GHOST], "all", settings=QUICK)
+    report = ghostify(best, [image_folder], out, [GHOST], "all", settings=QUICK)
     content = json.loads(out.with_suffix(".json").read_text())
     rows, whole = content["rows"], content["whole"]
     model = host.load(out)
@@ -58,18 +58,18 @@ def test_outputs_of_a_whole_run(best: Path, little: Any, photos: Path, tmp_path:
         assert saved == pytest.approx(whole[f"{figure}_before"] - whole[f"{figure}_after"], abs=1e-3)
     assert all(row["seconds"] > 0 and row["error"] > 0 for row in rows)
     assert content["settings"]["imgsz"] == 64 and content["calibration_images"] == 8
-    assert model.names == little.names and report.rows == rows
+    assert model.names == tiny_model.names and report.rows == rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
 @pytest.mark.parametrize("name", TASK_MODELS)
-def test_other_tasks_and_families(name: str, photos: Path, tmp_path: Path) -> None:
+def test_other_tasks_and_families(name: str, image_folder: Path, tmp_path: Path) -> None:
     """Task, image size and output shapes are kept."""
-    model = calibrated(stock(name), photos)
+    model = calibrated(stock(name), image_folder)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64, "task": host.task_of(model)})
     where = "backbone" if name.endswith("-cls") else "all"
     settings = Settings(reconstruct_steps=1, distill_steps=1)
-    ghostify(tmp_path / "best.pt", [photos], tmp_path / "light.pt", [GHOST], where, settings=settings)
+    ghostify(tmp_path / "best.pt", [image_folder], tmp_path / "light.pt", [GHOST], where, settings=settings)
     light = YOLO(tmp_path / "light.pt")
 
     assert light.task == host.task_of(model) and light.overrides["imgsz"] == 64
@@ -87,7 +87,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     stop: int,
     calls: int,
     best: Path,
-    photos: Path,
+    image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -97,7 +97,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     """
     monkeypatch.setattr(distill, "CHECKPOINT_EVERY", 2)
     settings = Settings(reconstruct_steps=2, distill_steps=5)
-    ghostify(best, [photos], tmp_path / "whole.pt", [GHOST], settings=settings)
+    ghostify(best, [image_folder], tmp_path / "whole.pt", [GHOST], settings=settings)
     torch.rand(1)  # the global generator must not matter
     original, seen = getattr(module, name), []
 
@@ -110,14 +110,14 @@ def test_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr(module, name, interrupted)
     out, resume_file = tmp_path / "light.pt", tmp_path / "light.pt.part"
     with pytest.raises(KeyboardInterrupt):
-        ghostify(best, [photos], out, [GHOST], settings=settings)
+        ghostify(best, [image_folder], out, [GHOST], settings=settings)
     assert resume_file.exists() and not out.exists()
     with pytest.raises(UserError, match=r"light\.pt\.part.*reconstruct_steps=2"):
-        ghostify(best, [photos], out, [GHOST], settings=Settings(reconstruct_steps=3, distill_steps=5))
+        ghostify(best, [image_folder], out, [GHOST], settings=Settings(reconstruct_steps=3, distill_steps=5))
     content = torch.load(resume_file, weights_only=True)
     content["results"]["seconds"] += 1000
     torch.save(content, resume_file)
-    report = ghostify(best, [photos], out, [GHOST], settings=settings)
+    report = ghostify(best, [image_folder], out, [GHOST], settings=settings)
 
     assert report.more["whole"]["seconds"] > 1000  # includes the interrupted run
     assert len(seen) == calls
@@ -127,7 +127,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
 
 
 def test_threads_are_set_and_restored(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number during the run is the given one, although loading a model makes the host set its own."""
     seen: list[int] = []
@@ -135,27 +135,27 @@ def test_threads_are_set_and_restored(
     before = torch.get_num_threads()
     for threads in (3, 0):
         settings = Settings(reconstruct_steps=1, distill_steps=1, threads=threads)
-        ghostify(best, [photos], tmp_path / f"{threads}.pt", [GHOST], settings=settings)
+        ghostify(best, [image_folder], tmp_path / f"{threads}.pt", [GHOST], settings=settings)
     assert seen == [3, pipeline.default_threads()] and torch.get_num_threads() == before
 
 
 def test_command_names_the_resume_file(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the command with status 130 and the path of the resume file; invalid options are a UserError."""
     monkeypatch.setattr(pipeline, "distill", interrupt)
-    options = ["ghostify", str(best), "--images", str(photos), "--block", GHOST, "--reconstruct-steps", "1", "-o"]
+    options = ["ghostify", str(best), "--images", str(image_folder), "--block", GHOST, "--reconstruct-steps", "1", "-o"]
     done = CliRunner().invoke(app, [*options, str(tmp_path / "light.pt")])
     assert done.exit_code == 130 and str(tmp_path / "light.pt.part") in done.output.replace("\n", "")
     failed = CliRunner().invoke(app, [*options, str(tmp_path / "light.onnx")])
     assert isinstance(failed.exception, UserError)
 
 
-def test_unreadable_images_are_skipped(best: Path, photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(best: Path, image_folder: Path, tmp_path: Path) -> None:
     """A file that is no image, or a truncated one, is skipped and listed."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for photo in photos.iterdir():
+    for photo in image_folder.iterdir():
         (folder / photo.name).write_bytes(photo.read_bytes())
     (folder / "broken.jpg").write_text("no image")
     whole = cv2.imencode(".jpg", cv2.imread(str(folder / "0.png")))[1].tobytes()
@@ -168,16 +168,16 @@ def test_unreadable_images_are_skipped(best: Path, photos: Path, tmp_path: Path)
 
 
 def test_failure_at_the_end_is_resumed(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the checkpoint cannot be written, the same call finishes later without reconstructing again."""
     with monkeypatch.context() as patched:
         patched.setattr(host, "save", raise_no_space)
         with pytest.raises(OSError, match="No space"):
-            ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+            ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert (tmp_path / "light.json").exists()
     monkeypatch.setattr(pipeline, "reconstruct_targets", None)
-    ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+    ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 
 
@@ -196,11 +196,22 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_output_is_fine_tuned_by_the_host_alone(
-    best: Path, photos: Path, tmp_path: Path, run: Run, python: Run, labelled: Path
+    best: Path, image_folder: Path, tmp_path: Path, run: Run, python: Run, labelled: Path
 ) -> None:
     """`yolo train` transfers every tensor of the output; val and export also load it, safely."""
     light = tmp_path / "light.pt"
-    options = ["--images", photos, "--block", GHOST, "-o", light, "--reconstruct-steps", "2", "--distill-steps", "2"]
+    options = [
+        "--images",
+        image_folder,
+        "--block",
+        GHOST,
+        "-o",
+        light,
+        "--reconstruct-steps",
+        "2",
+        "--distill-steps",
+        "2",
+    ]
     done = run("python", "-m", "ghost_yolo", "ghostify", best, *options)
     assert "whole" in done.stdout
     arguments = [f"model={light}", f"data={labelled}", "epochs=1"]
@@ -219,11 +230,11 @@ def test_output_is_fine_tuned_by_the_host_alone(
 @newest_only
 @pytest.mark.slow
 def test_train_py_passes_the_distillation_teacher(
-    best: Path, little: Any, tmp_path: Path, run: Run, labelled: Path
+    best: Path, tiny_model: Any, tmp_path: Path, run: Run, labelled: Path
 ) -> None:
     """`train.py` distills from the trained model by Ultralytics' own argument."""
     light = tmp_path / "light.pt"
-    host.save(build_student(little, plan_swap(little.yaml, "backbone", GHOST)), light, {"imgsz": 64})
+    host.save(build_student(tiny_model, plan_swap(tiny_model.yaml, "backbone", GHOST)), light, {"imgsz": 64})
     arguments = [f"model={light}", f"distill_model={best}", f"data={labelled}", "epochs=1"]
     done = run("python", ROOT / "train.py", *arguments, *run_folder(tmp_path, "t"), *SMALL_RUN)
     assert "dis_loss" in done.stdout

@@ -47,14 +47,14 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", INVALID)
-def test_invalid_arguments(case: str, best: Path, photos: Path, tmp_path: Path) -> None:
+def test_invalid_arguments(case: str, best: Path, image_folder: Path, tmp_path: Path) -> None:
     """Each error names the value, and nothing is written."""
     for name in ("bad", "empty"):
         (tmp_path / name).mkdir()
     for name in ("foreign.pt", "there.pt", "damaged.pt.part", "bad/a.png"):
         (tmp_path / name).write_text("something else")
     given, message = INVALID[case]
-    given = {"model": best, "images": photos, "out": "light.pt", "blocks": [GHOST], "settings": QUICK} | given
+    given = {"model": best, "images": image_folder, "out": "light.pt", "blocks": [GHOST], "settings": QUICK} | given
     before = sorted(tmp_path.rglob("*"))
     images = [tmp_path / given.pop("images")]
     model, out = tmp_path / given.pop("model"), tmp_path / given.pop("out")
@@ -63,7 +63,7 @@ def test_invalid_arguments(case: str, best: Path, photos: Path, tmp_path: Path) 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_changed_models(teacher: Any, photos: Path, tmp_path: Path) -> None:
+def test_changed_models(teacher: Any, image_folder: Path, tmp_path: Path) -> None:
     """A fused model, one with a layer changed by hand, and one without a C2f: the error names the row or the file."""
     fused, pruned = host.untrained(teacher, 0).fuse(verbose=False), host.untrained(teacher, 0)
     pruned.model[3].conv = torch.nn.Conv2d(32, 64, 1)
@@ -72,14 +72,14 @@ def test_changed_models(teacher: Any, photos: Path, tmp_path: Path) -> None:
             build_student(model, plan_swap(model.yaml, "backbone", GHOST))
     host.save(build_student(teacher, plan_swap(teacher.yaml, "all", GHOST)), tmp_path / "light.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"light\.pt.*backbone"):
-        ghostify(tmp_path / "light.pt", [photos], tmp_path / "again.pt", [GHOST], settings=QUICK)
+        ghostify(tmp_path / "light.pt", [image_folder], tmp_path / "again.pt", [GHOST], settings=QUICK)
 
 
-def test_other_architectures(teacher: Any, photos: Path, tmp_path: Path) -> None:
+def test_other_architectures(teacher: Any, image_folder: Path, tmp_path: Path) -> None:
     """Without a C2f the error names file and rows; a model with a forward of its own, such as RT-DETR, is named."""
     host.save(host.build(stock("v5/yolov5")), tmp_path / "v5.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"v5\.pt.*C3 \(row 2\)"):
-        ghostify(tmp_path / "v5.pt", [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+        ghostify(tmp_path / "v5.pt", [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     other = copy.copy(teacher)
     other.__class__ = type("RTDETRDetectionModel", (type(teacher),), {})
     with pytest.raises(SwapError, match="RTDETRDetectionModel"):
@@ -87,41 +87,41 @@ def test_other_architectures(teacher: Any, photos: Path, tmp_path: Path) -> None
 
 
 def test_no_room_is_an_error_before_any_work(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache that is too small, a full disk and a read-only folder are errors before anything is measured."""
     monkeypatch.setattr(pipeline, "select_blocks", None)
     call = {"blocks": [GHOST], "budget": 0.9}
     with pytest.raises(UserError, match="--cache"):
-        ghostify(best, [photos], tmp_path / "light.pt", **call, settings=Settings(cache=1e-6))
+        ghostify(best, [image_folder], tmp_path / "light.pt", **call, settings=Settings(cache=1e-6))
     monkeypatch.setattr(state, "COPIES", 10**12)
     with pytest.raises(UserError, match=r"--out.*GiB"):
-        ghostify(best, [photos], tmp_path / "light.pt", **call)
+        ghostify(best, [image_folder], tmp_path / "light.pt", **call)
     monkeypatch.setattr(files.os, "access", lambda *_: False)
     with pytest.raises(UserError, match=r"light\.pt"):
-        ghostify(best, [photos], tmp_path / "light.pt", **call)
+        ghostify(best, [image_folder], tmp_path / "light.pt", **call)
     assert not list(tmp_path.iterdir())
 
 
-def test_images_that_do_not_fit_into_memory(photos: Path) -> None:
+def test_images_that_do_not_fit_into_memory(image_folder: Path) -> None:
     """They are an error before any image is read."""
     with pytest.raises(UserError, match=f"imgsz={2**22}.*GiB"):
-        CalibrationImages(sorted(photos.iterdir()), 2**22)
+        CalibrationImages(sorted(image_folder.iterdir()), 2**22)
 
 
-def test_a_teacher_that_is_not_finite(best: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_not_finite(best: Path, image_folder: Path, tmp_path: Path) -> None:
     """A NaN in one weight of the trained model is named, and nothing is written."""
     content = torch.load(best, weights_only=False)
     content["model"].model[3].cv1.conv.weight.data[0] = float("nan")
     torch.save(content, tmp_path / "best.pt")
 
     with pytest.raises(UserError, match=r"best\.pt.*model\.3\.cv1\.conv\.weight"):
-        ghostify(tmp_path / "best.pt", [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+        ghostify(tmp_path / "best.pt", [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "foreign", "empty"])
-def test_damaged_resume_files(damage: str, best: Path, photos: Path, tmp_path: Path) -> None:
+def test_damaged_resume_files(damage: str, best: Path, image_folder: Path, tmp_path: Path) -> None:
     """A resume file with a wrong checksum is refused by its name."""
     part = tmp_path / "light.pt.part"
     buffer = io.BytesIO()
@@ -134,4 +134,4 @@ def test_damaged_resume_files(damage: str, best: Path, photos: Path, tmp_path: P
     )
 
     with pytest.raises(UserError, match=r"light\.pt\.part"):
-        ghostify(best, [photos], tmp_path / "light.pt", [GHOST], settings=QUICK)
+        ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)

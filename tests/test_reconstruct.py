@@ -25,9 +25,11 @@ from ghost_yolo.utils.system import GIB
 
 
 @pytest.mark.parametrize("name", ["v8/yolov8", *TASK_MODELS])
-def test_forward_until_equals_the_hosts_forward(name: str, photos: Path, calibration_images: CalibrationImages) -> None:
+def test_forward_until_equals_the_hosts_forward(
+    name: str, image_folder: Path, calibration_images: CalibrationImages
+) -> None:
     """At every row, inputs and outputs equal those of the host's own forward."""
-    model = calibrated(stock(name), photos)
+    model = calibrated(stock(name), image_folder)
     last, inputs, outputs = len(model.model) - 1, {}, {}
     for layer in model.model:  # copied before the call: an older head writes into its list of inputs
         layer.register_forward_pre_hook(lambda layer, args: inputs.__setitem__(layer.i, copy.copy(args[0])))
@@ -110,24 +112,24 @@ def test_closed_form_initialisation_reduces_the_error(teacher: Any, calibration_
 
 
 @pytest.mark.parametrize("block", ["C2f_GhostBottleneckV2", "C2f_GhostBottleneckV3", "C2f_CReLU", "NarrowELAN"])
-def test_blocks_without_a_closed_form_keep_random_weights(block: str, little: Any) -> None:
+def test_blocks_without_a_closed_form_keep_random_weights(block: str, tiny_model: Any) -> None:
     """A block without plain Ghost modules is not changed."""
-    student = build_candidate(little, plan_swap(little.yaml, "backbone", block), 0)
+    student = build_candidate(tiny_model, plan_swap(tiny_model.yaml, "backbone", block), 0)
     row = student.targets[0].row
     module = student.model.model[row]
     before = copy.deepcopy(module.state_dict())
     x = torch.randn(2, module.cv1.conv.in_channels, 8, 8)
 
-    assert not closed_form.init_from_teacher(module, little.model[row], x)
+    assert not closed_form.init_from_teacher(module, tiny_model.model[row], x)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["v8/yolov8", "11/yolo11-seg"])
 def test_cached_activations_equal_a_forward_pass(
-    name: str, photos: Path, calibration_images: CalibrationImages
+    name: str, image_folder: Path, calibration_images: CalibrationImages
 ) -> None:
     """Cached data are the student's inputs and the teacher's outputs, within the predicted disk space."""
-    model = calibrated(stock(name), photos)
+    model = calibrated(stock(name), image_folder)
     candidate = build_candidate(model, plan_swap(model.yaml, "all", GHOST), 0)
     student, targets = candidate.model, candidate.targets
     for module in student.modules():  # so deep a network of random weights would exceed half precision
@@ -151,9 +153,9 @@ def test_cached_activations_equal_a_forward_pass(
     assert not folder.exists()
 
 
-def test_all_levels_of_a_head_are_counted(photos: Path, calibration_images: CalibrationImages) -> None:
+def test_all_levels_of_a_head_are_counted(image_folder: Path, calibration_images: CalibrationImages) -> None:
     """With many classes the outputs of a head are large, and the predicted disk space includes all levels."""
-    model = calibrated(stock("v8/yolov8") | {"nc": 80}, photos)
+    model = calibrated(stock("v8/yolov8") | {"nc": 80}, image_folder)
     candidate, used = build_candidate(model, plan_swap(model.yaml, "head"), 0), 0
     with cache_activations(model, candidate.model, calibration_images, 8) as cache:
         for target in candidate.targets:
@@ -174,10 +176,10 @@ def test_samples_are_limited_by_the_cache() -> None:
 
 @pytest.mark.parametrize("name", ["v8/yolov8", *TASK_MODELS])
 def test_distillation_loss_of_a_model_with_itself_is_zero(
-    name: str, photos: Path, calibration_images: CalibrationImages
+    name: str, image_folder: Path, calibration_images: CalibrationImages
 ) -> None:
     """The loss is 0 for equal models of any task, and positive after a block is replaced."""
-    model = calibrated(stock(name), photos)
+    model = calibrated(stock(name), image_folder)
     plan = plan_swap(model.yaml, "backbone", GHOST)
     student, x = build_student(model, plan), calibration_images.batch(range(2), augment=False)
     with torch.inference_mode():
@@ -185,15 +187,15 @@ def test_distillation_loss_of_a_model_with_itself_is_zero(
         assert distillation_loss(model, student, x, ()).item() > 1e-6
 
 
-def test_distillation_reduces_its_loss(little: Any, calibration_images: CalibrationImages) -> None:
+def test_distillation_reduces_its_loss(tiny_model: Any, calibration_images: CalibrationImages) -> None:
     """A student is nearer to the teacher after distillation, and in eval mode."""
-    student = build_candidate(little, plan_swap(little.yaml, "all", GHOST), 0)
+    student = build_candidate(tiny_model, plan_swap(tiny_model.yaml, "all", GHOST), 0)
     x = calibration_images.batch(range(8), augment=False)
-    before = distillation_loss(little, student.model, x, ()).item()
+    before = distillation_loss(tiny_model, student.model, x, ()).item()
     torch.manual_seed(0)
-    distill(little, student, calibration_images, 60, callback=lambda state: None)
+    distill(tiny_model, student, calibration_images, 60, callback=lambda state: None)
 
-    assert distillation_loss(little, student.model, x, ()).item() < 0.9 * before
+    assert distillation_loss(tiny_model, student.model, x, ()).item() < 0.9 * before
     assert not student.model.training and not any(p.requires_grad for p in student.model.parameters())
 
 

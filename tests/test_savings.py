@@ -79,7 +79,7 @@ def fake_bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], 
 
 
 def test_options_are_timed_in_groups_with_the_teacher(
-    little: Any,
+    tiny_model: Any,
     best: Path,
     calibration_images: CalibrationImages,
     tmp_path: Path,
@@ -88,14 +88,14 @@ def test_options_are_timed_in_groups_with_the_teacher(
     """A saving is a share of one latency, however slow its group was; after an interruption no group is timed twice."""
     settings = Settings(imgsz=64, cost="onnx", threads=3, rounds=20)
     config = RunConfig(settings, "all", tuple(BLOCKS), 0.9, str(best), "", "")
-    candidates = build_candidates(little, config)
+    candidates = build_candidates(tiny_model, config)
     shares = {f"{row}-{block}": 0.5 + row / 10 for row in (1, 3, 4) for block in BLOCKS} | {"5-LightDetect": 0.9}
     fake = fake_bench(shares)
     fake.interrupt_at = 2
-    interrupted = GhostifyRun(config, little, calibration_images, RunState(tmp_path / "light.pt", config))
+    interrupted = GhostifyRun(config, tiny_model, calibration_images, RunState(tmp_path / "light.pt", config))
     with pytest.raises(KeyboardInterrupt):
         savings.measure_savings(interrupted, candidates)
-    resumed = GhostifyRun(config, little, calibration_images, RunState(tmp_path / "light.pt", config))
+    resumed = GhostifyRun(config, tiny_model, calibration_images, RunState(tmp_path / "light.pt", config))
     measured = savings.measure_savings(resumed, candidates)
 
     assert [len(names) for names in fake.calls] == [5, 4, 4] and fake.calls[1] == fake.calls[2]
@@ -113,7 +113,7 @@ def test_options_are_timed_in_groups_with_the_teacher(
 def test_selection_is_measured_as_a_whole(
     share: float,
     best: Path,
-    photos: Path,
+    image_folder: Path,
     tmp_path: Path,
     fake_bench: Callable[..., FakeBench],
     monkeypatch: pytest.MonkeyPatch,
@@ -125,8 +125,8 @@ def test_selection_is_measured_as_a_whole(
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "train_student", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            ghostify(best, [photos], tmp_path / "light.pt", **call)
-    report = ghostify(best, [photos], tmp_path / "light.pt", **call)
+            ghostify(best, [image_folder], tmp_path / "light.pt", **call)
+    report = ghostify(best, [image_folder], tmp_path / "light.pt", **call)
     content, text = json.loads((tmp_path / "light.json").read_text()), render_report(report, {}, "text")
 
     assert [len(models) for models in fake.calls] == [5, 2]
@@ -153,39 +153,43 @@ def test_invalid_costs_are_errors_before_any_work(
     budget: float | None,
     message: str,
     best: Path,
-    photos: Path,
+    image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An unknown cost, a latency without a budget, a runtime that is not installed: nothing is written."""
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
-        ghostify(best, [photos], tmp_path / "light.pt", BLOCKS[:1], budget=budget, settings=Settings(cost=cost))
+        ghostify(best, [image_folder], tmp_path / "light.pt", BLOCKS[:1], budget=budget, settings=Settings(cost=cost))
     assert not list(tmp_path.iterdir())
 
 
 def test_unreachable_budget_is_an_error_before_trials(
-    best: Path, photos: Path, tmp_path: Path, fake_bench: Callable[..., FakeBench], monkeypatch: pytest.MonkeyPatch
+    best: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    fake_bench: Callable[..., FakeBench],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The run ends once all is timed, with the number of savings within noise, and leaves nothing."""
     monkeypatch.setattr(search, "measure_options", None)
     fake_bench({"1-NarrowELAN": 0.8, "3-NarrowELAN": 1.1})
     with pytest.raises(UserError, match=r"--budget 0\.5.*1 of 2"):
-        ghostify(best, [photos], tmp_path / "light.pt", ["NarrowELAN"], budget=0.5, settings=LATENCY)
+        ghostify(best, [image_folder], tmp_path / "light.pt", ["NarrowELAN"], budget=0.5, settings=LATENCY)
     assert not list(tmp_path.iterdir())
 
 
 def test_block_that_cannot_be_run_is_named(
-    best: Path, photos: Path, tmp_path: Path, fake_bench: Callable[..., FakeBench]
+    best: Path, image_folder: Path, tmp_path: Path, fake_bench: Callable[..., FakeBench]
 ) -> None:
     """The error names row and block, and repeats the error of the runtime."""
     fake_bench({"1-NarrowELAN": 0.9, "3-NarrowELAN": 0.9}).broken = {"3-NarrowELAN"}
     with pytest.raises(UserError, match=r"--cost onnx.*3-NarrowELAN.*it crashed"):
-        ghostify(best, [photos], tmp_path / "light.pt", ["NarrowELAN"], budget=0.85, settings=LATENCY)
+        ghostify(best, [image_folder], tmp_path / "light.pt", ["NarrowELAN"], budget=0.85, settings=LATENCY)
 
 
 @pytest.mark.slow
-def test_real_latency(photos: Path, tmp_path: Path, run: Run) -> None:
+def test_real_latency(image_folder: Path, tmp_path: Path, run: Run) -> None:
     """The whole command with latencies in ONNX Runtime, of a model that is mostly one wide block."""
     config = copy.deepcopy(TINY)
     config["backbone"][1], config["backbone"][3] = [-1, 3, "C2f", [256, True]], [-1, 1, "Conv", [32, 1, 1]]
@@ -193,7 +197,7 @@ def test_real_latency(photos: Path, tmp_path: Path, run: Run) -> None:
     model = host.build(config)
     estimate_batchnorm_from_noise(model)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64})
-    options = ["--block", "NarrowELAN", "--budget", "0.99", "--cost", "onnx", "--images", photos]
+    options = ["--block", "NarrowELAN", "--budget", "0.99", "--cost", "onnx", "--images", image_folder]
     options += ["--reconstruct-steps", "1", "--distill-steps", "0", "-o", tmp_path / "light.pt"]
     done = run("python", "-m", "ghost_yolo", "ghostify", tmp_path / "best.pt", *options)
     content = json.loads((tmp_path / "light.json").read_text())

@@ -59,9 +59,9 @@ def test_insignificant_savings_are_not_selected() -> None:
 
 
 @pytest.mark.usefixtures("short_trials")
-def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path) -> None:
+def test_budget_is_kept(best: Path, image_folder: Path, tmp_path: Path) -> None:
     """The model costs at most its budget, and the trade-off is written as JSON and PNG."""
-    options = ["--images", str(photos), "--block", f"{GHOST},NarrowELAN", "--budget", "0.92", "--where", "all"]
+    options = ["--images", str(image_folder), "--block", f"{GHOST},NarrowELAN", "--budget", "0.92", "--where", "all"]
     options += ["-o", str(tmp_path / "light.pt"), "--reconstruct-steps", "2", "--distill-steps", "1"]
     done = CliRunner().invoke(app, ["ghostify", str(best), *options])
     assert done.exit_code == 0, done.output
@@ -78,18 +78,18 @@ def test_budget_is_kept(best: Path, photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_trials")
 def test_resumed_run_with_a_budget_equals_an_uninterrupted_one(
-    best: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are the same whether or not the trial reconstructions ran in this process."""
     settings = Settings(reconstruct_steps=2, distill_steps=1)
     call = {"blocks": [GHOST], "where": "all", "budget": 0.95, "settings": settings}
-    ghostify(best, [photos], tmp_path / "whole.pt", **call)
+    ghostify(best, [image_folder], tmp_path / "whole.pt", **call)
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "distill", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            ghostify(best, [photos], tmp_path / "light.pt", **call)
+            ghostify(best, [image_folder], tmp_path / "light.pt", **call)
     monkeypatch.setattr(search, "measure_options", interrupt)  # must not be called again
-    ghostify(best, [photos], tmp_path / "light.pt", **call)
+    ghostify(best, [image_folder], tmp_path / "light.pt", **call)
 
     a, b = (host.load(tmp_path / f"{name}.pt").state_dict() for name in ("whole", "light"))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
