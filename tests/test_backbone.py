@@ -197,9 +197,9 @@ def test_a_clipped_backbone() -> None:
 
 
 @every_yaml
-def test_readme_names_widths_and_channels(name: str) -> None:
-    """The README's line about a YAML has its widths and its network's channels."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+def test_guide_names_widths_and_channels(name: str) -> None:
+    """The guide's line about a YAML has its widths and its network's channels."""
+    lines = (ROOT / "docs/guides/backbones.md").read_text(encoding="utf-8").splitlines()
     cells = next(line for line in lines if line.startswith(f"| `{name}` |")).replace("*", "").split("|")
     config = tasks.yaml_model_load(str(path_of(with_scale(name, "s"))))
 
