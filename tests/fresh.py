@@ -7,6 +7,7 @@ process that has loaded them once; each run is a fork of it. Run as a script, th
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -28,9 +29,10 @@ SUPPORTED = sys.platform == "linux"  # Windows has no fork, and on macOS a fork 
 class Zygote:
     """A process to fork others from."""
 
-    def __init__(self) -> None:
-        """Start it; it loads the libraries while the tests go on."""
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, *modules: str) -> None:
+        """Start it; it loads the libraries, and these modules too, while the tests go on."""
+        command = [sys.executable, __file__, *modules]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def run(self, words: list[str], cwd: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Do what `python WORDS` does there, and return what it printed."""
@@ -114,9 +116,10 @@ def _end(code: int) -> None:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of the tests
-    for name in HEAVY:
-        importlib.import_module(name)
-    assert not LATE & {name.partition(".")[0] for name in sys.modules}
+    with contextlib.redirect_stdout(sys.stderr):  # the answers stand alone on standard output
+        for name in (*HEAVY, *sys.argv[1:]):
+            importlib.import_module(name)
+    assert sys.argv[1:] or not LATE & {name.partition(".")[0] for name in sys.modules}
     gc.freeze()  # pages that no child's garbage collection writes to stay shared
     request = _serve()
     words = request.pop("words")

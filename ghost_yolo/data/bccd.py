@@ -39,7 +39,7 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         DatasetError: If there is neither a local copy nor a way to download one.
         VOCError: If an annotation is invalid.
     """
-    with _source(Path(root)) as voc, atomic_folder(Path(root)) as work:
+    with _source(Path(root)) as voc, atomic_folder(Path(root), accept_equal=True) as work:
         result = convert(voc, work, names, SPLITS)
     for box in result.dropped:
         LOGGER.warning(f"left out {box}")

@@ -146,7 +146,7 @@ def prepare(root: str | Path, seed: int = 0) -> None:
         seed: Random seed of the first image; each image has its own.
     """
     jobs = [(split, index) for split, count in SPLITS.items() for index in range(count)]
-    with atomic_folder(Path(root)) as work:
+    with atomic_folder(Path(root), accept_equal=True) as work:
         for kind in ("images", "labels"):
             for split in SPLITS:
                 (work / kind / split).mkdir(parents=True)

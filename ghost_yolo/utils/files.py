@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ghost_yolo.errors import OutputExistsError, UserError
@@ -19,31 +21,55 @@ try:
 except ImportError:  # Windows: what a killed process leaves stays there
     fcntl = None  # type: ignore[assignment]
 
-LOCK, TEMPORARY = ".lock", ".tmp"
+TEMPORARY = ".tmp"
+NEW_SECONDS = 60  # an empty folder of this age may be another process's that has not locked it yet
 
 
 @contextmanager
-def atomic_folder(root: Path) -> Iterator[Path]:
+def atomic_folder(root: Path, accept_equal: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `root` and rename it to `root` on success; leave nothing behind on failure.
+
+    Args:
+        root: Folder to make.
+        accept_equal: Whether a `root` that already holds the same files is a success, as when two processes prepare one
+            data set at the same time.
 
     Raises:
         OutputExistsError: If `root` already holds something, or does so at the end: existing files are never overwritten.
     """
-    _require_empty(root)
+    if not accept_equal:
+        _require_empty(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(root.parent, f".{root.name}-")
     work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     work.chmod(0o755)  # mkdtemp's folder would be readable by its owner alone
     try:
-        with _locked(work / LOCK):
+        with _locked(work):
             yield work
-            (work / LOCK).unlink(missing_ok=True)
-        _require_empty(root)
-        if root.exists():
-            root.rmdir()  # Windows does not rename onto a folder
-        work.replace(root)
+            _publish(work, root, accept_equal)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _publish(work: Path, root: Path, accept_equal: bool) -> None:
+    """Rename a finished folder to `root`; keep a `root` that already holds the same files where that is accepted."""
+    try:
+        with suppress(FileNotFoundError):
+            root.rmdir()  # Windows does not rename onto a folder
+        work.replace(root)
+    except OSError as error:
+        if accept_equal and _holds(root, work):
+            return
+        _require_empty(root)
+        if not root.is_dir():
+            raise
+        raise OutputExistsError(f"{root} was made by another process at the same time.") from error
+
+
+def _holds(root: Path, work: Path) -> bool:
+    """Return whether a folder holds every file of another, with the same content; it may hold more, as the host's caches."""
+    files = [path.relative_to(work) for path in work.rglob("*") if path.is_file()]
+    return all((root / file).is_file() and filecmp.cmp(work / file, root / file, shallow=False) for file in files)
 
 
 def _require_empty(root: Path) -> None:
@@ -60,18 +86,27 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     _remove_stale(Path(tempfile.gettempdir()), prefix)
     with (
         tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
-        _locked(Path(folder) / LOCK),
+        _locked(Path(folder)),
     ):
         yield Path(folder)
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock on a file, so that others see that its folder is in use."""
-    with file.open("w") as opened:
-        if fcntl:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on a file or folder, so that others see that it is in use.
+
+    Raises:
+        OSError: Without `wait`, if another process holds it, or the file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY) if fcntl else None
+    try:
+        if descriptor is not None:
+            with suppress(OSError) if wait else nullcontext():  # where there are no locks, nothing is removed either
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _remove_stale(parent: Path, prefix: str) -> None:
@@ -79,16 +114,17 @@ def _remove_stale(parent: Path, prefix: str) -> None:
     if not fcntl:
         return
     for path in parent.glob(f"{glob.escape(prefix)}*"):
-        lock = path / LOCK if path.is_dir() else path
-        try:
-            with lock.open("rb") as opened:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.suffix == TEMPORARY:
-                    path.unlink(missing_ok=True)
-        except OSError:  # in use, somebody else's, or gone
-            continue
+        with suppress(OSError), _locked(path, wait=False):  # OSError: in use, somebody else's, or gone
+            if path.is_dir() and not _is_new(path):
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix == TEMPORARY and not _is_new(path):
+                path.unlink(missing_ok=True)
+
+
+def _is_new(path: Path) -> bool:
+    """Return whether a file or folder may have been made this moment, by a process that has not locked it yet."""
+    is_empty = not any(path.iterdir()) if path.is_dir() else not path.stat().st_size
+    return is_empty and time.time() - path.stat().st_mtime < NEW_SECONDS
 
 
 def require_writable(file: Path) -> None:
@@ -118,9 +154,7 @@ def write_atomic(file: Path, content: str | bytes) -> None:
     _remove_stale(file.parent, f".{file.name}-")
     work = file.with_name(f".{file.name}-{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        with work.open("xb") as opened:
-            if fcntl:
-                fcntl.flock(opened, fcntl.LOCK_EX)
+        with work.open("xb") as opened, _locked(work):
             opened.write(data)
         if file.exists():
             shutil.copymode(file, work)

@@ -1,0 +1,134 @@
+"""Full disks, folders that may not be written to, and two processes at once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from factories import GHOST, TINY
+from fresh import SUPPORTED, Zygote
+from harness import COMMAND, MODULES, Command
+from test_kills import BCCD, SMEAR, names_in, write_voc
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="limits and forks of Linux")]
+NOBODY = 65534
+LIMIT = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+DROP = f"""
+if os.getuid() == 0:
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+"""
+TWICE = """
+import multiprocessing
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(2)
+def work():
+    barrier.wait()
+    {code}
+pair = [context.Process(target=work) for _ in range(2)]
+for process in pair: process.start()
+for process in pair: process.join()
+sys.exit(any(process.exitcode for process in pair))
+"""
+WRITERS = ("swap", "compare", "ghosts", "ghostify", "smear", "bccd")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Zygote]:
+    """A process that has loaded everything."""
+    process = Zygote(*MODULES)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may read, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path) -> Command:
+    """Return a command that writes in `folder`/work; its inputs are copied beside it."""
+    model, copied = folder / "tiny-yolov8n.yaml", folder / "images"
+    model.write_text(yaml.safe_dump(TINY))
+    shutil.copytree(images, copied)
+    shutil.copy(best, folder / "best.pt")
+    if name in ("smear", "bccd"):
+        voc = write_voc(folder / "voc")
+        return Command(
+            zygote, folder / "work", {"smear": SMEAR, "bccd": BCCD}[name], [], {"GHOST_YOLO_BCCD_DIR": str(voc)}
+        )
+    words = {
+        "swap": ["swap", model, "--block", GHOST, "-o", "out.yaml"],
+        "compare": ["compare", model, "--imgsz", 32, "--format", "json", "-o", "out.json"],
+        "ghosts": ["ghosts", folder / "best.pt", "--image", copied / "0.png", "-o", "out"],
+        "ghostify": ["ghostify", folder / "best.pt", "--images", copied, "--block", GHOST, "-o", "out.pt"]
+        + ["--reconstruct-steps", 1, "--distill-steps", 1],
+    }[name]
+    return Command(zygote, folder / "work", COMMAND, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_full_disk(name: str, loaded: Zygote, tmp_path: Path, best: Path, image_folder: Path) -> None:
+    """A file that does not fit ends the command with one line, and no result or half of one is left."""
+    command = command_of(name, loaded, tmp_path, best, image_folder)
+    done = command.run(LIMIT.format(size=100))
+    left = [file for file in names_in(command.folder) if not file.endswith(".part")]
+
+    assert done.returncode != 0
+    assert left == [] and names_in(command.temporary) == []
+    assert "Traceback" not in done.stderr or name in ("smear", "bccd"), done.stderr  # these are called by the host
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_read_only_folder(name: str, loaded: Zygote, open_folder: Path, best: Path, image_folder: Path) -> None:
+    """A folder that may not be written to ends the command with one line that names it."""
+    command = command_of(name, loaded, open_folder, best, image_folder)
+    command.folder.chmod(0o555)
+    command.temporary.chmod(0o777)
+    command.pid_file.touch()
+    for path in open_folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    done = command.run(DROP)
+
+    assert done.returncode != 0 and names_in(command.folder) == []
+    assert "Traceback" not in done.stderr or name in ("smear", "bccd"), done.stderr
+    assert "out" in done.stderr or "data" in done.stderr
+
+
+@pytest.mark.parametrize("code", [SMEAR, BCCD], ids=["smear", "bccd"])
+def test_two_at_once(code: str, loaded: Zygote, tmp_path: Path) -> None:
+    """Two first trainings prepare one data set at the same moment: both succeed, and one set is left."""
+    command = Command(
+        loaded,
+        tmp_path / "work",
+        TWICE.format(code=code),
+        [],
+        {"GHOST_YOLO_BCCD_DIR": str(write_voc(tmp_path / "voc"))},
+    )
+    for _ in range(6):
+        done = command.run()
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert names_in(command.folder) == ["data"]
+        shutil.rmtree(command.folder / "data")
+
+
+def test_a_foreign_set_is_refused(loaded: Zygote, tmp_path: Path) -> None:
+    """A folder that holds other files is neither accepted nor touched."""
+    command = Command(loaded, tmp_path / "work", SMEAR)
+    (command.folder / "data").mkdir()
+    (command.folder / "data/mine.txt").write_text("precious")
+    done = command.run()
+
+    assert done.returncode != 0 and "already holds something" in done.stderr
+    assert names_in(command.folder / "data") == ["mine.txt"] and names_in(command.folder) == ["data"]

@@ -1,0 +1,190 @@
+"""Long commands killed at random moments: nothing half-written, nothing left, and the next run gives the same result.
+
+`--kills 100` kills each command more often, `--seed 1` at other moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from factories import GHOST, TINY
+from fresh import SUPPORTED, Zygote
+from harness import COMMAND, MODULES, Command, kill_often
+
+from ghost_yolo import host
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="forks and signals of Linux")]
+SPLITS = "{'train': 12, 'val': 4}"
+SMEAR = f"from ghost_yolo.data import smear; smear.SPLITS = {SPLITS}; smear.prepare('data')"
+BCCD = "from ghost_yolo.data import bccd; bccd.prepare('data', {0: 'RBC'})"
+REPORT = (
+    "from ghost_yolo.report import collect; from ghost_yolo.compare import compare; "
+    "collect.compare_published = lambda: compare(['yolov8n.yaml'], 'n', 80, 32); "
+    "collect.compare_deployed = lambda *_, **__: []; "
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Zygote]:
+    """A process that has loaded everything."""
+    process = Zygote(*MODULES)
+    process.run(["-c", ""], ".", dict(os.environ))  # wait until it has
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def kill(loaded: Zygote, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Kill a command often; `share` is the part of the kills that a slow one gets."""
+
+    def start(code: str, words: list[Any], result: Path, check: Any, share: float = 1, **env: str) -> None:
+        command = Command(loaded, tmp_path / "work", code, [str(word) for word in words], env)
+        kills = max(2, round(request.config.getoption("--kills") * share))
+        kill_often(command, result, kills, request.config.getoption("--seed"), check)
+
+    return start
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def digest(folder: Path) -> str:
+    """Return a hash of names and contents of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(repr([(str(f.relative_to(folder)), f.read_bytes()) for f in files]).encode()).hexdigest()
+
+
+def same_weights(seen: list[dict[str, torch.Tensor]], file: Path) -> None:
+    """Check that a checkpoint, where there is one, has the weights of the first that was seen."""
+    if file.exists():
+        seen.append(host.load(file).state_dict())
+        assert all(torch.equal(value, seen[0][name]) for name, value in seen[-1].items())
+
+
+def write_voc(root: Path) -> Path:
+    """Write a VOC folder of twelve photographs."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    for split in ("train", "val", "test"):
+        names = [f"{split}{index}" for index in range(4)]
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(names))
+        for name in names:
+            (root / f"Annotations/{name}.xml").write_text(
+                f"<annotation><object><name>RBC</name>{box}</object></annotation>"
+            )
+            image = np.random.RandomState(0).randint(0, 255, (480, 640, 3), np.uint8)
+            cv2.imwrite(str(root / f"JPEGImages/{name}.jpg"), image)
+    return root
+
+
+def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
+    """The resumed run gives the uninterrupted one's weights, bit for bit."""
+    out, seen = tmp_path / "work/light.pt", list[dict[str, torch.Tensor]]()
+    steps = ["--reconstruct-steps", 2, "--distill-steps", 6, "--threads", 1]
+    words = ["ghostify", best, "--images", image_folder, "--block", GHOST, "--where", "all", *steps, "-o", out]
+    code = "from ghost_yolo.ghostify import distill; distill.CHECKPOINT_EVERY = 2; " + COMMAND
+    kill(code, words, out, lambda: same_weights(seen, out))
+
+    assert len(seen) >= 2 and names_in(out.parent) == ["light.json", "light.pt"]
+
+
+@pytest.mark.parametrize("code", [SMEAR, BCCD], ids=["smear", "bccd"])
+def test_data_sets(code: str, kill: Callable[..., None], tmp_path: Path) -> None:
+    """A data set is whole or not there."""
+    root, seen = tmp_path / "work/data", set[str]()
+    voc = write_voc(tmp_path / "voc")
+
+    def check() -> None:
+        if root.exists():
+            seen.add(digest(root))
+        assert len(seen) <= 1
+
+    kill(code, [], root, check, GHOST_YOLO_BCCD_DIR=str(voc))
+
+    assert len(seen) == 1 and names_in(root.parent) == ["data"]
+
+
+def test_ghosts(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
+    """The folder of figures and tables is whole or not there."""
+    out, seen = tmp_path / "work/out", set[str]()
+
+    def check() -> None:
+        if out.exists():
+            seen.add(digest(out))
+        assert len(seen) <= 1
+
+    words = ["ghosts", best, "--image", image_folder / "0.png", "--imgsz", 64, "-o", out]
+    kill(COMMAND, words, out, check)
+
+    assert len(seen) == 1 and names_in(out.parent) == ["out"]
+
+
+def test_report(kill: Callable[..., None], tmp_path: Path) -> None:
+    """Page and figures are whole or not there."""
+    page = tmp_path / "work/page.html"
+
+    def check() -> None:
+        assert not page.exists() or page.read_text(encoding="utf-8").rstrip().endswith("</html>")
+        for file in page.parent.glob("page-figures/*.png"):
+            assert cv2.imread(str(file)) is not None, file
+
+    words = ["report", "--no-bench", "--scales", "n", "--imgsz", 32, "-o", page]
+    kill(REPORT + COMMAND, words, page, check)
+
+    assert not [path for path in page.parent.rglob(".*")]
+
+
+def test_bench(kill: Callable[..., None], tmp_path: Path) -> None:
+    """The table is whole or not there, and the measuring processes end with their parent."""
+    model, out = tmp_path / "tiny-yolov8n.yaml", tmp_path / "work/bench.json"
+    model.write_text(yaml.safe_dump(TINY))
+    words = ["bench", model, "--runtimes", "pytorch", "--imgsz", 32, "--rounds", 2, "--passes", 1]
+
+    def check() -> None:
+        if out.exists():
+            json.loads(out.read_text())  # after Ctrl-C the rounds so far
+
+    kill(COMMAND, [*words, "--format", "json", "-o", out], out, check, share=0.2)
+
+    assert names_in(out.parent) == ["bench.json"]
+
+
+def test_train(kill: Callable[..., None], tmp_path: Path) -> None:
+    """A killed first training leaves a whole data set or none, and no worker of its data loader."""
+    model, data, root = tmp_path / "tiny-yolov8n.yaml", tmp_path / "data.yaml", tmp_path / "work/set"
+    model.write_text(yaml.safe_dump(TINY))
+    download = f"from ghost_yolo.data import smear; smear.prepare({str(root)!r})"
+    content = {"path": str(root), "train": "images/train", "val": "images/val", "names": ["a", "b", "c"]}
+    data.write_text(yaml.safe_dump(content | {"download": download}))
+    last = tmp_path / "work/runs/run/weights/last.pt"
+    words = [
+        "train",
+        f"model={model}",
+        f"data={data}",
+        f"project={tmp_path / 'work/runs'}",
+        "name=run",
+        "exist_ok=True",
+    ]
+    words += ["epochs=1", "imgsz=32", "batch=8", "workers=1", "plots=False", "val=False", "device=cpu"]
+    code = f"from ghost_yolo.data import smear; smear.SPLITS = {SPLITS}; from ultralytics.cfg import entrypoint; entrypoint()"
+
+    def check() -> None:
+        assert len(list(root.rglob("*.png"))) in (0, 16)
+
+    kill(code, words, last, check, share=0.25)
+
+    assert not list(root.parent.glob(".set*"))
+    host.load(last)
