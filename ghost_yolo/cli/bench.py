@@ -66,11 +66,7 @@ def bench(
         )
         result = run_bench(plan)
         text = render(result, style.value)
-    try:
-        emit(text, out)
-    except OSError:
-        print(text, end="")  # the results are not lost where the file cannot be written
-        raise
+    emit(text, out)
     if result.interrupted:
         raise typer.Exit(130)
     if result.failed:
