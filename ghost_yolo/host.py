@@ -197,6 +197,7 @@ def build(config: dict[str, Any]) -> HostModel:
     task = tasks.guess_model_task(config)
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
+    _require_layers(config)
     activation = Conv.default_act
     try:
         return getattr(tasks, MODELS[task])(config, verbose=False).eval()
@@ -207,6 +208,15 @@ def build(config: dict[str, Any]) -> HostModel:
         raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics{where}: {error!r}") from error
     finally:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
+
+
+def _require_layers(config: Mapping[str, Any]) -> None:
+    """Raise an error for a row that names a function: the parser calls what it finds in its namespace by that name."""
+    for number, row in enumerate([*(config.get("backbone") or ()), *(config.get("head") or ())]):
+        name = row[2] if isinstance(row, list) and len(row) > 2 else None
+        found = vars(tasks).get(name) if isinstance(name, str) else None
+        if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise ModelError(f"{config.get('yaml_file')}: row {number} names {name!r}, which is no module")
 
 
 def untrained(model: HostModel, seed: int) -> HostModel:

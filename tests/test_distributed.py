@@ -64,9 +64,9 @@ THREADS = f"""
 import faulthandler, threading
 faulthandler.dump_traceback_later(120, exit=True)
 import ultralytics.nn.tasks as tasks
-from ghost_yolo.host import read_yaml, register
+from ghost_yolo.host import register
 from pathlib import Path
-config = read_yaml(Path({str(path_of("yolov8n-ghost"))!r})) | {{"scale": "n"}}
+config = tasks.yaml_model_load({str(path_of("yolov8n-ghost"))!r})
 start, counts = threading.Barrier(8), []
 def work():
     start.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20  # of nested lists; the host's YAMLs have 4
 MAX_NODES = 100_000  # with every alias expanded
 MAX_NUMBER = 100_000  # channels, classes, repeats: a larger one would only exhaust the memory
+CLASS = re.compile(r"(torch\.)?nn\.[A-Z]\w*")  # nn.functional.torch.os is a path to the operating system
 ACTIVATION = "write a class of torch.nn called with plain values, as torch.nn.ReLU()"
 
 
@@ -93,10 +95,8 @@ def _check_activation(file: Path, content: dict[str, Any]) -> None:
         return
     try:
         call = ast.parse(str(given), mode="eval").body
-        plain = isinstance(call, ast.Call) and ast.unparse(call.func).removeprefix("torch.").startswith("nn.")
-        values = [*call.args, *(keyword.value for keyword in call.keywords)] if isinstance(call, ast.Call) else []
-        plain = plain and ast.unparse(call.func).replace(".", "").isidentifier()  # type: ignore[attr-defined]
-        for value in values:
+        plain = isinstance(call, ast.Call) and CLASS.fullmatch(ast.unparse(call.func)) is not None
+        for value in (*call.args, *(keyword.value for keyword in call.keywords)) if isinstance(call, ast.Call) else ():
             ast.literal_eval(value)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         plain = False
