@@ -22,6 +22,8 @@ ROOT = Path(__file__).parent
 OFFLINE = {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
 OLDEST = re.search(r'"ultralytics>=([\d.]+),', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
 HOSTS = os.environ.get("ULTRALYTICS", OLDEST).split()  # ULTRALYTICS="8.3.215 8.4.0" nox -s hosts
+BETWEEN = ("8.3.235", "8.3.253", "8.4.0", "8.4.50", "8.4.120")
+MATRIX = (OLDEST, *BETWEEN, "newest", "headless", "pre")
 HOST_TESTS = (
     "tests/test_host.py",
     "tests/test_autoload.py",
@@ -68,23 +70,23 @@ def install(session: nox.Session) -> None:
     session.install("-e", commands[0])
 
 
-def pytest(session: nox.Session, *words: str) -> None:
+def pytest(session: nox.Session, *words: str, **env: str) -> None:
     """Run pytest in the environment of `install`, in two processes."""
     folder = session.cache_dir.parent.resolve() / "install" / ("Scripts" if sys.platform == "win32" else "bin")
     session.env["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
-    session.run(str(folder / "pytest"), "-n", "2", *words, *session.posargs, external=True, env=OFFLINE)
+    session.run(str(folder / "pytest"), "-n", "2", *words, external=True, env=OFFLINE | env)
 
 
 @nox.session(venv_backend="none", requires=["install"])
 def tests(session: nox.Session) -> None:
     """Run the fast tests."""
-    pytest(session, "--durations=8")
+    pytest(session, "--durations=8", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["install"])
 def slow(session: nox.Session) -> None:
     """Run the tests that train and export through the real commands."""
-    pytest(session, "-m", "slow", "--durations=12")
+    pytest(session, "-m", "slow", "--durations=12", *session.posargs)
 
 
 @nox.session
@@ -110,3 +112,36 @@ def hosts(session: nox.Session, ultralytics: str) -> None:
     """Run what depends on Ultralytics with another supported version, by default the oldest."""
     session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
     session.run("pytest", "-n", "2", "-m", "", *HOST_TESTS, *session.posargs, env=OFFLINE)
+
+
+@nox.session(venv_backend="none", requires=["install"], default=False)
+def matrix(session: nox.Session) -> None:
+    """Run what depends on Ultralytics with other releases, laid over the environment of `install` without dependencies.
+
+    `nox -s matrix -- 8.4.50 headless` runs some of them; without words all of MATRIX.
+    """
+    failed = []
+    for word in session.posargs or MATRIX:
+        name = "ultralytics-opencv-headless" if word == "headless" else "ultralytics"
+        spec = f"{name}=={word}" if word[0].isdigit() else name
+        overlay = session.cache_dir.resolve() / "overlays" / word
+        shutil.rmtree(overlay, ignore_errors=True)
+        more = ["--prerelease", "allow"] if word == "pre" else []
+        session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(overlay), *more, spec, external=True)
+        try:
+            pytest(session, "-q", "-m", "", *HOST_TESTS, PYTHONPATH=str(overlay))
+        except nox.command.CommandFailed:
+            failed.append(word)
+    if failed:
+        session.error(f"failed with {', '.join(failed)}")
+
+
+@nox.session(default=False)
+def pythons(session: nox.Session) -> None:
+    """Install with the Python that runs nox: import, registration, and a model that is built."""
+    session.install("-e", ".")
+    session.env.update(OFFLINE)
+    session.run("ghost-yolo", "doctor")
+    code = "import sys; from ultralytics import YOLO; YOLO(sys.argv[1]).info()"
+    model = session.run("ghost-yolo", "cfg", "yolov8n-ghost", silent=True).strip()
+    session.run("python", "-c", code, model)

@@ -42,6 +42,8 @@ def spoil(name: str, value: float = NAN) -> Callable[[Any], None]:
         (lambda model: setattr(model, "stride", torch.tensor([0.0])), "stride"),
         (lambda model: model.yaml.update(channels="rgb"), "rgb"),
         (lambda model: delattr(model.model[-1], "nc") or setattr(model.model[-1], "nc", None), "None"),
+        (lambda model: delattr(model.model[-1], "reg_max"), "reg_max"),
+        (lambda model: setattr(model.model[2].cv1.bn, "bias", nn.Parameter(torch.zeros(99))), "99"),
         (spoil("model.15.cv1.conv.weight"), "model.15.cv1.conv.weight"),
         (spoil("model.4.cv1.bn.running_var", float("inf")), "model.4.cv1.bn.running_var"),
     ],

@@ -16,6 +16,8 @@ from ghost_yolo.model.catalog import resolve
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 
+TRIAL_CELLS = 4  # side of the smallest map in a trial pass; RT-DETR wants 300 cells in all
+
 
 @dataclass(frozen=True)
 class OpenedModel:
@@ -142,6 +144,22 @@ def _problems(model: HostModel) -> Iterator[str]:
     if classes != len(names):
         yield f"its head has {classes!r:.80} classes and it names {len(names)}"
     yield from (f"{name} is not finite" for name, value in model.state_dict().items() if not _is_finite(value))
+    yield from _trial(model)
+
+
+def _trial(model: HostModel) -> Iterator[str]:
+    """Yield why a model does not compute on a small image: tensors of other sizes, or a head without what it needs."""
+    side, first = TRIAL_CELLS * int(max(model.stride)), next(model.parameters())
+    head = vars(model.model[-1])
+    before = dict(head)  # heads keep their anchors
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, int(model.yaml.get("channels", 3)), side, side, device=first.device))
+    except Exception as error:  # noqa: BLE001 (whatever a layer trips over)
+        yield f"it does not compute ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    finally:
+        head.clear()
+        head.update(before)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

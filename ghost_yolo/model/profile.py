@@ -114,6 +114,9 @@ def checkpoint_kb(model: HostModel) -> float:
     """Return the size of the model's stripped fp16 checkpoint, written by the host's own means, in 1024 bytes."""
     with temporary_folder("ghost-yolo-size-") as folder, quiet():
         file = folder / "model.pt"
-        torch.save({"model": model, "train_args": {}}, file)
-        strip_optimizer(file)
+        try:
+            torch.save({"model": model, "train_args": {}}, file)
+            strip_optimizer(file)
+        except RuntimeError as error:  # what torch's writer raises on a full disk
+            raise OSError(f"{folder} cannot hold a checkpoint of the model: is the disk full?") from error
         return file.stat().st_size / 1024

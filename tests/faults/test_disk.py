@@ -37,6 +37,7 @@ for process in pair: process.start()
 for process in pair: process.join()
 sys.exit(any(process.exitcode for process in pair))
 """
+QUICKLY = ("-o", "out.pt", "--reconstruct-steps", 1, "--distill-steps", 1)
 WRITERS = ("swap", "compare", "ghosts", "ghostify", "smear", "bccd")
 
 
@@ -59,7 +60,8 @@ def open_folder() -> Iterator[Path]:
 def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path) -> Command:
     """Return a command that writes in `folder`/work; its inputs are copied beside it."""
     model, copied = folder / "tiny-yolov8n.yaml", folder / "images"
-    model.write_text(yaml.safe_dump(TINY))
+    model.write_text("# long\n" * 2000 + yaml.safe_dump(TINY))
+    several = [shutil.copy(model, folder / f"tiny{number}-yolov8n.yaml") for number in range(12)]
     shutil.copytree(images, copied)
     shutil.copy(best, folder / "best.pt")
     if name in ("smear", "bccd"):
@@ -69,10 +71,9 @@ def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path
         )
     words = {
         "swap": ["swap", model, "--block", GHOST, "-o", "out.yaml"],
-        "compare": ["compare", model, "--imgsz", 32, "--format", "json", "-o", "out.json"],
+        "compare": ["compare", *several, "--imgsz", 32, "--format", "json", "-o", "out.json"],
         "ghosts": ["ghosts", folder / "best.pt", "--image", copied / "0.png", "-o", "out"],
-        "ghostify": ["ghostify", folder / "best.pt", "--images", copied, "--block", GHOST, "-o", "out.pt"]
-        + ["--reconstruct-steps", 1, "--distill-steps", 1],
+        "ghostify": ["ghostify", folder / "best.pt", "--images", copied, "--block", GHOST, *QUICKLY],
     }[name]
     return Command(zygote, folder / "work", COMMAND, [str(word) for word in words])
 
@@ -81,7 +82,7 @@ def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path
 def test_full_disk(name: str, loaded: Zygote, tmp_path: Path, best: Path, image_folder: Path) -> None:
     """A file that does not fit ends the command with one line, and no result or half of one is left."""
     command = command_of(name, loaded, tmp_path, best, image_folder)
-    done = command.run(LIMIT.format(size=100))
+    done = command.run(LIMIT.format(size=8000))
     left = [file for file in names_in(command.folder) if not file.endswith(".part")]
 
     assert done.returncode != 0
@@ -93,12 +94,11 @@ def test_full_disk(name: str, loaded: Zygote, tmp_path: Path, best: Path, image_
 def test_read_only_folder(name: str, loaded: Zygote, open_folder: Path, best: Path, image_folder: Path) -> None:
     """A folder that may not be written to ends the command with one line that names it."""
     command = command_of(name, loaded, open_folder, best, image_folder)
-    command.folder.chmod(0o555)
-    command.temporary.chmod(0o777)
     command.pid_file.touch()
     for path in open_folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o644)
+        path.chmod(0o755 if path.is_dir() else 0o666)
+    command.folder.chmod(0o555)
+    command.temporary.chmod(0o777)
     done = command.run(DROP)
 
     assert done.returncode != 0 and names_in(command.folder) == []
