@@ -95,6 +95,16 @@ def test_can_be_turned_off(python: Run) -> None:
     python(f"{off}ghost_yolo.register(){KNOWN}", GHOST_YOLO_AUTOLOAD="0")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_hook_file_by_itself(times: int, run: Run) -> None:
+    """Its line, which `site` runs twice in a virtual environment, has Ultralytics' import register the blocks."""
+    line = (ROOT / "ghost_yolo_hook.pth").read_text().strip()
+    code = f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}\n" + f"{line}\n" * times
+    code += f"import warnings; warnings.simplefilter('error', RuntimeWarning)\nimport ultralytics.nn.tasks{KNOWN}"
+    done = run(sys.executable, "-S", "-c", code, fresh=True)
+    assert done.stderr == ""
+
+
 def test_light_at_start(run: Run) -> None:
     """The hook's line loads no module at all, and `import ghost_yolo` only itself and the hook."""
     loaded = "; import sys; print(*sorted(sys.modules))"
