@@ -102,7 +102,14 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation site; a broken link or reference is an error."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", "--site-dir", str(session.cache_dir.resolve() / "site"), env=OFFLINE | {"NO_MKDOCS_2_WARNING": "1"})
+    session.run(
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(session.cache_dir.resolve() / "site"),
+        env=OFFLINE | {"NO_MKDOCS_2_WARNING": "1"},
+    )
 
 
 @nox.session
