@@ -42,10 +42,10 @@ def test_whichever_is_imported_first(module: str, python: Run) -> None:
     assert "Warning" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["cfg"], ["--help"], ["bench", "--help"]])
-def test_the_command_starts_light(words: list[str], python: Run) -> None:
+@pytest.mark.parametrize("arguments", [["cfg"], ["--help"], ["bench", "--help"]])
+def test_the_command_starts_light(arguments: list[str], python: Run) -> None:
     """Help and list come without torch, matplotlib and the host: they take seconds to load."""
-    code = f"import sys; from ghost_yolo.cli import main; sys.argv[1:] = {words}\n"
+    code = f"import sys; from ghost_yolo.cli import main; sys.argv[1:] = {arguments}\n"
     check = "finally: assert not {'torch', 'matplotlib', 'ultralytics'} & {*sys.modules}, 'loaded'"
 
     assert python(f"{code}try: main()\n{check}", fresh=True).stdout

@@ -162,7 +162,7 @@ assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k,
 
 
 def test_a_width_of_ones_own() -> None:
-    """Without scales, a number stands for the word width."""
+    """Without scales, a number stands for `width`."""
     config = yaml_of([56, "ghostnet", 3, 1.3], [152, "ghostnet", 4, 1.3], [208, "ghostnet", 5, 1.3])
     layers = tasks.parse_model(config, 3, verbose=False)[0]
 
