@@ -59,13 +59,13 @@ def test_all_rows_of_every_family(name: str) -> None:
     assert sum(name == QUALIFIED_GHOST for name in names) >= 4
     assert host.task_of(after) == host.task_of(before)
     assert [t.shape for t in outputs(after(x))] == [t.shape for t in outputs(before(x))]
-    for a, b, name in zip(before.model, after.model, names, strict=True):
-        if name != QUALIFIED_GHOST and (newer or not name.startswith("ghost_yolo.Light")):
-            assert (name, b.np) == (name, a.np)
+    for a, b, module in zip(before.model, after.model, names, strict=True):
+        if module != QUALIFIED_GHOST and (newer or not module.startswith("ghost_yolo.Light")):
+            assert (module, b.np) == (module, a.np)
     assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
 
 
-def test_without_the_head_word_the_host_builds_the_older_branch() -> None:
+def test_without_the_heads_name_the_host_builds_the_older_branch() -> None:
     """The trap is real: YOLO11 without a C3k2 gets another Detect from the host, and LightDetect is the newer one."""
     config = stock("11/yolo11")
     new = light(config, "all")
