@@ -34,6 +34,7 @@ SCALE = re.compile(
     re.MULTILINE,
 )
 LINK = re.compile(r"(?P<start>\]\()(?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
+INTERVAL = re.compile(r"(<td[^>]*>[\d.]+) (\([\d.]+) to ([\d.]+\))")
 
 
 def outside() -> dict[Path, str]:
@@ -81,6 +82,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{match['start']}{relative}{match['anchor'] or ''})"
 
     return LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keep a figure of a table and its interval in one line."""
+    return INTERVAL.sub(r"\1&nbsp;\2&nbsp;to&nbsp;\3", html)
 
 
 def images_of(cells: list[dict[str, Any]]) -> Iterator[tuple[int, str, bytes]]:
