@@ -25,7 +25,7 @@ def compare(
     style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file. Default: standard output.")] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Model YAMLs or checkpoints, as with --models.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model YAMLs or checkpoints, as with --models.")
     ] = None,
 ) -> None:
     """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes.
