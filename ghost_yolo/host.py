@@ -215,8 +215,10 @@ def untrained(model: HostModel, seed: int) -> HostModel:
     """Build the network of a model's own YAML anew in eval mode, on the same device, with weights drawn from the seed.
 
     Raises:
+        UnsupportedHostError: If the installed Ultralytics is not supported.
         ModelError: If its YAML cannot be built, as after layers were changed by hand.
     """
+    check_host()
     activation = Conv.default_act
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -32,12 +32,14 @@ class DFCAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gate at half size.
 
-        Sizes are only computed with: an export with dynamic sizes records arithmetic, and would freeze a comparison.
+        An export with dynamic sizes records arithmetic with them, and would freeze a comparison. So a traced graph always
+        has the padding, of 0 pixels for most sizes; outside of traces it is left out where it would only copy the map.
         """
         h, w = x.shape[-2:]
-        halved = F.avg_pool2d(x, 2, ceil_mode=True)[..., : (h + 1 // h) // 2, : (w + 1 // w) // 2]
+        if torch.jit.is_tracing() or min(h, w) < 2:
+            x = F.pad(x, (0, 1 // w, 0, 1 // h))
         line = (h + w - 1) // (h * w)  # 1 for a map one pixel high or wide, else 0
-        return (self.vertical(self.horizontal(self.cv1(halved))) + OPEN * line).sigmoid()
+        return (self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))) + OPEN * line).sigmoid()
 
 
 class GhostConvV2(GhostConv):

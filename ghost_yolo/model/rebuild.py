@@ -64,7 +64,9 @@ def rebuild_untrained(model: HostModel, seed: int) -> HostModel:
         ModelError: If that is another network than the model.
     """
     if type(model).__name__ in host.MODELS.values():
-        return host.untrained(rebuild(model), seed)
+        with torch.random.fork_rng(devices=[]):
+            same = rebuild(model)
+        return host.untrained(same, seed)
     fresh = host.untrained(model, seed)  # RT-DETR and YOLO-World have a forward of their own
     _check_tensors(model, fresh, ())
     return fresh
