@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import ultralytics
-from factories import Run, every_block, newest_only, randomise, refused
+from factories import GHOST, TINY, Run, every_block, newest_only, randomise, refused
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f
@@ -17,6 +18,8 @@ from ultralytics.nn.modules.conv import Conv
 import ghost_yolo
 from ghost_yolo import host
 from ghost_yolo.errors import ModelError, UnknownBlockError, UserError
+from ghost_yolo.export.verify import export_and_verify
+from ghost_yolo.model import yaml_edit
 from ghost_yolo.model.catalog import families, path_of, with_scale
 
 
@@ -110,6 +113,23 @@ def test_host_outside_the_range(version: str, monkeypatch: pytest.MonkeyPatch) -
 
     with refused(host.UnsupportedHostError, version, host.SUPPORTED, "pip install"):
         host.register()
+
+
+def test_every_way_to_a_model_checks_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What builds, rebuilds or loads a model says so where the host is unsupported; it would not know our modules."""
+    model = host.build(copy.deepcopy(TINY))
+    host.save(model, tmp_path / "best.pt")
+    monkeypatch.setattr(ultralytics, "__version__", "9.0.0")
+
+    for call in (
+        lambda: host.build(copy.deepcopy(TINY)),
+        lambda: host.untrained(model, 0),
+        lambda: host.load(tmp_path / "best.pt"),
+        lambda: export_and_verify("yolov8n.yaml"),
+        lambda: yaml_edit.swap("yolov8n.yaml", "backbone", GHOST),
+    ):
+        with refused(host.UnsupportedHostError, "9.0.0", host.SUPPORTED):
+            call()
 
 
 def test_the_declared_range_is_the_checked_one() -> None:
