@@ -36,7 +36,7 @@ class DFCAttention(nn.Module):
         has the padding, of 0 pixels for most sizes; outside of traces it is left out where it would only copy the map.
         """
         h, w = x.shape[-2:]
-        if torch.jit.is_tracing() or min(h, w) < 2:
+        if torch.jit.is_tracing() or min(h, w) < 2:  # type: ignore[attr-defined, no-untyped-call]
             x = F.pad(x, (0, 1 // w, 0, 1 // h))
         line = (h + w - 1) // (h * w)  # 1 for a map one pixel high or wide, else 0
         return (self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))) + OPEN * line).sigmoid()
