@@ -201,7 +201,8 @@ def build(config: dict[str, Any]) -> HostModel:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
     activation = Conv.default_act
     try:
-        return getattr(tasks, MODELS[task])(config, verbose=False).eval()
+        channels = config.get("channels", 3)  # not every release reads the YAML's own
+        return getattr(tasks, MODELS[task])(config, ch=channels, verbose=False).eval()
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
@@ -223,7 +224,9 @@ def untrained(model: HostModel, seed: int) -> HostModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            fresh: HostModel = cast("Any", type(model))(copy.deepcopy(model.yaml), verbose=False)
+            fresh: HostModel = cast("Any", type(model))(
+                copy.deepcopy(model.yaml), ch=model.yaml.get("channels", 3), verbose=False
+            )
         except Exception as error:  # whatever the host trips over
             raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
         finally:
