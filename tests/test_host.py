@@ -20,7 +20,7 @@ from ghost_yolo import host
 from ghost_yolo.errors import ModelError, UnknownBlockError, UserError
 from ghost_yolo.export.verify import export_and_verify
 from ghost_yolo.model import yaml_edit
-from ghost_yolo.model.catalog import families, path_of, with_scale
+from ghost_yolo.model.catalog import families, path_of, resolve, with_scale
 
 
 def yaml_of(name: str, *args: Any) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def test_an_activation_stays_in_its_model(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Conv, "default_act", nn.SiLU())  # whatever a model built by the host itself left behind
     acts = []
     for name in ("yolov8n-ghostfast", "yolov8n-ghost"):
-        config = host.read_yaml(path_of(name)) | {"scale": "n"}
+        config = host.read_yaml(resolve(str(path_of(name)))[0]) | {"scale": "n"}
         acts.append(type(host.build(config).model[0].act))
 
     assert acts == [nn.ReLU, nn.SiLU]
