@@ -162,7 +162,7 @@ assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k,
 
 
 def test_a_width_of_ones_own() -> None:
-    """Without scales, a number stands for the word width."""
+    """Without scales, a number stands for `width`."""
     config = yaml_of([56, "ghostnet", 3, 1.3], [152, "ghostnet", 4, 1.3], [208, "ghostnet", 5, 1.3])
     layers = tasks.parse_model(config, 3, verbose=False)[0]
 
@@ -197,9 +197,9 @@ def test_a_clipped_backbone() -> None:
 
 
 @every_yaml
-def test_readme_names_widths_and_channels(name: str) -> None:
-    """The README's line about a YAML has its widths and its network's channels."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+def test_guide_names_widths_and_channels(name: str) -> None:
+    """The guide's line about a YAML has its widths and its network's channels."""
+    lines = (ROOT / "docs/guides/backbones.md").read_text(encoding="utf-8").splitlines()
     cells = next(line for line in lines if line.startswith(f"| `{name}` |")).replace("*", "").split("|")
     config = tasks.yaml_model_load(str(path_of(with_scale(name, "s"))))
 

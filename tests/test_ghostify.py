@@ -50,7 +50,7 @@ def test_outputs_of_a_whole_run(best: Path, tiny_model: Any, image_folder: Path,
     (profile,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
 
     assert [row["layer"] for row in rows] == ["1", "3", "4", "5.cv3.0", "5.cv3.1"]
-    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
+    assert [row[2].removeprefix(PREFIX) for row in swap.yaml_rows(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
     assert whole["parameters_after"] == profile.parameters
     assert whole["gflops_after"] == pytest.approx(profile.gflops)
     for figure in ("parameters", "gflops"):

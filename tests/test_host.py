@@ -20,9 +20,9 @@ from ghost_yolo.errors import ModelError, UnknownBlockError, UserError
 from ghost_yolo.model.catalog import families, path_of, with_scale
 
 
-def yaml_of(word: str, *args: Any) -> dict[str, Any]:
+def yaml_of(name: str, *args: Any) -> dict[str, Any]:
     """Return a small detector with one row of ours."""
-    backbone = [[-1, 1, "Conv", [16, 3, 8]], [-1, 2, word, list(args) or [32, True]]]
+    backbone = [[-1, 1, "Conv", [16, 3, 8]], [-1, 2, name, list(args) or [32, True]]]
     return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
 
 
@@ -43,9 +43,9 @@ def test_a_row_is_scaled_like_the_hosts(block: ghost_yolo.registry.Block) -> Non
 
 def test_the_hosts_own_names_stay_the_hosts() -> None:
     """GhostConv and GhostBottleneck without the prefix are the host's; with it, ours."""
-    for word in ("GhostConv", "GhostBottleneck"):
-        assert getattr(tasks, word).__module__.startswith("ultralytics.")
-        assert repr(vars(tasks)[f"ghost_yolo.{word}"]).startswith("<class 'ghost_yolo.blocks.ghost.")
+    for name in ("GhostConv", "GhostBottleneck"):
+        assert getattr(tasks, name).__module__.startswith("ultralytics.")
+        assert repr(vars(tasks)[f"ghost_yolo.{name}"]).startswith("<class 'ghost_yolo.blocks.ghost.")
 
 
 def test_register_twice_changes_nothing() -> None:

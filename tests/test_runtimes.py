@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import ROOT, newest_only, refused
 
+from ghost_yolo import host
+from ghost_yolo.bench.exporting import prepare
 from ghost_yolo.bench.outputs import require_sound_outputs
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, file_mb, runtime_of
 from ghost_yolo.bench.worker import Worker
 from ghost_yolo.errors import UserError, WorkerError
+from ghost_yolo.model.checkpoint import build_from_yaml
 from ghost_yolo.utils.system import default_threads
 
 
@@ -114,3 +118,16 @@ def test_what_is_timed_is_the_network(
 
     assert np.abs(np.array(found).reshape(84, -1) - expected[0].numpy())[:4].max() < pixels
     assert file_mb(Path(file)) == pytest.approx(2 * info["file_mb"] * share, rel=0.2)  # the checkpoint is fp16
+
+
+def test_weights_are_written_once(tmp_path: Path) -> None:
+    """A checkpoint that is stripped already is timed as it is; another is written stripped, as a YAML's model is."""
+    model = build_from_yaml("yolov8n.yaml", 3).model
+    host.save(model, tmp_path / "stripped.pt")
+    torch.save({"model": model, "train_args": {}}, tmp_path / "full.pt")
+    files = {
+        name: Path(prepare(str(tmp_path / f"{name}.pt"), tmp_path / name, 3, 64).file) for name in ("stripped", "full")
+    }
+
+    assert files["stripped"].samefile(tmp_path / "stripped.pt")
+    assert files["full"].stat().st_size < 0.6 * (tmp_path / "full.pt").stat().st_size

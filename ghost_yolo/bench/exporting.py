@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from ghost_yolo.model.profile import count_gflops
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import atomic_folder
 
+BYTES_STRIPPED = 3  # per parameter, at most: fp16 takes 2, float32 or an optimizer's state more
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}  # the host's values for `quantize`
 
 
@@ -49,10 +51,20 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> ModelInfo:
     opened.require_stride(imgsz)
     folder.mkdir()
     file = folder / check_yolov5u_filename(f"{Path(model).stem}.pt", verbose=False)  # the name that the host looks for
-    host.save(opened.model, file, {"task": opened.task})
+    _write_stripped(opened, Path(model), file)
     opened.model.fuse(verbose=False)
     gflops = count_gflops(opened.model, imgsz)
     return ModelInfo(str(file), opened.task, opened.scale, opened.nc, opened.channels, gflops, file_mb(file))
+
+
+def _write_stripped(opened: OpenedModel, source: Path, file: Path) -> None:
+    """Write a model's stripped fp16 checkpoint; one that the user's file already is, by its size, is only linked."""
+    parameters = sum(parameter.numel() for parameter in opened.model.parameters())
+    if source.suffix == ".pt" and source.stat().st_size < BYTES_STRIPPED * parameters:
+        with suppress(OSError):  # another disk, or a file system without links
+            file.hardlink_to(source.resolve())
+            return
+    host.save(opened.model, file, {"task": opened.task})
 
 
 def _open(model: str, nc: int) -> OpenedModel:

@@ -24,7 +24,9 @@ def compare(
     imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
     style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file. Default: standard output.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model YAMLs or checkpoints, as with --models.")
+    ] = None,
 ) -> None:
     """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes.
 

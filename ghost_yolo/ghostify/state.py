@@ -102,7 +102,7 @@ class RunState:
 
 
 @dataclass(frozen=True)
-class Run:
+class GhostifyRun:
     """The inputs of a run and its state.
 
     Attributes:

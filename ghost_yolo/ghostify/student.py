@@ -18,7 +18,7 @@ from ghost_yolo.typing import HostModel
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")  # of a head
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
-Plan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
+SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Candidate:
         model: The student.
     """
 
-    plan: Plan
+    plan: SwapPlan
     model: HostModel
 
     @property
@@ -60,7 +60,7 @@ class Candidate:
         return find_targets(self.model, self.plan)
 
 
-def build_candidate(teacher: HostModel, plan: Plan, seed: int) -> Candidate:
+def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:
     """Build the student of a plan with new weights drawn from the seed."""
     torch.manual_seed(seed)
     return Candidate(plan, build_student(teacher, plan))
@@ -76,7 +76,7 @@ def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
     return [build_candidate(teacher, plan, config.settings.seed) for plan in plans]
 
 
-def build_student(teacher: HostModel, plan: Plan) -> HostModel:
+def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
     """Build the teacher with other modules in some rows, and copy every tensor of the same name and shape.
 
     Args:
@@ -115,7 +115,7 @@ def _row_of(tensor: str) -> int:
     return int(tensor.split(".")[1])
 
 
-def find_targets(student: HostModel, plan: Plan) -> list[Target]:
+def find_targets(student: HostModel, plan: SwapPlan) -> list[Target]:
     """Return the target modules of a plan in forward order."""
     last, targets = len(student.model) - 1, []
     for row, block in sorted(plan.items()):

@@ -71,7 +71,7 @@ def _norms(model: HostModel) -> list[nn.Module]:
 
 
 def profile_state(opened: OpenedModel, imgsz: int, kb: float = nan, fuse: bool = True) -> ProfileRow:
-    """Count the model in one state and use it up; nothing is weighed: building and counting take a tenth of the time."""
+    """Count the model in one state and use it up; the size on disk is not measured: building and counting take a tenth of the time."""
     model = opened.model
     fused: Fused = "none"
     if fuse:
