@@ -188,6 +188,13 @@ def test_rows_that_cannot_be(rows: list[list[Any]], names: list[str]) -> None:
         tasks.parse_model(yaml_of(*rows), 3, verbose=False)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(channels: int) -> None:
+    """Data of other than three channels is named as the cause where the network is the first row already."""
+    with refused(UserError, "row 0", "ghostnet", f"channels: {channels}", "3"):
+        tasks.parse_model(yaml_of([40, "ghostnet", 3]), channels, verbose=False)
+
+
 def test_a_clipped_backbone() -> None:
     """A max_channels below the network's channels is named."""
     config = yaml_of([40, "ghostnet", 3, "width"], scales={"s": [1.0, 1.0, 32]}, scale="s")

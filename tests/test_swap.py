@@ -181,6 +181,42 @@ def test_a_light_head_stays_light() -> None:
     torch.testing.assert_close(model.model[-1].cv2.state_dict(), trained.model[-1].cv2.state_dict())
 
 
+def swap_head(config: dict[str, Any], head: str) -> dict[str, Any]:
+    """Return a model's content with another head in its last row."""
+    rows = config["head"]
+    return config | {"head": [*rows[:-1], [*rows[-1][:2], f"ghost_yolo.{head}", *rows[-1][3:]]]}
+
+
+@pytest.mark.parametrize(
+    "task,ours,foreign",
+    [
+        ("", "NarrowDetect", "LightDetect"),
+        ("", "NarrowDetect", "Detect"),
+        ("", "LightDetect", "NarrowDetect"),
+        ("", "LightDetect", "Detect"),
+        *([("-pose", "LightPose", "Pose"), ("-obb", "LightOBB", "OBB")] if NEWEST else []),
+    ],
+)
+def test_a_head_of_ours_takes_no_foreign_branch(task: str, ours: str, foreign: str) -> None:
+    """Weights of any other head, for more classes and in every branch, leave a head's structure as it was built."""
+    config = stock(f"v8/yolov8{task}") | {"nc": 3}
+    others = config | {"nc": 80}
+    model = host.build(swap_head(config, ours))
+    trained = host.build(others if foreign in others["head"][-1] else swap_head(others, foreign))
+    head, before = model.model[-1], [(name, p.shape) for name, p in model.named_parameters()]
+
+    model.load({"model": trained}, verbose=False)
+    for name in ("cv2", "cv3", "cv4", "one2one_cv3"):
+        branch = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 5)) for _ in range(3))
+        if hasattr(head, name):
+            setattr(head, name, branch)
+
+    assert [(name, p.shape) for name, p in model.named_parameters()] == before
+    branch = copy.deepcopy(head.cv3)
+    head.cv3 = branch  # one of the same structure is taken
+    assert head.cv3 is branch
+
+
 def test_a_light_model_fuses() -> None:
     """The host's fuse() leaves no BN in a wholly swapped model and keeps its output."""
     torch.manual_seed(0)

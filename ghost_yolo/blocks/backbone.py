@@ -112,7 +112,8 @@ def _check_channels(c1: int, c2: int, network: str, index: int, width: float) ->
         )
     if index == 0 and c1 != 3:
         raise ValueError(
-            f"{network} takes an image of 3 channels, and it is given {c1}: make it the first row of a model for RGB images"
+            f"{network} takes an RGB image, and gets {c1} channel{'s' * (c1 > 1)}: make it the first row; where it is, the "
+            f"model's YAML or the data set says `channels: {c1}`, and right is 3"
         )
     before = make_divisible(full[index - 1] * width, 8)
     if index and c1 != before:

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.model.forward import Maps
-from ghost_yolo.model.swap import plan_swap, swap_rows
+from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.typing import HostModel
 
-CLASS_BRANCHES = ("cv3", "one2one_cv3")  # of a head
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
 SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
 
@@ -77,7 +76,7 @@ def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
 
 
 def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
-    """Build the teacher with other modules in some rows, and copy every tensor of the same name and shape.
+    """Build the teacher with other modules in some rows, and copy the weights of all other rows.
 
     Args:
         teacher: The trained model in eval mode; it is not changed.
@@ -87,32 +86,18 @@ def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
         A model in eval mode, without gradients. Its `yaml` is the swapped one, from which the host rebuilds it.
 
     Raises:
-        SwapError: If the teacher is of an unsupported kind, or does not match its own `yaml`, as after pruning or fusing.
-        ModelError: If the host cannot build it.
+        SwapError: If the teacher is of an unsupported kind.
+        ModelError: If the host cannot build it, or the teacher is not what its own `yaml` says, as after pruning or fusing,
+            or with an activation set in code.
     """
     if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World have a forward of their own
         supported = ", ".join(host.MODELS.values())
         raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify supports {supported}")
-    student = host.build(swap_rows(copy.deepcopy(teacher.yaml), plan))
-    before, after = teacher.state_dict(), student.state_dict()
-    shared = intersect_dicts(before, after)
-    changed = {_row_of(name) for name in (before.keys() | after.keys()) - shared.keys()} - set(plan)
-    if changed:
-        row = min(changed)
-        raise SwapError(
-            f"Row {row} of the checkpoint, {teacher.model[row].type}, does not match its own model.yaml (pruned, fused, or "
-            "changed by hand?); ghostify needs a model as trained by Ultralytics"
-        )
-    student.load_state_dict(shared, strict=False)
+    student = rebuild(teacher, plan)
     for name in INHERITED:
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
-    return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
-
-
-def _row_of(tensor: str) -> int:
-    """Return the row of a tensor such as `model.4.cv1.conv.weight`."""
-    return int(tensor.split(".")[1])
+    return student.requires_grad_(requires_grad=False)
 
 
 def find_targets(student: HostModel, plan: SwapPlan) -> list[Target]:
