@@ -16,6 +16,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import parse_key_value_pair
 from ultralytics.utils import ASSETS
 
+from ghost_yolo import host
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
