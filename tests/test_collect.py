@@ -31,6 +31,11 @@ def test_labels_tell_models_apart() -> None:
 @pytest.mark.parametrize("content,named", [
     ("{", "JSON"), ("[]", "empty"), ("3", "accuracy.json"), ("[{}]", "'map50_95'"),
     (json.dumps(ACCURACY_RECORD | {"map50": 82.1}), "map50 is 82.1"), (None, "accuracy.json"),
+    (json.dumps(ACCURACY_RECORD | {"map50": float("nan")}), "map50 is nan"),
+    (json.dumps(ACCURACY_RECORD | {"map50_95_low": 0.1}), "map50_95_low"),
+    (json.dumps(ACCURACY_RECORD | {"map50_95_low": 0.9, "map50_95_high": 0.1}), "map50_95_low is 0.9"),
+    (json.dumps(ACCURACY_RECORD | {"epochs": "60"}), "epochs is '60'"), (json.dumps(ACCURACY_RECORD | {"epochs": True}), "True"),
+    ("[" * 100_000, "JSON"), ("[" * 500 + "]" * 500, "levels"), ('{"model": ' + "9" * 9999 + "}", "accuracy.json"),
 ])  # fmt: skip
 def test_foreign_accuracies(content: str | None, named: str, tmp_path: Path) -> None:
     """A file without records is refused with a reason, before any model is profiled."""

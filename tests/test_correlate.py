@@ -277,6 +277,9 @@ UNREADABLE: dict[str, tuple[list[Content], str]] = {
     "no image size": ([ghosts("a.pt"), {"settings": {"model": "a.pt"}, "rows": []}], r"1\.json.*'imgsz'"),
     "no model": ([{"settings": {}, "rows": []}], r"0\.json.*'model'"),
     "a share that is no number": ([ghosts("a.pt") | {"rows": [WITHOUT_NUMBERS]}], r"0\.json.*many"),
+    "a share above 1": ([ghosts("a.pt", {2: 1.5})], r"0\.json.*share_d3 is 1\.5"),
+    "a negative error": ([sequential("a.pt", {2: -0.5})], r"0\.json.*rows\[0\]: error is -0\.5"),
+    "a sensitivity that is not finite": ([isolated("a.pt", {2: float("inf")})], r"0\.json.*error is inf"),
     "a list": ([[]], r"0\.json"),
 }
 

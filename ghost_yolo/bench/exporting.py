@@ -111,6 +111,7 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
             imgsz=found["imgsz"],
             batch=found["batch"],
             dynamic=bool(arguments.get("dynamic")),
+            nms=bool(arguments.get("nms")),
             precision=next((name for name, width in BITS.items() if width == bits), "fp32"),
         )
     except (KeyError, AttributeError, OSError) as error:

@@ -99,6 +99,7 @@ class ModelInfo:
         batch: Batch size that an exported file takes; None for a checkpoint.
         dynamic: Whether an exported file takes any size.
         precision: Precision of an exported file.
+        nms: Whether an exported file drops the boxes that are not confident itself.
     """
 
     file: str
@@ -112,6 +113,7 @@ class ModelInfo:
     batch: int | None = None
     dynamic: bool = False
     precision: str = ""
+    nms: bool = False
 
     def mismatch(self, plan: BenchPlan) -> str:
         """Return why an exported file does not take the plan's images, "" where it does."""

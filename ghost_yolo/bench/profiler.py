@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import median
 
 from ghost_yolo.bench.runtimes import InferenceConfig, open_onnx, open_openvino, open_pytorch
 from ghost_yolo.errors import UserError
+from ghost_yolo.utils.files import temporary_folder
 
 
 def profile_operators(runtime: str, file: Path, config: InferenceConfig, passes: int) -> dict[str, float]:
@@ -42,8 +42,8 @@ def profile_pytorch(file: Path, config: InferenceConfig, passes: int) -> dict[st
 
 def profile_onnx(file: Path, config: InferenceConfig, passes: int) -> dict[str, float]:
     """Return the median time of each node in ONNX Runtime's profile, summed by operator type."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = open_onnx(file, config, enable_profiling=True, profile_file_prefix=str(Path(folder) / "profile"))
+    with temporary_folder("ghost-yolo-profile-") as folder:
+        run = open_onnx(file, config, enable_profiling=True, profile_file_prefix=str(folder / "profile"))
         for _ in range(1 + passes):
             run()
         events = json.loads(Path(run.session.end_profiling()).read_text(encoding="utf-8"))

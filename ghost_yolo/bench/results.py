@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.errors import SourceError
+from ghost_yolo.utils.json_file import Fields
 
 MIN_ROUNDS = 5  # fewer rounds give no interval
 RESAMPLES = 2000
@@ -98,48 +99,29 @@ class BenchRow:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BenchRow:
+    def from_dict(cls, values: Mapping[str, Any] | Fields) -> BenchRow:
         """Return the row that `to_dict` wrote.
 
         Args:
             values: All keys of a row; `times`, `operators` and `profile_error` may be missing.
 
         Raises:
-            KeyError: If a key is missing.
-            TypeError: If a text or a count is of another type.
-            ValueError: If a figure is not a positive number.
+            SourceError: If a key is missing, or a value is impossible.
         """
-        known: dict[str, Any] = {name: _text(values, name) for name in TEXTS}
-        known |= {name: _count(values, name) for name in COUNTS}
-        known |= {name: None if values[name] is None else _positive(values, name) for name in FIGURES}
-        known["nc"] = None if values["nc"] is None else _count(values, "nc")
-        known["error"] = None if values["error"] is None else _text(values, "error")
-        operators = values.get("operators") or {}
-        known["operators"] = {str(name): _positive(operators, name) for name in operators}
-        return cls(**known, times=list(values.get("times") or []), profile_error=values.get("profile_error"))
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    """Return a string."""
-    if not isinstance(values[name], str):
-        raise TypeError(f"{name} is {values[name]!r}, not text")
-    return str(values[name])
-
-
-def _count(values: Mapping[str, Any], name: str) -> int:
-    """Return a whole number that is not negative."""
-    value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError(f"{name} is {value!r}, not a whole number")
-    return value
-
-
-def _positive(values: Mapping[str, Any], name: str) -> float:
-    """Return a positive, finite number."""
-    value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
-        raise ValueError(f"{name} is {value!r}, not a positive number")
-    return float(value)
+        row = values if isinstance(values, Fields) else Fields(values)
+        known: dict[str, Any] = {name: row.text(name) for name in TEXTS}
+        known |= {name: row.count(name) for name in COUNTS}
+        known |= {name: None if row.value(name) is None else row.positive(name) for name in FIGURES}
+        known["nc"] = None if row.value("nc") is None else row.count("nc")
+        known["error"] = None if row.value("error") is None else row.text("error")
+        known["profile_error"] = row.text("profile_error") if "profile_error" in row else None
+        for names in (("q25", "median_ms", "q75"), ("ratio_low", "ratio", "ratio_high")):
+            row.ordered(*names)
+            if len({name in row for name in (names[0], names[2])}) > 1:
+                raise row.error(f"{names[0]} and {names[2]} are the two ends of an interval, and one is missing")
+        operators = row.object("operators") if "operators" in row else Fields({})
+        known["operators"] = {name: operators.positive(name) for name in operators.scalars()}
+        return cls(**known, times=row.positives("times") if "times" in row else [])
 
 
 @dataclass(frozen=True)
@@ -171,18 +153,18 @@ class BenchResult:
         return [f"{'; '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> BenchResult:
+    def from_dict(cls, document: Mapping[str, Any] | Fields) -> BenchResult:
         """Return the result that `ghost-yolo bench --format json` wrote.
 
         Raises:
-            KeyError: If a key is missing.
-            TypeError: If an entry has the wrong type.
-            ValueError: If there are no rows, or a row holds a wrong value.
+            SourceError: If a key is missing, a value is impossible, or there are no rows.
         """
-        if not document["rows"]:
-            raise ValueError("it has no rows")
-        rows = [BenchRow.from_dict(row) for row in document["rows"]]
-        return cls(rows, dict(document["conditions"]), dict(document["versions"]))
+        fields = document if isinstance(document, Fields) else Fields(document)
+        rows = [BenchRow.from_dict(row) for row in fields.rows("rows")]
+        if not rows:
+            raise SourceError("it has no rows")
+        conditions, installed = (fields.object(name).scalars() for name in ("conditions", "versions"))
+        return cls(rows, conditions, {name: str(version) for name, version in installed.items()})
 
 
 def group_rows(rows: Sequence[BenchRow]) -> dict[str, list[BenchRow]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from ghost_yolo.bench.worker import Worker
 from ghost_yolo.errors import UserError, WorkerError
 from ghost_yolo.utils import system
 from ghost_yolo.utils.console import progress
+from ghost_yolo.utils.files import temporary_folder
 
 INTERRUPTED = "interrupted before its first round"
 WARMUP = 3  # forward passes before the first round
@@ -88,8 +88,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="ghost-yolo-bench-") as folder:
-        yield Path(folder).resolve()
+    with temporary_folder("ghost-yolo-bench-") as folder:
+        yield folder.resolve()
 
 
 def _jobs(plan: BenchPlan, folder: Path) -> list[_Job]:
@@ -179,7 +179,7 @@ def _time(plan: BenchPlan, group: list[_Job], logs: Path) -> None:
     with ExitStack() as stack:
         for job in group:
             job.worker = stack.enter_context(closing(Worker(logs / "run.log", plan.threads)))
-            job.call("open", *job.inference(), WARMUP)
+            job.call("open", *job.inference(), WARMUP, job.info is not None and job.info.nms)
         running = _running(group)
         for _ in progress(range(plan.rounds), f"Timing {group[0].row.backend}"):
             order.shuffle(running)

@@ -51,10 +51,12 @@ class LoadedModel:
 
     Attributes:
         run: The forward pass.
+        image: The input, an array or tensor; each forward pass reads it anew.
         session: The runtime's own object, which its profiler reads; None for runtimes without one.
     """
 
     run: Callable[[], object]
+    image: Any
     session: Any = None
 
     def __call__(self) -> object:
@@ -140,7 +142,7 @@ def open_pytorch(file: Path, config: InferenceConfig) -> LoadedModel:
             torch.cuda.synchronize(device)
         return output
 
-    return LoadedModel(run)
+    return LoadedModel(run, image)
 
 
 def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> LoadedModel:
@@ -163,12 +165,13 @@ def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> LoadedMode
         raise UserError(  # onnxruntime itself only warns, and uses the CPU
             f"--device {config.device}: onnxruntime could not start CUDA on this GPU"
         )
-    inputs = {opened.get_inputs()[0].name: config.image()}
+    image = config.image()
+    inputs = {opened.get_inputs()[0].name: image}
 
     def run() -> object:
         return opened.run(None, inputs)
 
-    return LoadedModel(run, opened)
+    return LoadedModel(run, image, opened)
 
 
 def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> LoadedModel:
@@ -187,12 +190,13 @@ def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> Loa
     }
     compiled = openvino.Core().compile_model(str(_inside(file, "*.xml")), "CPU", settings | properties)
     request = compiled.create_infer_request()
-    inputs = {0: config.image()}
+    image = config.image()
+    inputs = {0: image}
 
     def run() -> object:
         return list(request.infer(inputs).values())
 
-    return LoadedModel(run, request)
+    return LoadedModel(run, image, request)
 
 
 def open_ncnn(file: Path, config: InferenceConfig) -> LoadedModel:
@@ -205,7 +209,7 @@ def open_ncnn(file: Path, config: InferenceConfig) -> LoadedModel:
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
         raise UserError(f"{param} is not a model that NCNN {ncnn.__version__} can load")
-    images = [np.ascontiguousarray(image) for image in config.image()]
+    images = config.image()
 
     def run() -> object:
         outputs = []
@@ -215,7 +219,7 @@ def open_ncnn(file: Path, config: InferenceConfig) -> LoadedModel:
                 outputs += [np.array(extractor.extract(name)[1]) for name in net.output_names()]
         return outputs
 
-    return LoadedModel(run)
+    return LoadedModel(run, images)
 
 
 def _inside(path: Path, pattern: str) -> Path:

@@ -1,23 +1,31 @@
 """Worker process for work that may crash or whose memory is measured: it answers calls, one JSON line each.
 
 The child imports only what a call needs, so that its memory is that of the runtime and the model. Ctrl-C does not reach it:
-the parent ends it.
+the parent ends it, with the processes that it started. It also ends by itself as soon as its parent is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ghost_yolo.bench.outputs import require_sound_outputs
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, peak_memory_mb
 from ghost_yolo.errors import UserError, WorkerError
+
+MAX_ERROR = 1000  # characters of an error that a row keeps
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 
 class Worker:
@@ -42,7 +50,7 @@ class Worker:
         }
         with self.log.open("ab") as stderr:
             return subprocess.Popen(
-                [sys.executable, "-m", "ghost_yolo.bench.worker"],
+                [sys.executable, "-m", "ghost_yolo.bench.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -76,9 +84,18 @@ class Worker:
         return result
 
     def close(self) -> None:
-        """End the process."""
-        self.process.kill()
+        """End the process and those that it started."""
+        if self.process.poll() is None:
+            _kill_group(self.process.pid)
+            self.process.kill()
         self.process.communicate()  # closes the pipes and waits
+
+
+def _kill_group(leader: int) -> None:
+    """End a process that started a session of its own, and its children: an exporter runs converters."""
+    with suppress(ProcessLookupError):
+        if sys.platform != "win32":
+            os.killpg(leader, KILL)
 
 
 def _describe_status(status: int) -> str:
@@ -89,7 +106,7 @@ def _describe_status(status: int) -> str:
 def _last_line(log: Path) -> str:
     """Return the last line that a process printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"last output: {lines[-1].strip()}" if lines else "no output"
+    return f"last output: {lines[-1].strip()[:MAX_ERROR]}" if lines else "no output"
 
 
 class Calls:
@@ -107,11 +124,13 @@ class Calls:
         """Export a prepared model and return the file or folder that the runtime opens."""
         from ghost_yolo.bench.exporting import export
 
+        _kill_at_parents_end(0)  # converters that it starts would stay: `_watch` ends them too
         return str(export(Path(checkpoint), Path(folder), *settings))
 
-    def open(self, runtime: str, file: str, config: dict[str, Any], passes: int) -> None:
-        """Load a file into a runtime and warm up."""
+    def open(self, runtime: str, file: str, config: dict[str, Any], passes: int, nms: bool) -> None:
+        """Load a file into a runtime, check that it computes, and warm up."""
         self.model = RUNTIMES[runtime].open(Path(file), InferenceConfig(**config))
+        require_sound_outputs(self.model, nms=nms)
         self.time(passes)
 
     def time(self, passes: int) -> dict[str, Any]:
@@ -135,8 +154,38 @@ class Calls:
         return profile_operators(runtime, Path(file), InferenceConfig(**config), passes)
 
 
-def serve() -> None:
+def end_with_parent(parent: int) -> None:
+    """End this process within a second after its parent, however that ended."""
+    _kill_at_parents_end(KILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _kill_at_parents_end(number: int) -> None:
+    """Let Linux send a signal, 0 for none, when the parent ends: a library may hold the interpreter's lock for long."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def _watch(parent: int) -> None:
+    """End this process and its children once the parent is gone."""
+    while _lives(parent):
+        time.sleep(0.5)
+    _kill_group(os.getpid())
+    os._exit(1)
+
+
+def _lives(parent: int) -> bool:
+    """Return whether the parent still runs; elsewhere than on Windows an orphan gets another parent."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.pid_exists(parent)
+    return os.getppid() == parent
+
+
+def serve(parent: int) -> None:
     """Answer calls until standard input ends; everything that libraries print goes to the log."""
+    end_with_parent(parent)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     calls = Calls()
@@ -145,13 +194,13 @@ def serve() -> None:
         try:
             answer = [getattr(calls, name)(*arguments), None]
         except UserError as error:
-            answer = [None, str(error)]
+            answer = [None, str(error)[:MAX_ERROR]]
         except (Exception, SystemExit) as error:  # noqa: BLE001 (any error of a runtime or of the host becomes the row's error)
             lines = str(error).strip().splitlines() or [""]
-            answer = [None, f"{type(error).__name__}: {lines[0]}"]
+            answer = [None, f"{type(error).__name__}: {lines[0]}"[:MAX_ERROR]]
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
-    serve()
+    serve(int(sys.argv[1]))

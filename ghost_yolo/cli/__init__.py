@@ -12,6 +12,7 @@ from ghost_yolo.cli.bench import bench, report
 from ghost_yolo.cli.export import verify
 from ghost_yolo.cli.ghostify import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
+from ghost_yolo.cli.process import orderly_end, prepare_streams
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
 from ghost_yolo.errors import UserError
 
@@ -30,11 +31,11 @@ def describe() -> None:
 def main() -> None:
     """Run the command; print a UserError as one line, without a traceback."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a foreign checkpoint must not make the host run pip
-    for stream in (sys.stdout, sys.stderr):  # a terminal in another encoding must not cost what was measured
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    prepare_streams()
     gc.set_threshold(10_000)  # importing torch creates a million permanent objects: collect less often
     try:
-        app()
+        with orderly_end():
+            app()
     except (UserError, OSError) as error:
         text = str(error)
         sys.exit(f"ghost-yolo: {text[:MAX_ERROR]}{' ...' if len(text) > MAX_ERROR else ''}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ghost_yolo.cli.common import show
 from ghost_yolo.errors import UserError
 
 
@@ -33,7 +34,7 @@ def verify(
 
         options = {**given, "dynamic": dynamic, **parse_arguments(arguments or [])}
         verification = export_and_verify(model, image, **options)
-    print(verification)
+    show(f"{verification}\n")
     if not verification.passed:
         raise typer.Exit(1)
 

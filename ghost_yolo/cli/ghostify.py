@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, Where
+from ghost_yolo.cli.common import Format, Where, show
 
 
 def ghostify(
@@ -81,5 +81,5 @@ def ghostify(
             hint = f"the same command resumes from {file}" if file.exists() else "before the first result"
             print(f"\ninterrupted: {hint}", file=sys.stderr)
             raise typer.Exit(130) from None
-    print(render_report(report, versions(), style.value), end="")
+    show(render_report(report, versions(), style.value))
     print(f"wrote {out} and {out.with_suffix('.json')}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, Where, check_target, emit, refuse_options
+from ghost_yolo.cli.common import Format, Where, check_target, emit, refuse_options, show
 from ghost_yolo.model.catalog import packaged, path_of
 
 
@@ -70,7 +70,7 @@ def swap(
 
         done = yaml_edit.swap(model, where.value, block)
     emit(done.text, out)
-    print(f"{done.figures}\n{yaml_edit.how_to_train(out, done.scale)}")
+    show(f"{done.figures}\n{yaml_edit.how_to_train(out, done.scale)}\n")
 
 
 def cfg(
@@ -80,11 +80,10 @@ def cfg(
 ) -> None:
     """List the packaged YAMLs, or print the path of one: yolo train model=$(ghost-yolo cfg yolov8m-ghost)."""
     if name is not None:
-        print(path_of(name))
+        show(f"{path_of(name)}\n")
         return
-    for item in packaged().values():
-        print(f"{item.name:32} {item.summary}")
-    print("\nModels take a scale letter after the 8: ghost-yolo cfg yolov8n-ghost (or s, m, l, x).")
+    lines = "".join(f"{item.name:32} {item.summary}\n" for item in packaged().values())
+    show(f"{lines}\nModels take a scale letter after the 8: ghost-yolo cfg yolov8n-ghost (or s, m, l, x).\n")
 
 
 def pretrained(
@@ -102,7 +101,7 @@ def pretrained(
         from ghost_yolo.model.pretrained import initialise
 
         report = initialise(model, weights, out)
-    print(report, end="")
+    show(report)
 
 
 def doctor() -> None:
@@ -111,6 +110,6 @@ def doctor() -> None:
         from ghost_yolo.doctor import examine
 
         report, healthy = examine()
-    print(report)
+    show(f"{report}\n")
     if not healthy:
         raise typer.Exit(1)

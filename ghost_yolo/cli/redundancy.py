@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, new_folder
+from ghost_yolo.cli.common import Format, finish, new_folder
 
 Checkpoint = Annotated[Path, typer.Argument(help="Path to a checkpoint (.pt) of any Ultralytics model.")]
 Style = Annotated[Format, typer.Option("--format", help="Output format of the tables.")]
@@ -52,9 +52,8 @@ def ghosts(
         settings = SurveySettings(within, seed, imgsz or opened.trained_imgsz, inner)
         result = survey(opened, images, settings, layer, all_layers=all_layers or layer is None)
         report = survey_report(result, settings, str(model), len(images))
-        write_survey(folder, result, report, versions(), within)
-    print(render_report(report, versions(), style.value), end="")
-    print(f"wrote {folder}", file=sys.stderr)
+        text = render_report(report, versions(), style.value)
+    finish(text, folder, lambda: write_survey(folder, result, report, versions(), within))
 
 
 def pairs(
@@ -76,9 +75,8 @@ def pairs(
         folder = new_folder(out, "pairs")
         similarities = analyze_filters(open_checkpoint(model).model, seed)
         report = filters_report(similarities, str(model), seed)
-        write_filters(folder, similarities, report, versions())
-    print(render_report(report, versions(), style.value), end="")
-    print(f"wrote {folder}", file=sys.stderr)
+        text = render_report(report, versions(), style.value)
+    finish(text, folder, lambda: write_filters(folder, similarities, report, versions()))
 
 
 def correlate(
@@ -115,6 +113,5 @@ def correlate(
         settings = correlation_settings(measurements, stages, seed)
         correlations = correlate_stages(stages, settings)
         report = correlation_report(stages, correlations, settings, calibration_images(measurements.runs))
-        write_correlation(folder, stages, correlations, report, versions())
-    print(render_report(report, versions(), style.value), end="")
-    print(f"wrote {folder}", file=sys.stderr)
+        text = render_report(report, versions(), style.value)
+    finish(text, folder, lambda: write_correlation(folder, stages, correlations, report, versions()))

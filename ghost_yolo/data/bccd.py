@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from ultralytics.utils.downloads import safe_download
 
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import DatasetError
-from ghost_yolo.utils.files import atomic_folder
+from ghost_yolo.utils.files import atomic_folder, temporary_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
@@ -59,14 +58,14 @@ def _source(root: Path) -> Iterator[Path]:
             raise DatasetError(f"{LOCAL} is {local!r}, which has no Annotations/ folder. {HELP}")
         yield Path(local)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("ghost-yolo-bccd-") as folder:
         try:
-            safe_download(URL, dir=Path(folder), unzip=True)
+            safe_download(URL, dir=folder, unzip=True)
         except Exception as error:  # the host raises several kinds here
             raise DatasetError(
                 f"The BCCD images are not at {root}, {LOCAL} is not set, and {URL} could not be downloaded ({error}). {HELP}"
             ) from error
-        found = next(Path(folder).rglob("Annotations"), None)
+        found = next(folder.rglob("Annotations"), None)
         if found is None:
             raise DatasetError(f"{URL} no longer holds a Pascal VOC folder. {HELP}")
         yield found.parent

@@ -20,6 +20,7 @@ from ghost_yolo import host
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
+from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.typing import HostModel
 
 BOX_TOLERANCE = 0.05  # pixels
@@ -108,7 +109,7 @@ def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verifica
     pixels = read_image(Path(image) if image else ASSETS / "bus.jpg")
     host.check_host()
     if model.endswith(".pt"):
-        host.load(Path(model))  # raises a clear error for a file that is not a checkpoint
+        open_checkpoint(Path(model))  # raises a clear error for a file that is not a whole checkpoint
     else:
         resolve(model)  # raises an error for a YAML without scale letter
     yolo = YOLO(model)

@@ -148,7 +148,7 @@ def cache_activations(
     teacher: HostModel, student: HostModel, images: CalibrationImages, count: int
 ) -> Iterator[PairedCache]:
     """Yield a cache in a temporary folder."""
-    with temporary_folder("ghostify-") as folder:
+    with temporary_folder("ghost-yolo-cache-") as folder:
         yield PairedCache(teacher, student, images, count, folder)
 
 

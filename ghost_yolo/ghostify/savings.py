@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, SwapPlan, build_student
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.typing import HostModel
+from ghost_yolo.utils.files import temporary_folder
 
 GROUP_SIZE = 4  # models timed beside the teacher: each is a process with its model in memory
 LATENCIES = "latencies"  # names in the run state
@@ -164,8 +164,8 @@ def time_plans(run: GhostifyRun, plans: Mapping[str, SwapPlan]) -> list[Latency]
         KeyboardInterrupt: If the benchmark was interrupted; the rounds so far are too few.
     """
     settings = run.config.settings
-    with tempfile.TemporaryDirectory(prefix="ghostify-") as folder:
-        files = [write_student(run.teacher, plan, Path(folder) / f"{name}.pt") for name, plan in plans.items()]
+    with temporary_folder("ghost-yolo-students-") as folder:
+        files = [write_student(run.teacher, plan, folder / f"{name}.pt") for name, plan in plans.items()]
         models = (str(Path(run.config.model).resolve()), *map(str, files))
         result = bench(
             BenchPlan(models, (settings.cost,), imgsz=settings.imgsz, threads=settings.threads, rounds=settings.rounds)

@@ -143,6 +143,8 @@ def read(file: Path, source: str) -> Weights:
         ) from error
     if not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise WeightsError(f"--weights {file} holds no state dict: write one by torch.save(net.state_dict(), FILE)")
+    if bad := [name for name, tensor in content.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise WeightsError(f"--weights {file}: {bad[0]} is not finite")
     return _in_order(content, file, source) if file.suffix == ".safetensors" else content
 
 

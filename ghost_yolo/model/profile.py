@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import dataclass, replace
 from math import nan
-from pathlib import Path
 from typing import Literal
 
 import thop
@@ -17,6 +15,7 @@ from ultralytics.utils.torch_utils import get_num_params, strip_optimizer
 from ghost_yolo.model.checkpoint import OpenedModel
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
+from ghost_yolo.utils.files import temporary_folder
 
 Fused = Literal["none", "host", "all"]
 CONVENTIONS = {
@@ -117,8 +116,8 @@ def count_gflops(model: HostModel, imgsz: int) -> float:
 
 def checkpoint_kb(model: HostModel) -> float:
     """Return the size of the model's stripped fp16 checkpoint, written by the host's own means, in 1024 bytes."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        file = Path(folder) / "model.pt"
+    with temporary_folder("ghost-yolo-size-") as folder, quiet():
+        file = folder / "model.pt"
         torch.save({"model": model, "train_args": {}}, file)
         strip_optimizer(file)
         return file.stat().st_size / 1024

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ghost_yolo.errors import SourceError, UserError
+from ghost_yolo.utils.json_file import MAX_NUMBER, Fields, read_json
 
 
 @dataclass(frozen=True)
@@ -129,73 +130,86 @@ def read_file(file: Path) -> SurveyFile | GhostifyFile:
         SourceError: If it is neither of `ghosts` nor of `ghostify`.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        parse = parse_survey if "within" in content["settings"] else parse_run
+        content = read_json(file)
+        parse = parse_survey if "within" in content.object("settings") else parse_run
         return parse(file, content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except SourceError as error:
         raise SourceError(
             f"{file} was not written by ghosts or ghostify; give the folder of ghosts or its ghosts.json, and the .json file "
-            f"beside the checkpoint of ghostify ({type(error).__name__}: {error})"
+            f"beside the checkpoint of ghostify ({error})"
         ) from error
 
 
-def parse_survey(file: Path, content: dict[str, Any]) -> SurveyFile:
+def parse_survey(file: Path, content: Fields) -> SurveyFile:
     """Return the content of a `ghosts.json`."""
-    settings = content["settings"]
+    settings = content.object("settings")
     inner: dict[int, list[float]] = {}
-    for row in content.get("inner", []):
-        if (share := optional_float(row["trained"]["share_d3"])) is not None:
-            inner.setdefault(int(row["index"]), []).append(share)
+    for row in content.rows("inner") if "inner" in content else ():
+        if (share := optional_number(row.object("trained"), "share_d3", 1.0)) is not None:
+            inner.setdefault(row.count("index"), []).append(share)
     layers = {}
-    for row in content["rows"]:
-        index, trained = int(row["index"]), row["trained"]
+    for row in content.rows("rows"):
+        index, trained = row.count("index"), row.object("trained")
         shares = inner.get(index)
         layers[index] = SurveyedLayer(
-            module=str(row["module"]),
-            share=optional_float(trained["share_d3"]),
-            median=optional_float(trained["median_d3"]),
+            module=row.text("module"),
+            share=optional_number(trained, "share_d3", 1.0),
+            median=optional_number(trained, "median_d3"),
             inner=sum(shares) / len(shares) if shares else None,
         )
-    return SurveyFile(file, *identity_of(settings), within=float(settings["within"]), layers=layers)
+    return SurveyFile(file, *identity_of(settings), within=settings.number("within", 1.0), layers=layers)
 
 
-def parse_run(file: Path, content: dict[str, Any]) -> GhostifyFile:
+def parse_run(file: Path, content: Fields) -> GhostifyFile:
     """Return the content of the JSON file of a ghostify run."""
-    settings = content["settings"]
-    if "options" in content:
-        swaps = [
-            SwappedLayer(
-                int(option["row"]),
-                str(option["block"]),
-                error_isolated=float(option["error"]),
-                sensitivity=float(option["sensitivity"]),
-            )
-            for option in content["options"]
-        ]
-    else:
-        swaps = [
-            SwappedLayer(int(row["layer"]), str(row["block"]), error_sequential=float(row["error"]))
-            for row in content["rows"]
-            if row["layer"].isdigit()  # the levels of a head are named 22.cv3.0 and so on
-        ]
+    settings, sequential = content.object("settings"), "options" not in content
+    steps, images = optional_count(settings, "reconstruct_steps"), optional_count(content, "calibration_images")
     return GhostifyFile(
         file,
         *identity_of(settings),
-        reconstruct_steps=settings.get("reconstruct_steps"),
-        calibration_images=content.get("calibration_images"),
-        sequential="options" not in content,
-        swaps=swaps,
+        reconstruct_steps=steps,
+        calibration_images=images,
+        sequential=sequential,
+        swaps=sequential_swaps(content) if sequential else isolated_swaps(content),
     )
 
 
-def identity_of(settings: dict[str, Any]) -> tuple[str, str | None, int]:
+def isolated_swaps(content: Fields) -> list[SwappedLayer]:
+    """Return the options of a run with a budget."""
+    return [
+        SwappedLayer(
+            option.count("row"),
+            option.text("block"),
+            error_isolated=option.number("error"),
+            sensitivity=option.number("sensitivity", low=-MAX_NUMBER),
+        )
+        for option in content.rows("options")
+    ]
+
+
+def sequential_swaps(content: Fields) -> list[SwappedLayer]:
+    """Return the rows of a run without a budget."""
+    return [
+        SwappedLayer(int(row.text("layer")), row.text("block"), error_sequential=row.number("error"))
+        for row in content.rows("rows")
+        if re.fullmatch(r"[0-9]{1,6}", row.text("layer"))  # the levels of a head are named 22.cv3.0 and so on
+    ]
+
+
+def identity_of(settings: Fields) -> tuple[str, str | None, int]:
     """Return model, fingerprint of its weights and image size."""
-    return str(settings["model"]), settings.get("weights"), int(settings["imgsz"])
+    weights = settings.text("weights") if "weights" in settings else None
+    return settings.text("model"), weights, settings.count("imgsz")
 
 
-def optional_float(value: Any) -> float | None:
-    """Return a number as float, and None as None."""
-    return None if value is None else float(value)
+def optional_number(values: Fields, name: str, high: float = MAX_NUMBER) -> float | None:
+    """Return a number, and null as None."""
+    return None if values.value(name) is None else values.number(name, high)
+
+
+def optional_count(values: Fields, name: str) -> int | None:
+    """Return a count, None where it is missing."""
+    return values.count(name) if name in values else None
 
 
 def model_names(files: Sequence[SurveyFile | GhostifyFile]) -> dict[tuple[str, str], str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ghost_yolo.bench.results import BenchResult
 from ghost_yolo.errors import SourceError
+from ghost_yolo.utils.json_file import Fields, read_json
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def read_bench(file: Path) -> BenchResult:
         SourceError: If the file is anything else.
     """
     try:
-        return BenchResult.from_dict(_read_json(file))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return BenchResult.from_dict(read_json(file))
+    except SourceError as error:
         raise SourceError(
-            f"--bench {file} is not a benchmark result ({_describe(error)}). "
+            f"--bench {file} is not a benchmark result ({error}). "
             "Create one: ghost-yolo bench MODELS --format json -o bench.json"
         ) from error
 
@@ -54,50 +54,26 @@ def read_accuracy(file: Path) -> list[AccuracyRecord]:
     Raises:
         SourceError: If the file is anything else.
     """
-    content = _read_json(file)
-    records = content if isinstance(content, list) else [content]
-    if not records:
-        raise SourceError(f"--accuracy {file} is an empty list; give one accuracy record or more.")
     try:
-        return [_record(record) for record in records]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        records = [_record(record) for record in read_json(file).items()]
+    except SourceError as error:
         keys = ", ".join(each.name for each in fields(AccuracyRecord) if not each.name.startswith("map50_95_"))
         raise SourceError(
-            f"--accuracy {file} is not an accuracy record or a list of them ({_describe(error)}). A record has the keys "
+            f"--accuracy {file} is not an accuracy record or a list of them ({error}). A record has the keys "
             f"{keys}; map50_95_low and map50_95_high are optional and give an interval."
         ) from error
+    if not records:
+        raise SourceError(f"--accuracy {file} is an empty list; give one accuracy record or more.")
+    return records
 
 
-def _record(values: dict[str, Any]) -> AccuracyRecord:
-    """Return a record; accuracies must be between 0 and 1."""
-    figures = {name: float(values[name]) for name in ("map50_95", "map50")}
-    bounds = {name: float(values[name]) for name in ("map50_95_low", "map50_95_high") if values.get(name) is not None}
-    for name, value in (figures | bounds).items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}, not between 0 and 1")
-    return AccuracyRecord(
-        model=str(values["model"]),
-        data=str(values["data"]),
-        split=str(values["split"]),
-        imgsz=int(values["imgsz"]),
-        epochs=int(values["epochs"]),
-        seed=int(values["seed"]),
-        conditions=str(values["conditions"]),
-        **figures,
-        **bounds,
-    )
-
-
-def _read_json(file: Path) -> Any:
-    """Return the content of a JSON file."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SourceError(f"{file} is not JSON: {error}") from error
-
-
-def _describe(error: Exception) -> str:
-    """Describe what is wrong with a file's content."""
-    return f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+def _record(values: Fields) -> AccuracyRecord:
+    """Return a record; accuracies must be between 0 and 1, within their interval."""
+    ends = [name for name in ("map50_95_low", "map50_95_high") if name in values]
+    if len(ends) == 1:
+        raise values.error(f"{ends[0]} is one end of an interval, and the other is missing")
+    known: dict[str, Any] = {name: values.number(name, high=1.0) for name in ("map50_95", "map50", *ends)}
+    values.ordered("map50_95_low", "map50_95", "map50_95_high")
+    known |= {name: values.text(name) for name in ("model", "data", "split", "conditions")}
+    known |= {name: values.count(name) for name in ("imgsz", "epochs", "seed")}
+    return AccuracyRecord(**known)
