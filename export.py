@@ -16,6 +16,9 @@ from ghost_yolo.errors import UserError
 
 def main(pairs: list[str]) -> int:
     """Export, print the largest differences and return the exit status."""
+    if not {"-h", "--help"}.isdisjoint(pairs):
+        print(__doc__)
+        return 0
     ghost_yolo.register()
     from ghost_yolo.export.verify import export_and_verify, parse_arguments
 

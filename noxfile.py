@@ -54,8 +54,8 @@ def wheel(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as outside, session.chdir(outside):
         session.run("ghost-yolo", "doctor")
         model, data = (session.run("ghost-yolo", "cfg", name, silent=True) for name in ("yolov8m-ghostv2", "smear"))
-        words = ("epochs=1", "imgsz=32", "fraction=0.05", "plots=False", "val=False", "device=cpu", "project=runs")
-        said = session.run("yolo", "train", f"model={model.strip()}", f"data={data.strip()}", *words, silent=True)
+        arguments = ("epochs=1", "imgsz=32", "fraction=0.05", "plots=False", "val=False", "device=cpu", "project=runs")
+        said = session.run("yolo", "train", f"model={model.strip()}", f"data={data.strip()}", *arguments, silent=True)
     if "ghost_yolo.blocks." not in said:
         session.error(f"no block of ours in the layer table:\n{said}")
 
@@ -68,13 +68,14 @@ def install(session: nox.Session) -> None:
     if len(commands) != 1:
         session.error('README.md must hold the line: pip install -e ".[test]" && pytest')
     session.install("-e", commands[0])
+    session.install("-e", ".[experiments]")  # Snakemake, for one slow test
 
 
-def pytest(session: nox.Session, *words: str, **env: str) -> None:
+def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     """Run pytest in the environment of `install`, in two processes."""
     folder = session.cache_dir.parent.resolve() / "install" / ("Scripts" if sys.platform == "win32" else "bin")
     session.env["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
-    session.run(str(folder / "pytest"), "-n", "2", *words, external=True, env=OFFLINE | env)
+    session.run(str(folder / "pytest"), "-n", "2", *arguments, external=True, env=OFFLINE | env)
 
 
 @nox.session(venv_backend="none", requires=["install"])
@@ -103,7 +104,14 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation site; a broken link or reference is an error."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", "--site-dir", str(session.cache_dir.resolve() / "site"), env=OFFLINE)
+    session.run(
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(session.cache_dir.resolve() / "site"),
+        env=OFFLINE | {"NO_MKDOCS_2_WARNING": "1"},
+    )
 
 
 @nox.session

@@ -16,6 +16,9 @@ from ghost_yolo.model.catalog import resolve
 
 def main(arguments: list[str]) -> None:
     """Register the blocks and hand over to Ultralytics' own command line."""
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(__doc__)
+        return
     models = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if not models:
         raise UserError("give model=FILE, as in the examples at the top of this file")

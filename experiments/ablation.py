@@ -62,7 +62,7 @@ def main(
     for idea in select(only):
         scores = []
         for seed in numbers:
-            settings = Settings(reconstruct_steps, distill_steps, seed)
+            settings = Settings(reconstruct_steps=reconstruct_steps, distill_steps=distill_steps, seed=seed)
             scores.append(score_without(idea, model, images, data, block, where, settings))
         lines.append([idea, *(f"{score:.3f}" for score in scores)])
         print(*lines[-1], sep=": ", file=sys.stderr)

@@ -12,7 +12,7 @@ from ghost_yolo.tables import to_markdown
 from ghost_yolo.utils.files import write_atomic
 
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
-HEADER = ["model", "how", "seeds", "parameters", "GFLOPs", "ms", "time", "{} mAP50-95", "{} mAP50", "/ stock's"]
+HEADER = ["model", "{} mAP50-95", "ratio to stock", "time", "GFLOPs", "parameters", "{} mAP50", "ms", "seeds"]
 NO_LINE = "The stock model was timed at one scale only, so there is no line of stock models."
 
 
@@ -27,8 +27,9 @@ def write(file: Path, out: Path) -> None:
     plot = out.with_suffix(".png")
     if table.timing and any(row.ms is not None for row in table.rows):
         write_atomic(plot, draw(table, table.timing))
-    text = "\n".join(["", markdown(table), *notes(table), *map(describe, table.comparisons), *time_notes(table, plot)])
-    write_atomic(out, between_markers(out, f"{text}\n"))
+    lines = ["", markdown(table), *origins(table), *notes(table), *map(describe, table.comparisons)]
+    text = "\n".join([*lines, *time_notes(table, plot), ""])
+    write_atomic(out, between_markers(out, text))
     folder = out.with_suffix("")
     if folder.resolve() != file.parent.resolve():
         folder.mkdir(exist_ok=True)
@@ -41,10 +42,10 @@ def markdown(table: Table) -> str:
     header = [name.format(table.split) for name in HEADER]
     lines = [cells(row) for row in table.rows]
     if table.split != "val":
-        header.insert(7, "val mAP50-95")
+        header.insert(6, "val mAP50-95")
         for line, row in zip(lines, table.rows, strict=True):
-            line.insert(7, f"{row.val:.3f}")
-    return to_markdown(header, lines).replace("| --- | ---: |", "| --- | --- |", 1)  # `how` is text, too
+            line.insert(6, f"{row.val:.3f}")
+    return to_markdown(header, lines)
 
 
 def cells(row: Row) -> list[str]:
@@ -53,9 +54,17 @@ def cells(row: Row) -> list[str]:
     ms = "" if row.ms is None else f"{row.ms:.1f}"
     time = "" if row.time_ratio is None else f"{row.time_ratio:.2f}"
     time += " ({:.2f} to {:.2f})".format(*row.time_interval) if row.time_interval else ""
-    cost = [str(row.parameters), f"{row.gflops:.3f}", ms, time]
-    score = [with_interval(row.score) + spread, f"{row.map50:.3f}", with_interval(row.ratio) if row.ratio else ""]
-    return [f"`{row.label}`", row.how, ", ".join(map(str, row.seeds)), *cost, *score]
+    score = [with_interval(row.score) + spread, with_interval(row.ratio) if row.ratio else ""]
+    rest = [f"{row.map50:.3f}", ms, ", ".join(map(str, row.seeds))]
+    return [f"`{row.label}`", *score, time, f"{row.gflops:.3f}", str(row.parameters), *rest]
+
+
+def origins(table: Table) -> list[str]:
+    """Return how the models came to their weights as a list, models of one way in one line."""
+    ways: dict[str, list[str]] = {}
+    for row in table.rows:
+        ways.setdefault(row.how, []).append(f"`{row.label}`")
+    return ["How the models were made:\n", *(f"- {', '.join(models)}: {how}." for how, models in ways.items()), ""]
 
 
 def with_interval(figure: Triple) -> str:
@@ -70,7 +79,7 @@ def notes(table: Table) -> list[str]:
         f"{table.conditions}.",
         "\nParameters and GFLOPs are those of the fused model at the training size.",
         f"In brackets: 95 % intervals by bootstrap over the {table.split} images.",
-        "`/ stock's` is the ratio to the mAP50-95 of the stock model of the same scale from scratch, in the same resamples.",
+        "`ratio to stock` is the ratio to the mAP50-95 of the stock model of the same scale from scratch, in the same resamples.",
         "The intervals do not include the variation between seeds."
         if one_seed
         else "Figures are means over the seeds.",

@@ -1,4 +1,4 @@
-"""Compare models with the stock YOLOv8 of the same task, scale and number of classes, and rebuild the published table."""
+"""Compare models with the stock YOLOv8 built for the same task, scale and data, and rebuild the published table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from ghost_yolo.utils.console import progress
 
 TASK_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 FIGURES = ("layers", "leaf_layers", "parameters", "gflops", "checkpoint_kb")
+DATA = ("nc", "channels", "kpt_shape")  # fields of a row that the data decides
 HOST_YAMLS = ROOT / "cfg" / "models" / "v8"
 KB_TOLERANCE = 0.02
 PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 FOOTER = (
-    "Changes are against the stock model of the same task, scale, class count and state. "
+    "Changes are against the stock model of the same task, scale, class count and state, for the same images and keypoints. "
     "The bare name yolov8s-ghost.yaml is Ultralytics' own model; cfg/... are the ones of this package."
 )
 
@@ -49,12 +50,31 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
+class BaselineKey:
+    """What the figures of a stock model depend on: its scale, and the data for which a model is built.
+
+    All else in a YAML, `reg_max` and `end2end` too, is the model, and its difference from stock is what is compared.
+    """
+
+    task: str
+    scale: str
+    nc: int
+    channels: int
+    kpt_shape: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, item: OpenedModel | ProfileRow) -> BaselineKey:
+        """Return the key of a model, or of a row of figures."""
+        return cls(item.task, item.scale, item.nc, item.channels, item.kpt_shape)
+
+
+@dataclass(frozen=True)
 class ComparedRow:
     """A measured row and its baseline.
 
     Attributes:
         row: The measured figures.
-        baseline: Name of the stock model of the same task, scale, classes and state; "" where there is none.
+        baseline: Name of the stock model of the same `BaselineKey` and state; "" where there is none.
         change: Change of each figure against the baseline in percent.
         published: The row of the published table that this one rebuilds.
     """
@@ -119,13 +139,13 @@ def _published_footer(entries: list[ComparedRow], same_scale: ComparedRow) -> st
     )
 
 
-def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: int = 640) -> Comparison:
-    """Profile models and the stock models of the same task, scale and number of classes.
+def compare(models: Sequence[str] = (), scale: str = "s", nc: int | None = None, imgsz: int = 640) -> Comparison:
+    """Profile models and the stock models of the same `BaselineKey`.
 
     Args:
         models: YAMLs or checkpoints; without any, the host's own Ghost model and all packaged ones.
         scale: Scale letter of the default models.
-        nc: Number of classes of the YAMLs' models; a checkpoint keeps its own.
+        nc: Number of classes of the YAMLs' models, each YAML's own if None; a checkpoint keeps its own.
         imgsz: Image side in pixels.
 
     Raises:
@@ -133,21 +153,20 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
     """
     if scale not in SCALES:
         raise UserError(f"--scale {scale}: give one of {', '.join(SCALES)}")
-    if nc < 1:
+    if nc is not None and nc < 1:
         raise UserError(f"--nc {nc}: give 1 or more")
     if imgsz < 32 or imgsz % 32:
         raise UserError(f"--imgsz {imgsz}: give a multiple of 32")
     entries: list[ComparedRow] = []
-    baselines: dict[tuple[str, str, int], list[ProfileRow]] = {}
+    baselines: dict[BaselineKey, list[ProfileRow]] = {}
     for open_model in progress(_openers(models, scale, nc), "Profiling"):
         opened = open_model()
-        rows = profile_model(opened, imgsz)
+        key, rows = BaselineKey.of(opened), profile_model(opened, imgsz)
         if opened.scale not in SCALES:  # there is no stock YOLOv8 of this scale
             entries += map(ComparedRow, rows)
             continue
-        key = (opened.task, opened.scale, opened.nc)
         if key not in baselines:
-            baselines[key] = profile_model(_build_stock(*key), imgsz)
+            baselines[key] = profile_model(_build_stock(key), imgsz)
             entries += [ComparedRow(row, row.model, dict.fromkeys(FIGURES, 0.0)) for row in baselines[key]]
         entries += [_with_change(row, _in_state(baselines[key], row.fused)) for row in rows]
     return Comparison(entries, FOOTER)
@@ -156,17 +175,18 @@ def compare(models: Sequence[str] = (), scale: str = "s", nc: int = 80, imgsz: i
 def compare_deployed(scale: str, nc: int = 80, imgsz: int = 640) -> list[ComparedRow]:
     """Profile the stock model of a scale, the host's own Ghost model and all packaged ones, fused; without file sizes."""
     openers: list[Callable[[], OpenedModel]] = [
-        partial(_build_stock, "detect", scale, nc),
+        partial(_build_stock, BaselineKey("detect", scale, nc, 3, None)),
         *_openers((), scale, nc),
     ]
     base, *rows = (profile_state(opener(), imgsz) for opener in progress(openers, f"Profiling scale {scale}"))
     return [_with_change(row, base) for row in (base, *rows)]
 
 
-def _build_stock(task: str, scale: str, nc: int) -> OpenedModel:
-    """Build the stock YOLOv8 of a task, even if a file of that name is in the current folder."""
-    name = f"yolov8{scale}{TASK_SUFFIX[task]}.yaml"
-    return build_from_yaml(str(HOST_YAMLS / name), nc, name)
+def _build_stock(key: BaselineKey) -> OpenedModel:
+    """Build the stock YOLOv8 of a task and its data, even if a file of that name is in the current folder."""
+    name = f"yolov8{key.scale}{TASK_SUFFIX[key.task]}.yaml"
+    keypoints = {"kpt_shape": list(key.kpt_shape)} if key.kpt_shape else {}
+    return build_from_yaml(str(HOST_YAMLS / name), key.nc, name, channels=key.channels, **keypoints)
 
 
 def _in_state(rows: Sequence[ProfileRow], fused: str) -> ProfileRow:
@@ -174,7 +194,7 @@ def _in_state(rows: Sequence[ProfileRow], fused: str) -> ProfileRow:
     return next(row for row in rows if (row.fused == "none") == (fused == "none"))
 
 
-def _openers(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], OpenedModel]]:
+def _openers(models: Sequence[str], scale: str, nc: int | None) -> list[Callable[[], OpenedModel]]:
     """Return a function for each model that opens it, so that only one is in memory at a time."""
     if models:
         return [partial(_open, name, nc) for name in models]
@@ -186,7 +206,7 @@ def _openers(models: Sequence[str], scale: str, nc: int) -> list[Callable[[], Op
     ]
 
 
-def _open(name: str, nc: int) -> OpenedModel:
+def _open(name: str, nc: int | None) -> OpenedModel:
     """Build a YAML's model or load a checkpoint."""
     if name.endswith(".pt"):
         return open_checkpoint(Path(name))
@@ -227,7 +247,8 @@ def cells(entries: Sequence[ComparedRow]) -> tuple[list[str], list[list[str]]]:
             published_cells(entry) for entry in entries
         ]
     header = ["model", "fused", "layers", "", "leaf layers", "", "parameters", "", "GFLOPs", "", "kb", ""]
-    return header, [compared_cells(entry) for entry in entries]
+    varying = [name for name in DATA if len({getattr(entry.row, name) for entry in entries}) > 1]
+    return header, [compared_cells(entry, varying) for entry in entries]
 
 
 def published_cells(entry: ComparedRow) -> list[str]:
@@ -247,11 +268,16 @@ def published_cells(entry: ComparedRow) -> list[str]:
     ]
 
 
-def compared_cells(entry: ComparedRow) -> list[str]:
-    """Return the cells of a row: each figure and its change against the baseline."""
+def compared_cells(entry: ComparedRow, varying: Sequence[str] = ()) -> list[str]:
+    """Return the cells of a row: each figure and its change against the baseline.
+
+    Args:
+        entry: The row.
+        varying: Fields of DATA to write beside the name, as they tell rows of one name apart.
+    """
     row, change = entry.row, entry.change or {}
     return [
-        row.model,
+        ", ".join([row.model, *(f"{name} {value}" for name in varying if (value := getattr(row, name)) is not None)]),
         row.fused,
         str(row.layers),
         format_percent(change.get("layers")),

@@ -30,7 +30,7 @@ def examine() -> tuple[str, bool]:
     lines += [f"auto-load    {how}", "", f"{'module name in a YAML':34} bare name"]
     names = {block: host.registered_names(block) for block in BLOCKS}
     for block, known in names.items():
-        owner = "the same" if block.name in known else f"{block.name} is the host's own"
+        owner = "resolves to ghost_yolo" if block.name in known else f"{block.name} resolves to Ultralytics"
         lines.append(f"{block.qualified if block.qualified in known else 'MISSING':34} {owner}")
     healthy = loads and all(block.qualified in known for block, known in names.items())
     return "\n".join([*lines, "", "no problems found" if healthy else "PROBLEMS FOUND: see above"]), healthy

@@ -10,7 +10,7 @@
       VOCError                (ValueError)         Pascal VOC annotations that cannot be converted
       DatasetError            (FileNotFoundError)  images of a data set that are missing
       OutputExistsError       (FileExistsError)    an output folder that already holds something
-      SourceError                                  a JSON file of times or accuracies that is not one
+      SourceError                                  a JSON file of results that is not one
       WorkerError             (RuntimeError)       a call that failed in a benchmark's process
 
 Blocks and networks raise a plain ValueError for arguments that they cannot take, as torch's modules do; the parser's
@@ -65,7 +65,7 @@ class VOCError(UserError, ValueError):
 
 
 class SourceError(UserError):
-    """A file that is not what it should be."""
+    """A JSON file of times, accuracies or measurements that is of another kind, or damaged."""
 
 
 class WorkerError(UserError, RuntimeError):

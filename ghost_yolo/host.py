@@ -192,15 +192,18 @@ def build(config: dict[str, Any]) -> HostModel:
     """Build the untrained model of a YAML's content in eval mode, for any task that the host guesses from it.
 
     Raises:
+        UnsupportedHostError: If the installed Ultralytics is not supported: it knows none of our modules then.
         ModelError: If one of its rows cannot be built.
     """
+    check_host()
     task = tasks.guess_model_task(config)
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
     _require_layers(config)
     activation = Conv.default_act
     try:
-        return getattr(tasks, MODELS[task])(config, verbose=False).eval()
+        channels = config.get("channels", 3)  # not every release reads the YAML's own
+        return getattr(tasks, MODELS[task])(config, ch=channels, verbose=False).eval()
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
@@ -223,14 +226,21 @@ def untrained(model: HostModel, seed: int) -> HostModel:
     """Build the network of a model's own YAML anew in eval mode, on the same device, with weights drawn from the seed.
 
     Raises:
+        UnsupportedHostError: If the installed Ultralytics is not supported.
         ModelError: If its YAML cannot be built, as after layers were changed by hand.
     """
+    check_host()
+    activation = Conv.default_act
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            fresh: HostModel = cast("Any", type(model))(copy.deepcopy(model.yaml), verbose=False)
+            fresh: HostModel = cast("Any", type(model))(
+                copy.deepcopy(model.yaml), ch=model.yaml.get("channels", 3), verbose=False
+            )
         except Exception as error:  # whatever the host trips over
             raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
+        finally:
+            Conv.default_act = activation  # see `build`
     return fresh.to(next(model.parameters()).device).eval()
 
 
@@ -243,8 +253,10 @@ def load(path: Path) -> HostModel:
     """Load a checkpoint's model in eval mode and float32.
 
     Raises:
+        UnsupportedHostError: If the installed Ultralytics is not supported.
         ModelError: If the file is truncated or is not an Ultralytics checkpoint.
     """
+    check_host()
     try:
         model = ultralytics.YOLO(str(path)).model
     except Exception as error:  # the host raises half a dozen kinds, some only on some releases

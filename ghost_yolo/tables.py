@@ -62,7 +62,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
             | {f"{outer}_{inner}": value for outer, values in nested.items() for inner, value in values.items()}
         )
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(flat[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in flat for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return out.getvalue()

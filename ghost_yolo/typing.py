@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableSequence
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,8 @@ class HostLayer(Protocol):
 
     def __getattr__(self, name: str) -> Any: ...
 
+    def __setattr__(self, name: str, value: Any) -> None: ...
+
 
 class HostModel(Protocol):
     """What we use of a model that Ultralytics built, for any task.
@@ -38,7 +40,7 @@ class HostModel(Protocol):
         stride: Strides of the head's maps.
     """
 
-    model: Any  # a Sequential of HostLayer
+    model: MutableSequence[HostLayer]
     yaml: dict[str, Any]
     names: dict[int, str]
     args: dict[str, Any]

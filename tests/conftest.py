@@ -73,10 +73,10 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
     slow = request.node.get_closest_marker("slow") is not None
 
     def start(
-        *words: str | Path, ok: bool = True, cwd: Path = tmp_path, fresh: bool = slow, **env: str
+        *arguments: str | Path, ok: bool = True, cwd: Path = tmp_path, fresh: bool = slow, **env: str
     ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": "", **env}
-        name, *rest = map(str, words)
+        name, *rest = map(str, arguments)
         script = [] if name in ("python", sys.executable) else [shutil.which(name, path=sysconfig.get_path("scripts"))]
         if fresh or not SUPPORTED:
             command = [*(script or [sys.executable]), *rest]

@@ -34,15 +34,15 @@ class Zygote:
         command = [sys.executable, __file__, *modules]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def run(self, words: list[str], cwd: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(self, arguments: list[str], cwd: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Do what `python WORDS` does there, and return what it printed."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
-            request = {"words": words, "cwd": cwd, "env": env, "out": str(out), "err": str(err)}
+            request = {"arguments": arguments, "cwd": cwd, "env": env, "out": str(out), "err": str(err)}
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
             code = int(self.process.stdout.readline())
-            return subprocess.CompletedProcess(words, code, *(f.read_text(encoding="utf-8") for f in (out, err)))
+            return subprocess.CompletedProcess(arguments, code, *(f.read_text(encoding="utf-8") for f in (out, err)))
 
     def close(self) -> None:
         """End it."""
@@ -74,14 +74,14 @@ def _enter(cwd: str, env: dict[str, str], out: str, err: str) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (the old one has read ahead)
 
 
-def _execute(words: list[str]) -> None:
+def _execute(arguments: list[str]) -> None:
     """Run code, a module or a script as the interpreter itself runs it."""
-    kind, rest = words[0], words[1:]
+    kind, rest = arguments[0], arguments[1:]
     sys.path[:0] = [
         path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path
     ]
     sys.path.insert(0, str(Path(kind).parent) if kind not in ("-c", "-m") else "")
-    sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else words
+    sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else arguments
     if kind == "-c":
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(rest[0], "<string>", "exec"), vars(main))
@@ -91,10 +91,10 @@ def _execute(words: list[str]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
-def _outcome(words: list[str]) -> int:
+def _outcome(arguments: list[str]) -> int:
     """Return the exit status, with the message or the traceback printed, as at the end of an interpreter."""
     try:
-        _execute(words)
+        _execute(arguments)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -122,6 +122,6 @@ if __name__ == "__main__":
     assert sys.argv[1:] or not LATE & {name.partition(".")[0] for name in sys.modules}
     gc.freeze()  # pages that no child's garbage collection writes to stay shared
     request = _serve()
-    words = request.pop("words")
+    arguments = request.pop("arguments")
     _enter(**request)
-    _end(_outcome(words))
+    _end(_outcome(arguments))

@@ -42,10 +42,10 @@ def test_whichever_is_imported_first(module: str, python: Run) -> None:
     assert "Warning" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["cfg"], ["--help"], ["bench", "--help"]])
-def test_the_command_starts_light(words: list[str], python: Run) -> None:
+@pytest.mark.parametrize("arguments", [["cfg"], ["--help"], ["bench", "--help"]])
+def test_the_command_starts_light(arguments: list[str], python: Run) -> None:
     """Help and list come without torch, matplotlib and the host: they take seconds to load."""
-    code = f"import sys; from ghost_yolo.cli import main; sys.argv[1:] = {words}\n"
+    code = f"import sys; from ghost_yolo.cli import main; sys.argv[1:] = {arguments}\n"
     check = "finally: assert not {'torch', 'matplotlib', 'ultralytics'} & {*sys.modules}, 'loaded'"
 
     assert python(f"{code}try: main()\n{check}", fresh=True).stdout
@@ -93,6 +93,16 @@ def test_can_be_turned_off(python: Run) -> None:
     """With GHOST_YOLO_AUTOLOAD=0 nothing is registered until register() is called."""
     off = "import ghost_yolo, ultralytics.nn.tasks as t; assert 'ghost_yolo.GhostConv' not in vars(t); "
     python(f"{off}ghost_yolo.register(){KNOWN}", GHOST_YOLO_AUTOLOAD="0")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_hook_file_by_itself(times: int, run: Run) -> None:
+    """Its line, which `site` runs twice in a virtual environment, has Ultralytics' import register the blocks."""
+    line = (ROOT / "ghost_yolo_hook.pth").read_text().strip()
+    code = f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}\n" + f"{line}\n" * times
+    code += f"import warnings; warnings.simplefilter('error', RuntimeWarning)\nimport ultralytics.nn.tasks{KNOWN}"
+    done = run(sys.executable, "-S", "-c", code, fresh=True)
+    assert done.stderr == ""
 
 
 def test_light_at_start(run: Run) -> None:

@@ -162,7 +162,7 @@ assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k,
 
 
 def test_a_width_of_ones_own() -> None:
-    """Without scales, a number stands for the word width."""
+    """Without scales, a number stands for `width`."""
     config = yaml_of([56, "ghostnet", 3, 1.3], [152, "ghostnet", 4, 1.3], [208, "ghostnet", 5, 1.3])
     layers = tasks.parse_model(config, 3, verbose=False)[0]
 
@@ -186,6 +186,13 @@ def test_rows_that_cannot_be(rows: list[list[Any]], names: list[str]) -> None:
     """A row of an unknown network, level, width or number of channels is named, with what would be right."""
     with refused(UserError, *names):
         tasks.parse_model(yaml_of(*rows), 3, verbose=False)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(channels: int) -> None:
+    """Data of other than three channels is named as the cause where the network is the first row already."""
+    with refused(UserError, "row 0", "ghostnet", f"channels: {channels}", "3"):
+        tasks.parse_model(yaml_of([40, "ghostnet", 3]), channels, verbose=False)
 
 
 def test_a_clipped_backbone() -> None:

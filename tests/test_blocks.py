@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 
 import pytest
 import torch
-from factories import build, every_block, fuse, newest_only, our_blocks
+from factories import build, every_block, fuse, newest_only, our_blocks, randomise
 from torch import nn
+from torch.nn import functional
 from ultralytics.nn.modules.block import C2f
 from ultralytics.nn.modules.conv import Conv, RepConv
 
@@ -130,6 +132,20 @@ def test_attention_is_on() -> None:
     module = GhostConvV2(16, 24).eval()
 
     assert not torch.allclose(module(x), GhostConv.forward(module, x))
+
+
+@pytest.mark.parametrize("s", [1, 2])
+def test_attention_is_off_on_a_line(s: int) -> None:
+    """On a map one pixel high or wide the gate is exactly 1; on any other it is that of the halved map, bit for bit."""
+    module = randomise(GhostConvV2(16, 24, 3, s)).eval()
+    gate = module.attention
+    for h, w in itertools.product((1, 2, 3, 4, 7, 8), repeat=2):
+        x = torch.randn(2, 16, h, w)
+        expected = GhostConv.forward(module, x)
+        if min(h, w) > 1:
+            opening = gate.vertical(gate.horizontal(gate.cv1(functional.avg_pool2d(x, 2)))).sigmoid()
+            expected = expected * functional.interpolate(opening, size=expected.shape[-2:], mode="nearest")
+        assert torch.equal(module(x), expected), (h, w)
 
 
 def test_pooled_branch_is_used() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from factories import refused
 from torch import nn
+from typer.testing import CliRunner
 
+from ghost_yolo.bench.exporting import prepare
+from ghost_yolo.cli import app
 from ghost_yolo.errors import ModelError, UserError
 from ghost_yolo.model.catalog import path_of
 from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
@@ -57,6 +62,46 @@ def test_odd_checkpoints(change: Callable[[Any], object], says: str, tmp_path: P
     with pytest.raises(ModelError, match=r"odd\.pt") as error:
         open_checkpoint(tmp_path / "odd.pt")
     assert says in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.fixture(scope="module")
+def spoiled(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with NaN in one row."""
+    model = copy.deepcopy(tiny_model)
+    spoil("model.3.cv1.conv.weight")(model)
+    file = tmp_path_factory.mktemp("spoiled") / "spoiled.pt"
+    torch.save({"model": model, "train_args": {"imgsz": 64}}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare"],
+        ["ghosts", "--image", "IMAGES"],
+        ["pairs"],
+        ["verify"],
+        ["ghostify", "--images", "IMAGES", "-o", "light.pt", "--block", "C2f_Fire"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_refuses_nan(
+    words: list[str], spoiled: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No command takes weights that are not finite, and none writes anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ghost_yolo.export.verify.require_runtime", lambda: None)
+    command = [words[0], str(spoiled), *(str(image_folder) if word == "IMAGES" else word for word in words[1:])]
+    with refused(ModelError, spoiled, "model.3.cv1.conv.weight", "not finite"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+    assert list(tmp_path.iterdir()) == [] and [file.name for file in spoiled.parent.iterdir()] == [spoiled.name]
+
+
+def test_bench_refuses_nan(spoiled: Path, tmp_path: Path) -> None:
+    """The worker, whose errors become rows, says so too."""
+    with refused(ModelError, spoiled, "not finite"):
+        prepare(str(spoiled), tmp_path / "folder", 80, 64)
 
 
 @pytest.mark.parametrize("imgsz", [None, "wide", NAN, [], 0, True, [640, "x"]])

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ROOT, Run
+from factories import ROOT, Run, refused
 from ultralytics import YOLO
 
 from ghost_yolo import compare as comparison
+from ghost_yolo.compare import HOST_YAMLS
+from ghost_yolo.errors import ModelError
 from ghost_yolo.model.catalog import families, with_scale
+from ghost_yolo.model.checkpoint import build_from_yaml
 from ghost_yolo.model.profile import CONVENTIONS
 from ghost_yolo.tables import FORMATS
 from ghost_yolo.utils.system import versions
@@ -170,6 +173,49 @@ def test_a_checkpoint_is_compared_with_its_own_scale(tmp_path: Path, run: Run) -
     assert {figure: rows[-1]["change_percent"][figure] for figure in FIGURES[:3]} == {
         figure: rows[-2]["change_percent"][figure] for figure in FIGURES[:3]
     }
+
+
+def test_a_row_is_compared_with_stock_for_the_same_data(tmp_path: Path, run: Run) -> None:
+    """A YAML keeps its own classes, channels and keypoints, and so does the stock model beside it; names tell rows apart."""
+    stock = {"": (HOST_YAMLS / "yolov8.yaml").read_text(), "-pose": (HOST_YAMLS / "yolov8-pose.yaml").read_text()}
+    texts = {
+        "yolov8n-two.yaml": stock[""].replace("nc: 80", "nc: 2"),
+        "yolov8n-grey.yaml": stock[""].replace("nc: 80", "nc: 2\nchannels: 1"),
+        "yolov8n-pose-short.yaml": stock["-pose"].replace("kpt_shape: [17, 3]", "kpt_shape: [4, 2]"),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    command = ("ghost-yolo", "compare", *texts, "yolov9t.yaml")
+    rows = json.loads(run(*command, "--format", "json").stdout)["rows"]
+    table = run(*command, "--format", "markdown", "--imgsz", "64").stdout
+    given = run("ghost-yolo", "compare", "yolov8n-two.yaml", "--nc", "5", "--format", "csv", "--imgsz", "64").stdout
+
+    assert [(r["model"], r["nc"], r["channels"], r["kpt_shape"]) for r in rows[::2]] == [
+        ("yolov8n.yaml", 2, 3, None), ("yolov8n-two.yaml", 2, 3, None),
+        ("yolov8n.yaml", 2, 1, None), ("yolov8n-grey.yaml", 2, 1, None),
+        ("yolov8n-pose.yaml", 1, 3, [4, 2]), ("yolov8n-pose-short.yaml", 1, 3, [4, 2]), ("yolov9t.yaml", 80, 3, None),
+    ]  # fmt: skip
+    assert {r["change_percent"]["parameters"] for r in rows[:-2]} == {0}
+    for name in ("yolov8n.yaml, nc 2, channels 3", "yolov8n.yaml, nc 2, channels 1", "kpt_shape (4, 2)"):
+        assert name in table
+    assert [r["nc"] for r in csv.DictReader(io.StringIO(given))] == ["5"] * 4
+
+
+def test_rows_of_csv_may_lack_columns(run: Run) -> None:
+    """A model without a baseline stands before one with a baseline."""
+    done = run("ghost-yolo", "compare", "yolov9t.yaml", "yolov8n.yaml", "--format", "csv", "--imgsz", "64")
+
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 6
+
+
+@pytest.mark.parametrize("nc", ["0", "-1", "many", "[80]", "1.5", "true"])
+def test_a_yaml_without_a_number_of_classes(nc: str, tmp_path: Path) -> None:
+    """A YAML's own `nc` that is no number of classes is refused by the file's name, unless another is given."""
+    file = tmp_path / "yolov8n-odd.yaml"
+    file.write_text((HOST_YAMLS / "yolov8.yaml").read_text().replace("nc: 80", f"nc: {nc}"))
+    with refused(ModelError, "yolov8n-odd.yaml", "nc:"):
+        build_from_yaml(str(file))
+    assert build_from_yaml(str(file), 2).nc == 2
 
 
 def test_no_stock_model_beside_other_scales(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The data sets: the same bytes everywhere, strict conversion, and clear words where something is missing."""
+"""The data sets: the same bytes everywhere, strict conversion, and clear errors where something is missing."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_all_problems_at_once(voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) -> None:
-    """A target that already holds something is left alone, with a word about it."""
+    """A target that already holds something is left alone, and that is an error."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("precious")
 
@@ -295,7 +295,7 @@ def test_the_host_prepares_it(voc: Path, run: Run, tmp_path: Path) -> None:
 
 
 def test_the_host_says_what_is_missing(run: Run) -> None:
-    """Through the stock command a missing data set without internet ends in our words, not in a bare traceback."""
+    """Through the stock command a missing data set without internet ends in our error, not in a bare traceback."""
     data = str(ROOT / "datasets/bccd.yaml")
     done = run(
         "yolo", "train", "model=yolov8n.yaml", f"data={data}", "epochs=1", ok=False, https_proxy="http://127.0.0.1:9"

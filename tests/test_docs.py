@@ -199,7 +199,7 @@ def test_the_formula_of_a_family(name: str, blocks: Any) -> None:
     (block,) = (b for b in BLOCKS if b.name == name)
     text = " ".join(blocks.paragraphs(block.cls))
     found = re.search(r"(?:With ([^`]*?), an|An) inner block of width c has `([^`]*)` parameters", text)
-    assert found, "the docstring says: [With a = ..., an] inner block of width c has `formula` parameters"
+    assert found, "the docstring has a formula: [With a = ..., an] inner block of width c has `formula` parameters"
     for c in (64, 128, 192):
         values: dict[str, Any] = {"c": c}
         for definition in (found[1] or "").split(" and ") if found[1] else []:

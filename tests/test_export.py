@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from factories import ROOT, Run, build, every_block, randomise
+from factories import ROOT, Run, build, every_block, randomise, stock
 from ultralytics import YOLO
 
+from ghost_yolo import host
 from ghost_yolo.cli.export import parse_sides, verify
 from ghost_yolo.errors import UserError
 from ghost_yolo.export import verify as verifying
@@ -19,7 +21,9 @@ from ghost_yolo.export.verify import (
     OutputCheck,
     Verification,
     differences,
+    dynamic_sizes,
     export_and_verify,
+    make_inputs,
     parse_arguments,
     validate_arguments,
     verify_outputs,
@@ -47,7 +51,7 @@ def checkpoint(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     "name,options,sizes",
     [
-        ("yolov8n-ghostv3", ["--dynamic"], ["640x640", "480x640"]),
+        ("yolov8n-ghostv3", ["--dynamic"], ["640x640", "480x640", "32x320", "32x32"]),
         *((f"yolov8n-{name}", ["--imgsz", "480,640"], ["480x640"]) for name in ("ghost", "ghostv2", "gghost")),
         *((f"yolov8n-{name}", [], ["640x640"]) for name in ("ghost", "ghostv2", "gghost")),
     ],
@@ -75,25 +79,70 @@ def test_command_and_script_do_the_same(run: Run, tmp_path: Path) -> None:
 @traced
 @pytest.mark.parametrize("name", families())
 def test_a_dynamic_file_of_every_family(name: str, tmp_path: Path) -> None:
-    """One dynamic file of each packaged model gives PyTorch's boxes and scores at 640 x 640 and at 480 x 640."""
+    """One dynamic file of each packaged model gives PyTorch's boxes and scores at all sizes, down to one stride."""
     verification = export_and_verify(str(checkpoint(tmp_path, with_scale(name, "n"))), dynamic=True)
 
-    assert [check.size for check in verification.checks[::2]] == [(640, 640), (480, 640)]
+    assert [check.size for check in verification.checks[::2]] == [(640, 640), (480, 640), (32, 320), (32, 32)]
     assert [check for check in verification.checks if not check.passed] == []
+
+
+@pytest.mark.slow
+@traced
+@pytest.mark.parametrize("name", ["yolov8n-ghostv2", "yolov8n-ghostnetv2"])
+def test_a_dynamic_file_that_was_traced_at_one_stride(name: str, tmp_path: Path) -> None:
+    """A file that was exported where the deepest map is one pixel is right at every other size, too."""
+    verification = export_and_verify(str(checkpoint(tmp_path, name)), dynamic=True, imgsz=32)
+
+    assert [check for check in verification.checks if not check.passed] == []
+
+
+@pytest.mark.slow
+@traced
+def test_models_of_other_strides_and_channels(tmp_path: Path) -> None:
+    """A model with P6 is verified at multiples of 64, and one for grey images with grey ones."""
+    torch.manual_seed(0)
+    for name, key in (("yolov8-p6", {}), ("yolov8", {"channels": 1})):
+        model = randomise(host.build(stock(f"v8/{name}") | key))
+        host.save(model, tmp_path / "odd.pt", {"imgsz": 64})
+        verification = export_and_verify(str(tmp_path / "odd.pt"), dynamic=True)
+        stride = int(max(model.stride))
+
+        assert verification.passed and verification.checks[-1].size == (stride, stride)
+
+
+def test_dynamic_sizes_are_of_the_models_own_stride() -> None:
+    """They reach down to one stride: 64 for a model with P6, 32 at least."""
+    for strides, sizes in (
+        ([8, 16, 32], [(640, 640), (480, 640), (32, 320), (32, 32)]),
+        ([8, 16, 32, 64], [(640, 640), (512, 640), (64, 640), (64, 64)]),
+        ([1], [(640, 640), (480, 640), (32, 320), (32, 32)]),
+    ):
+        assert dynamic_sizes(Namespace(stride=torch.tensor(strides))) == sizes
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_inputs_have_the_models_own_channels(channels: int) -> None:
+    """Noise and image are of as many channels as the model takes."""
+    pixels = np.full((40, 60, 3), (10, 20, 30), np.uint8)
+    inputs = dict(make_inputs((32, 64), pixels, channels))
+
+    assert {name: (x.shape, x.dtype, x.flags.c_contiguous) for name, x in inputs.items()} == dict.fromkeys(
+        ("noise", "image"), ((1, channels, 32, 64), np.float32, True)
+    )
 
 
 @traced
 @every_block
 def test_a_dynamic_file_of_every_block(block: Block, tmp_path: Path) -> None:
-    """Each block alone gives PyTorch's maps from one file, on those of 640 x 640 and of 480 x 640 at stride 8."""
+    """Each block alone gives PyTorch's maps from one file: on large maps, on lines, and on one pixel."""
     module, file = build(block).eval(), tmp_path / "block.onnx"
     with torch.no_grad():
         torch.onnx.export(
             module, torch.rand(1, 16, 80, 80), str(file), dynamo=False, input_names=["x"], dynamic_axes=SIDES
         )
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    for height in (80, 60):
-        x = torch.randn(1, 16, height, 80)
+    for height, width in ((80, 80), (60, 80), (1, 10), (7, 1), (1, 1), (3, 2)):
+        x = torch.randn(1, 16, height, width)
         (y,) = session.run(None, {"x": x.numpy()})
 
         torch.testing.assert_close(torch.from_numpy(y), module(x), rtol=1e-4, atol=1e-4)

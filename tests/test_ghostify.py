@@ -32,6 +32,7 @@ from ghost_yolo.cli import app
 from ghost_yolo.data import smear
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline
+from ghost_yolo.ghostify.state import load_checked, save_checked
 from ghost_yolo.ghostify.student import build_student
 from ghost_yolo.model import swap
 from ghost_yolo.model.checkpoint import OpenedModel
@@ -50,7 +51,7 @@ def test_outputs_of_a_whole_run(best: Path, tiny_model: Any, image_folder: Path,
     (profile,) = profile_model(OpenedModel("", model, 3, "n", "detect"), 64, states=(True,))
 
     assert [row["layer"] for row in rows] == ["1", "3", "4", "5.cv3.0", "5.cv3.1"]
-    assert [row[2].removeprefix(PREFIX) for row in swap.rows_of(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
+    assert [row[2].removeprefix(PREFIX) for row in swap.yaml_rows(model.yaml)][3:] == [GHOST, GHOST, "LightDetect"]
     assert whole["parameters_after"] == profile.parameters
     assert whole["gflops_after"] == pytest.approx(profile.gflops)
     for figure in ("parameters", "gflops"):
@@ -114,9 +115,9 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert resume_file.exists() and not out.exists()
     with pytest.raises(UserError, match=r"light\.pt\.part.*reconstruct_steps=2"):
         ghostify(best, [image_folder], out, [GHOST], settings=Settings(reconstruct_steps=3, distill_steps=5))
-    content = torch.load(resume_file, weights_only=True)
+    content = load_checked(resume_file)
     content["results"]["seconds"] += 1000
-    torch.save(content, resume_file)
+    save_checked(content, resume_file)
     report = ghostify(best, [image_folder], out, [GHOST], settings=settings)
 
     assert report.more["whole"]["seconds"] > 1000  # includes the interrupted run

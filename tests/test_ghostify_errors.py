@@ -13,7 +13,7 @@ import torch
 from factories import GHOST, QUICK, stock
 
 from ghost_yolo import host
-from ghost_yolo.errors import SwapError, UserError
+from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify import Settings, ghostify, pipeline, state
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.student import build_student
@@ -68,7 +68,7 @@ def test_changed_models(teacher: Any, image_folder: Path, tmp_path: Path) -> Non
     fused, pruned = host.untrained(teacher, 0).fuse(verbose=False), host.untrained(teacher, 0)
     pruned.model[3].conv = torch.nn.Conv2d(32, 64, 1)
     for model, row in ((fused, "Row 0"), (pruned, "Row 3")):
-        with pytest.raises(SwapError, match=f"{row}.*Conv"):
+        with pytest.raises(ModelError, match=f"{row}.*Conv"):
             build_student(model, plan_swap(model.yaml, "backbone", GHOST))
     host.save(build_student(teacher, plan_swap(teacher.yaml, "all", GHOST)), tmp_path / "light.pt", {"imgsz": 64})
     with pytest.raises(UserError, match=r"light\.pt.*backbone"):

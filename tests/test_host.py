@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import ultralytics
-from factories import Run, every_block, newest_only, randomise, refused
+from factories import GHOST, TINY, Run, every_block, newest_only, randomise, refused
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import C2f
@@ -17,12 +18,14 @@ from ultralytics.nn.modules.conv import Conv
 import ghost_yolo
 from ghost_yolo import host
 from ghost_yolo.errors import ModelError, UnknownBlockError, UserError
-from ghost_yolo.model.catalog import families, path_of, with_scale
+from ghost_yolo.export.verify import export_and_verify
+from ghost_yolo.model import yaml_edit
+from ghost_yolo.model.catalog import families, path_of, resolve, with_scale
 
 
-def yaml_of(word: str, *args: Any) -> dict[str, Any]:
+def yaml_of(name: str, *args: Any) -> dict[str, Any]:
     """Return a small detector with one row of ours."""
-    backbone = [[-1, 1, "Conv", [16, 3, 8]], [-1, 2, word, list(args) or [32, True]]]
+    backbone = [[-1, 1, "Conv", [16, 3, 8]], [-1, 2, name, list(args) or [32, True]]]
     return {"nc": 2, "backbone": backbone, "head": [[[0, 1, 1], 1, "Detect", ["nc"]]]}
 
 
@@ -43,9 +46,9 @@ def test_a_row_is_scaled_like_the_hosts(block: ghost_yolo.registry.Block) -> Non
 
 def test_the_hosts_own_names_stay_the_hosts() -> None:
     """GhostConv and GhostBottleneck without the prefix are the host's; with it, ours."""
-    for word in ("GhostConv", "GhostBottleneck"):
-        assert getattr(tasks, word).__module__.startswith("ultralytics.")
-        assert repr(vars(tasks)[f"ghost_yolo.{word}"]).startswith("<class 'ghost_yolo.blocks.ghost.")
+    for name in ("GhostConv", "GhostBottleneck"):
+        assert getattr(tasks, name).__module__.startswith("ultralytics.")
+        assert repr(vars(tasks)[f"ghost_yolo.{name}"]).startswith("<class 'ghost_yolo.blocks.ghost.")
 
 
 def test_register_twice_changes_nothing() -> None:
@@ -112,6 +115,23 @@ def test_host_outside_the_range(version: str, monkeypatch: pytest.MonkeyPatch) -
         host.register()
 
 
+def test_every_way_to_a_model_checks_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What builds, rebuilds or loads a model says so where the host is unsupported; it would not know our modules."""
+    model = host.build(copy.deepcopy(TINY))
+    host.save(model, tmp_path / "best.pt")
+    monkeypatch.setattr(ultralytics, "__version__", "9.0.0")
+
+    for call in (
+        lambda: host.build(copy.deepcopy(TINY)),
+        lambda: host.untrained(model, 0),
+        lambda: host.load(tmp_path / "best.pt"),
+        lambda: export_and_verify("yolov8n.yaml"),
+        lambda: yaml_edit.swap("yolov8n.yaml", "backbone", GHOST),
+    ):
+        with refused(host.UnsupportedHostError, "9.0.0", host.SUPPORTED):
+            call()
+
+
 def test_the_declared_range_is_the_checked_one() -> None:
     """pyproject.toml and the check name the same range."""
     assert f'"ultralytics{host.SUPPORTED}"' in (Path(__file__).parent.parent / "pyproject.toml").read_text()
@@ -171,7 +191,7 @@ def test_an_activation_stays_in_its_model(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Conv, "default_act", nn.SiLU())  # whatever a model built by the host itself left behind
     acts = []
     for name in ("yolov8n-ghostfast", "yolov8n-ghost"):
-        config = host.read_yaml(path_of(name)) | {"scale": "n"}
+        config = host.read_yaml(resolve(str(path_of(name)))[0]) | {"scale": "n"}
         acts.append(type(host.build(config).model[0].act))
 
     assert acts == [nn.ReLU, nn.SiLU]

@@ -164,7 +164,7 @@ def test_training_starts_from_it(tmp_path: Path, run: Run) -> None:
     }
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
     made = run("ghost-yolo", "pretrained", "--model", GHOSTNET, "--weights", "weights.pth", "-o", "init.pt")
-    words = (
+    arguments = (
         "epochs=1",
         "imgsz=64",
         "batch=4",
@@ -173,7 +173,7 @@ def test_training_starts_from_it(tmp_path: Path, run: Run) -> None:
         "device=cpu",
         f"project={tmp_path / 'runs'}",
     )
-    done = run("yolo", "train", "model=init.pt", "data=data.yaml", *words, ULTRALYTICS_SAFE_LOAD="1")
+    done = run("yolo", "train", "model=init.pt", "data=data.yaml", *arguments, ULTRALYTICS_SAFE_LOAD="1")
     counts = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
     assert "model=init.pt" in made.stdout

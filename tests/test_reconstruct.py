@@ -56,7 +56,7 @@ def test_student_equals_the_teacher_in_other_rows(teacher: Any, calibration_imag
     torch.testing.assert_close(forward_until(student, x, 2)[0], forward_until(teacher, x, 2)[0])
     assert student.names == teacher.names
     assert torch.equal(student.model[4].cv1.conv.weight, teacher.model[4].cv1.conv.weight)
-    assert swap.rows_of(student.yaml)[4][2] == "ghost_yolo.C2f_GhostBottleneck"
+    assert swap.yaml_rows(student.yaml)[4][2] == "ghost_yolo.C2f_GhostBottleneck"
 
 
 def test_relative_error() -> None:

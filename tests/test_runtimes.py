@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import ROOT, newest_only
+from factories import ROOT, newest_only, refused
 
 from ghost_yolo import host
 from ghost_yolo.bench.exporting import prepare
-from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, file_mb, runtime_of
+from ghost_yolo.bench.outputs import require_sound_outputs
+from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, file_mb, runtime_of
 from ghost_yolo.bench.worker import Worker
 from ghost_yolo.errors import UserError, WorkerError
 from ghost_yolo.model.checkpoint import build_from_yaml
@@ -40,6 +41,27 @@ def test_runtimes_and_their_files() -> None:
     ]  # fmt: skip
     assert all(f"\n{row.extra} = [" in extras for row in RUNTIMES.values() if row.extra)
     assert default_threads() >= 1
+
+
+def test_outputs_that_show_that_nothing_is_computed(best: Path) -> None:
+    """An output that is not finite, or the same for noise and black, is refused; a file with its own NMS may find nothing."""
+    image = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    before = image.copy()
+    for run, says in (
+        (lambda: [image, {"b": image / (image != 0)}], "not finite"),
+        (lambda: (image * np.inf,), "not finite"),
+        (lambda: [np.ones(3)], "do not depend"),
+    ):
+        with np.errstate(all="ignore"), refused(UserError, says):
+            require_sound_outputs(LoadedModel(run, image))
+        image[...] = before
+    require_sound_outputs(LoadedModel(lambda: [np.zeros(3), None], image), nms=True)
+    require_sound_outputs(LoadedModel(image.sum, image))
+    model = RUNTIMES["pytorch"].open(best, InferenceConfig(1, 64, 3, "fp32", "cpu", 1))
+    image = model.image.clone()
+    require_sound_outputs(model)
+
+    assert (image == model.image).all()
 
 
 def test_a_process_that_dies_is_an_error_and_the_next_call_works(tmp_path: Path) -> None:
@@ -90,7 +112,9 @@ def test_what_is_timed_is_the_network(
     file = worker.call("export", info["file"], tmp_path / "made", runtime, precision, 64, 1, data)
     config = InferenceConfig(1, 64, 3, precision, "cpu", 1)
     expected = RUNTIMES["pytorch"].open(Path(info["file"]), config)()[0]
-    (found,) = RUNTIMES[runtime].open(Path(file), config)()
+    model = RUNTIMES[runtime].open(Path(file), config)
+    require_sound_outputs(model)  # each pass reads the image anew, and the check leaves it as it was
+    (found,) = model()
 
     assert np.abs(np.array(found).reshape(84, -1) - expected[0].numpy())[:4].max() < pixels
     assert file_mb(Path(file)) == pytest.approx(2 * info["file_mb"] * share, rel=0.2)  # the checkpoint is fp16

@@ -22,8 +22,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify, pipeline, savings, search
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.config import RunConfig
-from ghost_yolo.ghostify.state import Run as GhostifyRun
-from ghost_yolo.ghostify.state import RunState
+from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import build_candidates
 from ghost_yolo.tables import render_report
 from ghost_yolo.utils import system

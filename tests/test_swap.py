@@ -26,7 +26,7 @@ C2F_LIKE = [block for block in BLOCKS if block.like == "C2f"]
 def test_rows_of_every_family(name: str) -> None:
     """In each stock YAML the backbone's and the neck's C2f or C3k2 rows are found, and nothing else is touched."""
     config = stock(name)
-    kept, rows = copy.deepcopy(config), swap.rows_of(config)
+    kept, rows = copy.deepcopy(config), swap.yaml_rows(config)
     neck = [12, 15, 18, 21] if name.startswith("v8") else [13, 16, 19, 22]
     if name.endswith("-cls"):
         neck = []
@@ -36,9 +36,9 @@ def test_rows_of_every_family(name: str) -> None:
         if not expected:
             continue
         new = light(config, where)
-        changed = [i for i, (a, b) in enumerate(zip(rows, swap.rows_of(new), strict=True)) if a != b]
+        changed = [i for i, (a, b) in enumerate(zip(rows, swap.yaml_rows(new), strict=True)) if a != b]
         assert changed == expected
-        assert {swap.rows_of(new)[i][2] for i in changed} == {QUALIFIED_GHOST}
+        assert {swap.yaml_rows(new)[i][2] for i in changed} == {QUALIFIED_GHOST}
         assert {k: v for k, v in new.items() if k not in ("backbone", "head")} == {
             k: v for k, v in config.items() if k not in ("backbone", "head")
         }
@@ -52,20 +52,20 @@ def test_all_rows_of_every_family(name: str) -> None:
     new = light(config, "all")
     before, after = host.build(config), host.build(new)
     x = torch.zeros(1, 3, 64, 64)
-    newer = swap.is_newer(swap.rows_of(config))
-    words = [row[2] for row in swap.rows_of(new)]
+    newer = swap.is_newer(swap.yaml_rows(config))
+    names = [row[2] for row in swap.yaml_rows(new)]
 
-    assert not {"C2f", "C3k2"} & set(words)
-    assert sum(word == QUALIFIED_GHOST for word in words) >= 4
+    assert not {"C2f", "C3k2"} & set(names)
+    assert sum(name == QUALIFIED_GHOST for name in names) >= 4
     assert host.task_of(after) == host.task_of(before)
     assert [t.shape for t in outputs(after(x))] == [t.shape for t in outputs(before(x))]
-    for a, b, word in zip(before.model, after.model, words, strict=True):
-        if word != QUALIFIED_GHOST and (newer or not word.startswith("ghost_yolo.Light")):
-            assert (word, b.np) == (word, a.np)
+    for a, b, module in zip(before.model, after.model, names, strict=True):
+        if module != QUALIFIED_GHOST and (newer or not module.startswith("ghost_yolo.Light")):
+            assert (module, b.np) == (module, a.np)
     assert sum(p.numel() for p in after.parameters()) < sum(p.numel() for p in before.parameters())
 
 
-def test_without_the_head_word_the_host_builds_the_older_branch() -> None:
+def test_without_the_heads_name_the_host_builds_the_older_branch() -> None:
     """The trap is real: YOLO11 without a C3k2 gets another Detect from the host, and LightDetect is the newer one."""
     config = stock("11/yolo11")
     new = light(config, "all")
@@ -84,7 +84,7 @@ def test_head_of_yolov8_is_that_of_yolo11(task: str) -> None:
     new, other = light(config, "head"), copy.deepcopy(config)
     other["head"][-2][2:] = "C3k2", [1024, False]  # the host's own way to the depthwise branch
 
-    assert [a != b for a, b in zip(swap.rows_of(config), swap.rows_of(new), strict=True)] == [False] * 22 + [True]
+    assert [a != b for a, b in zip(swap.yaml_rows(config), swap.yaml_rows(new), strict=True)] == [False] * 22 + [True]
     ours, theirs = (host.build(c).model[-1] for c in (new, other))
     assert [(n, p.shape) for n, p in ours.named_parameters()] == [(n, p.shape) for n, p in theirs.named_parameters()]
 
@@ -179,6 +179,42 @@ def test_a_light_head_stays_light() -> None:
     assert isinstance(model.model[-1], LightDetect)
     assert [(name, p.shape) for name, p in model.named_parameters()] == before
     torch.testing.assert_close(model.model[-1].cv2.state_dict(), trained.model[-1].cv2.state_dict())
+
+
+def swap_head(config: dict[str, Any], head: str) -> dict[str, Any]:
+    """Return a model's content with another head in its last row."""
+    rows = config["head"]
+    return config | {"head": [*rows[:-1], [*rows[-1][:2], f"ghost_yolo.{head}", *rows[-1][3:]]]}
+
+
+@pytest.mark.parametrize(
+    "task,ours,foreign",
+    [
+        ("", "NarrowDetect", "LightDetect"),
+        ("", "NarrowDetect", "Detect"),
+        ("", "LightDetect", "NarrowDetect"),
+        ("", "LightDetect", "Detect"),
+        *([("-pose", "LightPose", "Pose"), ("-obb", "LightOBB", "OBB")] if NEWEST else []),
+    ],
+)
+def test_a_head_of_ours_takes_no_foreign_branch(task: str, ours: str, foreign: str) -> None:
+    """Weights of any other head, for more classes and in every branch, leave a head's structure as it was built."""
+    config = stock(f"v8/yolov8{task}") | {"nc": 3}
+    others = config | {"nc": 80}
+    model = host.build(swap_head(config, ours))
+    trained = host.build(others if foreign in others["head"][-1] else swap_head(others, foreign))
+    head, before = model.model[-1], [(name, p.shape) for name, p in model.named_parameters()]
+
+    model.load({"model": trained}, verbose=False)
+    for name in ("cv2", "cv3", "cv4", "one2one_cv3"):
+        branch = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 5)) for _ in range(3))
+        if hasattr(head, name):
+            setattr(head, name, branch)
+
+    assert [(name, p.shape) for name, p in model.named_parameters()] == before
+    branch = copy.deepcopy(head.cv3)
+    head.cv3 = branch  # one of the same structure is taken
+    assert head.cv3 is branch
 
 
 def test_a_light_model_fuses() -> None:

@@ -80,7 +80,7 @@ def test_strange_layouts(text: str, where: str, tmp_path: Path) -> None:
     new = yaml.safe_load(done.text)
 
     assert new == light(old, where)
-    assert {swap.rows_of(new)[i][2] for i in (1, 2)} == {QUALIFIED_GHOST}
+    assert {swap.yaml_rows(new)[i][2] for i in (1, 2)} == {QUALIFIED_GHOST}
     if "# the word" in text:
         assert "# the word" in done.text and "# last" in done.text
 
@@ -158,10 +158,10 @@ def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
     mine = "yolo11n-seg-my.yaml"
     run("ghost-yolo", "swap", "yolo11n-seg.yaml", "--block", "C2f_GhostBottleneck", "--where", "all", "-o", mine)
     source = write_shapes(tmp_path / "shapes", "segment")
-    words = (f"data={source}", "epochs=1", *SMALL_RUN)
-    run("yolo", "train", f"model={mine}", *words, *run_folder(tmp_path, "a"))
+    arguments = (f"data={source}", "epochs=1", *SMALL_RUN)
+    run("yolo", "train", f"model={mine}", *arguments, *run_folder(tmp_path, "a"))
     last = tmp_path / "runs/a/weights/last.pt"
-    done = run("yolo", "train", f"model={last}", *words, *run_folder(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
+    done = run("yolo", "train", f"model={last}", *arguments, *run_folder(tmp_path, "b"), ULTRALYTICS_SAFE_LOAD="1")
     moved = next(line for line in done.stdout.splitlines() if "Transferred" in line).split()[1].split("/")
 
     assert "ghost_yolo.blocks.detect.LightSegment" in done.stdout

@@ -52,7 +52,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start Snakemake as a terminal does, in a process group of its own."""
-    words = [
+    arguments = [
         str(SNAKEMAKE),
         "-s",
         str(ROOT / "experiments/Snakefile"),
@@ -64,7 +64,7 @@ def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     ]
     env = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(config.parent)), "PYTHONWARNINGS": ""}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(words, cwd=config.parent, env=env, start_new_session=True, **pipes)
+    return subprocess.Popen(arguments, cwd=config.parent, env=env, start_new_session=True, **pipes)
 
 
 def run(config: Path, *arguments: str, ok: bool = True) -> str:

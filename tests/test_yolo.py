@@ -95,9 +95,15 @@ print("wrong", wrong)
 
 def test_interrupted_training_resumes(tmp_path: Path, data: Path, run: Run) -> None:
     """Training that is stopped goes on with resume=True, by train.py, and reaches its last epoch."""
-    words = [f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=60", *run_folder(tmp_path, "r"), *SMALL_RUN]
+    arguments = [
+        f"model={path_of('yolov8n-ghost')}",
+        f"data={data}",
+        "epochs=60",
+        *run_folder(tmp_path, "r"),
+        *SMALL_RUN,
+    ]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL
+        [sys.executable, str(ROOT / "train.py"), *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     last, results = tmp_path / "runs/r/weights/last.pt", tmp_path / "runs/r/results.csv"
     deadline = time.time() + 120
@@ -124,13 +130,19 @@ def test_train_py_refuses_a_name_without_scale(run: Run) -> None:
 
 def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
     """train.py needs no auto-load: it registers the blocks itself."""
-    words = (f"model={path_of('yolov8n-ghost')}", f"data={data}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN)
-    run(sys.executable, ROOT / "train.py", *words, GHOST_YOLO_AUTOLOAD="0")
+    arguments = (
+        f"model={path_of('yolov8n-ghost')}",
+        f"data={data}",
+        "epochs=1",
+        *run_folder(tmp_path, "t"),
+        *SMALL_RUN,
+    )
+    run(sys.executable, ROOT / "train.py", *arguments, GHOST_YOLO_AUTOLOAD="0")
     assert (tmp_path / "runs/t/weights/best.pt").is_file()
 
 
 def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path) -> None:
-    """The stock command's last line names the mistyped word and the nearest one."""
+    """The stock command's last line names the mistyped name and the nearest one."""
     mine = tmp_path / "yolov8n-mine.yaml"
     mine.write_text((ROOT / "cfg/yolov8-ghost.yaml").read_text().replace("ghost_yolo.C2f_Ghost", "C2f_Gost"))
     done = run("yolo", "train", f"model={mine}", f"data={data}", "epochs=1", *SMALL_RUN, ok=False)
@@ -139,12 +151,12 @@ def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path)
 
 
 @pytest.mark.parametrize("task,suffix", [("segment", "-seg"), ("pose", "-pose"), ("obb", "-obb"), ("classify", "-cls")])
-@pytest.mark.parametrize("word", ["C2f_GhostBottleneckV2", "ghost_yolo.C2f_GGhostBottleneck"])
-def test_other_tasks(task: str, suffix: str, word: str, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["C2f_GhostBottleneckV2", "ghost_yolo.C2f_GGhostBottleneck"])
+def test_other_tasks(task: str, suffix: str, name: str, run: Run, tmp_path: Path) -> None:
     """A user's YAML of another task that names a block of ours trains, and its checkpoint predicts."""
     stock = (HOST / f"cfg/models/v8/yolov8{suffix}.yaml").read_text()
     mine = tmp_path / f"yolov8n{suffix}-mine.yaml"
-    mine.write_text(stock.replace(", C2f,", f", {word},"))
+    mine.write_text(stock.replace(", C2f,", f", {name},"))
     source = write_shapes(tmp_path / "shapes", task)
     done = run(
         "yolo", task, "train", f"model={mine}", f"data={source}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN

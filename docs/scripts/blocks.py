@@ -32,7 +32,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 C, SIDE, N = 256, 40, 2  # of YOLOv8s' C2f rows at stride 16
 HEAD = """# The blocks, drawn and counted
 
-This page is written by `python docs/scripts/blocks.py` from the table of blocks in `ghost_yolo/blocks/__init__.py`, from the docstrings of
+This page is written by `python docs/scripts/blocks.py` from the table of blocks in `ghost_yolo/registry.py`, from the docstrings of
 the blocks, and from what the modules call when they run. A test compares the page and its drawings with them.
 
 In the drawings a box is a convolution with its BN and activation, or one call. The figures beside an arrow are channels, and the
@@ -157,8 +157,8 @@ def family(block: Block) -> str:
     module, own = paragraphs(sys.modules[block.cls.__module__]), paragraphs(block.cls)
     number = block.paper.split(",")[0].removeprefix("arXiv ")
     source = f"[{block.paper}](https://arxiv.org/abs/{number})" if block.paper.startswith("arXiv") else block.paper
-    picture = f"![Data flow of {drawn(block)[2]}](blocks/{block.name}.svg)"
-    parts = [f"## {block.name}", f"{module[0]} Defined in {source}.", *module[1:], picture, *own]
+    image = f"![Data flow of {drawn(block)[2]}](blocks/{block.name}.svg)"
+    parts = [f"## {block.name}", f"{module[0]} Defined in {source}.", *module[1:], image, *own]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Record a module's data flow from what it really calls, run once.
 
-A box is a convolution with its BN and activation, or one call in a `forward`. A module that stands three times or more in a
-block is one box there and gets a panel of its own. Nothing about any family is written here, so a new one needs no edit.
+A box is a convolution with its BN and activation, or one call in a `forward`. A module class that occurs three times or more in
+a block is one box there and has a panel of its own. Nothing here depends on a family, so a new one needs no edit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 from ultralytics.nn.modules.conv import Conv, RepConv
 
-OFTEN = 3  # a module that stands so often in a block is drawn once
+OFTEN = 3  # a module class that occurs so often in a block is drawn once
 JOINS = {"add": "+", "mul": "×", "cat": "concat"}
 CALLS = {"avg_pool2d": "average pool", "max_pool2d": "max pool", "mean": "global pool", "interpolate": "resize"}
 CALLS |= {"neg": "negate", "relu": "ReLU", "hardsigmoid": "hard sigmoid", "chunk": "split", "shuffle": "shuffle"}
@@ -27,7 +27,7 @@ HEIGHT = 36  # of a box, in pixels
 
 @dataclass
 class Node:
-    """One box: what stands in it, what it gives and whence it takes."""
+    """One box of the graph: its text, its output's shape and the indices of its inputs."""
 
     title: str
     note: str = ""
@@ -55,7 +55,7 @@ class CallTracer(TorchFunctionMode):
     """Record modules that are drawn as one box, and every other call that makes a map from maps."""
 
     def __init__(self, x: torch.Tensor, boxed: Callable[[nn.Module], bool]) -> None:
-        """Begin with the input."""
+        """Start with the input."""
         super().__init__()
         self.nodes, self.boxed, self.inside = (
             [Node("in", kind="end", shape=tuple(x.shape), channels=str(x.shape[1]))],
@@ -65,7 +65,7 @@ class CallTracer(TorchFunctionMode):
         self.made = [(x, 0)]  # kept, so that no two tensors ever have one identity
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call, and record the call where it stands in no box."""
+        """Call, and record the call unless it happens inside a box."""
         y = func(*args, **(kwargs or {}))
         if not self.inside:
             self.add(Node(name_of(func, args)), args, y)
@@ -75,19 +75,19 @@ class CallTracer(TorchFunctionMode):
         """Record a box between its inputs and its outputs."""
         outputs = [t for t in (y if isinstance(y, (tuple, list)) else [y]) if isinstance(t, torch.Tensor)]
         given = [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, torch.Tensor)]
-        whence = [index for t in given for known, index in self.made if known is t]
-        if not outputs or not whence or any(t is outputs[0] for t in given):
+        sources = [index for t in given for known, index in self.made if known is t]
+        if not outputs or not sources or any(t is outputs[0] for t in given):
             return
-        node.inputs, node.shape = whence, tuple(outputs[0].shape)
+        node.inputs, node.shape = sources, tuple(outputs[0].shape)
         node.channels = " | ".join(dict.fromkeys(str(t.shape[1]) for t in outputs))  # of a split
         self.nodes.append(node)
         self.made += [(t, len(self.nodes) - 1) for t in outputs]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Have every module say when it begins and ends."""
+        """Register hooks that report the start and the end of every module's forward pass."""
 
-        def begin(module: nn.Module, _: Any) -> None:
+        def start(module: nn.Module, _: Any) -> None:
             self.inside += self.boxed(module)
 
         def end(module: nn.Module, args: Any, y: Any) -> None:
@@ -95,7 +95,7 @@ class CallTracer(TorchFunctionMode):
             if self.boxed(module) and not self.inside:
                 self.add(box_of(module), args, y)
 
-        handles = [hooks.register_module_forward_pre_hook(begin), hooks.register_module_forward_hook(end)]
+        handles = [hooks.register_module_forward_pre_hook(start), hooks.register_module_forward_hook(end)]
         try:
             with self:
                 yield
@@ -146,37 +146,37 @@ def record(module: nn.Module, shape: tuple[int, ...], often: set[type[nn.Module]
 
 
 def merged(nodes: list[Node]) -> list[Node]:
-    """Put together what is one step to a reader: the three calls of a shuffle, sums of sums; drop what changes nothing."""
+    """Merge the calls that are one step to a reader (the three of a shuffle, sums of sums); drop those that change nothing."""
     used = Counter(i for node in nodes for i in node.inputs)
     new: list[Node] = []
-    place: dict[int, int] = {}  # old index -> new one
+    new_index: dict[int, int] = {}  # by old index
     for index, node in enumerate(nodes):
-        first = place[node.inputs[0]] if node.inputs else 0
-        before, alone = new[first] if new else node, bool(node.inputs) and used[node.inputs[0]] == 1
-        inputs = [place[i] for i in node.inputs]
-        if node.title == "first" and node.shape == before.shape:
-            place[index] = first
-        elif alone and {node.title, before.title} <= {"reshape", "transpose", "shuffle"}:
-            before.title, before.shape, before.channels = "shuffle", node.shape, node.channels
-            place[index] = first
-        elif alone and node.title == before.title == "add":
-            before.inputs += inputs[1:]
-            new.remove(before)
-            new.append(before)
-            place = {old: at - (at > first) for old, at in place.items()}
-            before.inputs = [at - (at > first) for at in before.inputs]
-            place[index] = len(new) - 1
+        first = new_index[node.inputs[0]] if node.inputs else 0
+        parent, alone = new[first] if new else node, bool(node.inputs) and used[node.inputs[0]] == 1
+        inputs = [new_index[i] for i in node.inputs]
+        if node.title == "first" and node.shape == parent.shape:
+            new_index[index] = first
+        elif alone and {node.title, parent.title} <= {"reshape", "transpose", "shuffle"}:
+            parent.title, parent.shape, parent.channels = "shuffle", node.shape, node.channels
+            new_index[index] = first
+        elif alone and node.title == parent.title == "add":
+            parent.inputs += inputs[1:]
+            new.remove(parent)
+            new.append(parent)
+            new_index = {old: at - (at > first) for old, at in new_index.items()}
+            parent.inputs = [at - (at > first) for at in parent.inputs]
+            new_index[index] = len(new) - 1
         else:
             new.append(node)
             node.inputs = inputs
-            place[index] = len(new) - 1
+            new_index[index] = len(new) - 1
     for node in new:
         node.title, node.kind = JOINS.get(node.title) or CALLS.get(node.title, node.title), node.kind or node.title
     return new
 
 
 def panels_of(module: nn.Module, shape: tuple[int, ...], title: str) -> list[tuple[str, list[Node]]]:
-    """Return the panel of a module and one of each module that stands in it often."""
+    """Return the panel of a module and one of each module class that occurs in it often."""
     plain = (Conv, nn.Sequential, nn.ModuleList)
     inside = [m for m in module.modules() if list(m.children()) and not isinstance(m, plain)]
     often = {cls for cls, count in Counter(map(type, inside)).items() if count >= OFTEN}

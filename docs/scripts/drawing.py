@@ -117,8 +117,8 @@ def box(node: Node) -> str:
         return texts
     if node.title in ("+", "×"):
         return f'<circle cx="{x:g}" cy="{y:g}" r="{node.width / 2:g}" class="box"/>' + texts
-    place = f'x="{x - node.width / 2:g}" y="{y - node.height / 2:g}" width="{node.width}" height="{node.height}"'
-    return f'<rect {place} rx="6" class="box {node.kind}"/>' + texts
+    position = f'x="{x - node.width / 2:g}" y="{y - node.height / 2:g}" width="{node.width}" height="{node.height}"'
+    return f'<rect {position} rx="6" class="box {node.kind}"/>' + texts
 
 
 def figures(node: Node, first: Node) -> str:

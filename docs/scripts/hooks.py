@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from ghost_yolo.cli import app
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = "tutorials/first-light-detector"
@@ -31,6 +34,7 @@ SCALE = re.compile(
     re.MULTILINE,
 )
 LINK = re.compile(r"(?P<start>\]\()(?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
+INTERVAL = re.compile(r"(<td[^>]*>[\d.]+) (\([\d.]+) to ([\d.]+\))")
 
 
 def outside() -> dict[Path, str]:
@@ -49,15 +53,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     notebook = Path(config.docs_dir) / f"{NOTEBOOK}.ipynb"
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     files.append(File.generated(config, f"{NOTEBOOK}.md", content=notebook_page(cells)))
-    for uri, picture in pictures(cells).items():
-        files.append(File.generated(config, uri, content=picture))
-    files.append(File.generated(config, "reference/yamls.md", content=yaml_page()))
-    files.append(File.generated(config, "reference/cli.md", content=cli_page()))
+    for uri, image in image_files(cells).items():
+        files.append(File.generated(config, uri, content=image))
+    for uri, text in {"reference/yamls.md": yaml_page(), "reference/cli.md": cli_page()}.items():
+        if (stub := files.get_file_from_path(uri)) is not None:  # for readers of the repository
+            files.remove(stub)
+        files.append(File.generated(config, uri, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 (given by name)
-    """Point links that leave a folder of the repository to where the file stands on the site."""
+    """Rewrite the links between folders of the repository as links of the site."""
     if page.file.generated_by and page.file.abs_src_path is None:
         return markdown
     folder, docs = Path(str(page.file.abs_src_path)).parent, Path(config.docs_dir).resolve()
@@ -78,8 +84,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(moved, markdown)
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Keep a figure of a table and its interval in one line."""
+    return INTERVAL.sub(r"\1&nbsp;\2&nbsp;to&nbsp;\3", html)
+
+
 def images_of(cells: list[dict[str, Any]]) -> Iterator[tuple[int, str, bytes]]:
-    """Yield every picture that the notebook shows: its cell, its file's ending and its content."""
+    """Yield every image that the notebook shows: the number of its cell, its file suffix and its content."""
     for number, cell in enumerate(cells):
         for output in cell.get("outputs", []):
             for mime, ending in (("image/jpeg", "jpg"), ("image/png", "png")):
@@ -87,8 +98,8 @@ def images_of(cells: list[dict[str, Any]]) -> Iterator[tuple[int, str, bytes]]:
                     yield number, ending, base64.b64decode("".join(output["data"][mime]))
 
 
-def pictures(cells: list[dict[str, Any]]) -> dict[str, bytes]:
-    """Return the notebook's pictures by their address on the site."""
+def image_files(cells: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Return the notebook's images by their path on the site."""
     return {f"{NOTEBOOK}-{number}.{ending}": content for number, ending, content in images_of(cells)}
 
 
@@ -112,10 +123,15 @@ def notebook_page(cells: list[dict[str, Any]]) -> str:
 
 
 def cli_page() -> str:
-    """Return the reference of the command line, as typer writes it."""
+    """Return the reference of the command line as typer writes it, with the sentences that it cuts in the list of commands."""
     arguments = ["-m", "typer", "ghost_yolo.cli", "utils", "docs", "--name", "ghost-yolo", "--title", "Command line"]
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
-    return html.unescape(done.stdout)
+    text = html.unescape(done.stdout)
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        first = command.help.split("\n\n")[0]
+        line = f"* [`{name}`](#ghost-yolo-{name}): {first}"
+        text = re.sub(rf"(?m)^\* `{name}`: .*$", lambda _, line=line: line, text, count=1)
+    return text
 
 
 def yaml_page() -> str:

@@ -82,11 +82,11 @@ def shrink(source: Path, target: Path) -> None:
     """Write a figure as narrow as it must be for its size; a palette would make greys and pale colours into others."""
     target.parent.mkdir(exist_ok=True)
     with Image.open(source) as image:
-        picture = image.convert("RGB")
+        figure = image.convert("RGB")
     for width in WIDTHS:
-        small, buffer = picture, BytesIO()
-        if picture.width > width:
-            small = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        small, buffer = figure, BytesIO()
+        if figure.width > width:
+            small = figure.resize((width, round(figure.height * width / figure.width)), Image.Resampling.LANCZOS)
         small.save(buffer, "png", optimize=True)
         if len(buffer.getvalue()) < MAX_BYTES:
             break

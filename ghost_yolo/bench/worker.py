@@ -23,6 +23,7 @@ from ghost_yolo.bench.outputs import require_sound_outputs
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, peak_memory_mb
 from ghost_yolo.errors import UserError, WorkerError
 
+MAX_ERROR = 1000  # characters of an error that a row keeps
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
@@ -105,7 +106,7 @@ def _describe_status(status: int) -> str:
 def _last_line(log: Path) -> str:
     """Return the last line that a process printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"last output: {lines[-1].strip()}" if lines else "no output"
+    return f"last output: {lines[-1].strip()[:MAX_ERROR]}" if lines else "no output"
 
 
 class Calls:
@@ -193,10 +194,10 @@ def serve(parent: int) -> None:
         try:
             answer = [getattr(calls, name)(*arguments), None]
         except UserError as error:
-            answer = [None, str(error)]
+            answer = [None, str(error)[:MAX_ERROR]]
         except (Exception, SystemExit) as error:  # noqa: BLE001 (any error of a runtime or of the host becomes the row's error)
             lines = str(error).strip().splitlines() or [""]
-            answer = [None, f"{type(error).__name__}: {lines[0]}"]
+            answer = [None, f"{type(error).__name__}: {lines[0]}"[:MAX_ERROR]]
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

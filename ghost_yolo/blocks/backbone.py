@@ -72,19 +72,19 @@ class Backbone(nn.Module):
             raise ValueError(f"{network} has no level {level!r}: give 3, 4 or 5 for a map of stride 8, 16 or 32")
         if isinstance(width, bool) or not isinstance(width, (int, float)) or width <= 0:
             raise ValueError(f"width={width!r} is no multiplier: write `width`, or a number above 0")
-        place = LEVELS.index(level)
-        _check_channels(c1, c2, network, place, width)
+        index = LEVELS.index(level)
+        _check_channels(c1, c2, network, index, width)
         net = entry.make(num_classes=1, width=width)
-        if net.channels[place] > c2:  # its groups round up further than the host does
+        if net.channels[index] > c2:  # its groups round up further than the host does
             raise ValueError(
-                f"P{level} of {network} has {net.channels[place]} channels at width {width}, more than the {c2} that "
-                "Ultralytics records for this row: give another width, a multiple of 0.25 say"
+                f"P{level} of {network} has {net.channels[index]} channels at width {width}, more than the {c2} that "
+                "Ultralytics records for this row: give another width, for example a multiple of 0.25"
             )
         self.network, self.level, self.width = network, level, width
-        self.m = net.levels()[place]
-        self.taken = net.channels[place - 1] if place else c1
+        self.m = net.levels()[index]
+        self.taken = net.channels[index - 1] if index else c1
         self.cut = self.taken < c1
-        self.filling = c2 - net.channels[place]
+        self.filling = c2 - net.channels[index]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the map of this level, filled up to c2 channels."""
@@ -101,22 +101,23 @@ def _entry(network: str) -> NetworkEntry:
     raise ValueError(f"there is no network {network!r}.{hint} Networks: {', '.join(NETWORKS)}")
 
 
-def _check_channels(c1: int, c2: int, network: str, place: int, width: float) -> None:
+def _check_channels(c1: int, c2: int, network: str, index: int, width: float) -> None:
     """Raise a ValueError that says what to write where the row's channels are not the network's."""
     full = _entry(network).channels
-    level, right = LEVELS[place], make_divisible(full[place] * width, 8)
+    level, right = LEVELS[index], make_divisible(full[index] * width, 8)
     if c2 != right:
         raise ValueError(
             f"P{level} of {network} at width {width} takes {right} channels, and the row makes {c2}: write "
-            f"[{full[place]}, {network}, {level}, width], and a max_channels of at least {full[place]} in `scales`"
+            f"[{full[index]}, {network}, {level}, width], and a max_channels of at least {full[index]} in `scales`"
         )
-    if place == 0 and c1 != 3:
+    if index == 0 and c1 != 3:
         raise ValueError(
-            f"{network} takes an image of 3 channels, and the row before it has {c1}: make it the first row"
+            f"{network} takes an RGB image, and gets {c1} channel{'s' * (c1 > 1)}: make it the first row; where it is, the "
+            f"model's YAML or the data set says `channels: {c1}`, and right is 3"
         )
-    before = make_divisible(full[place - 1] * width, 8)
-    if place and c1 != before:
+    before = make_divisible(full[index - 1] * width, 8)
+    if index and c1 != before:
         raise ValueError(
             f"level {level} of {network} at width {width} follows its level {level - 1}, which has {before} channels, and "
-            f"its `from` names a row of {c1}: put it behind [{full[place - 1]}, {network}, {level - 1}, width]"
+            f"its `from` names a row of {c1}: put it behind [{full[index - 1]}, {network}, {level - 1}, width]"
         )

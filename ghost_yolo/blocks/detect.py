@@ -20,25 +20,40 @@ except ImportError:
     Segment26 = None
 
 
+BRANCHES = frozenset({"cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4"})
+
+
 class LightBranch:
-    """Mixed into a head: the class branch is the depthwise one and stays it."""
+    """Mixed into a head: the class branch is the depthwise one, and every branch keeps the structure it was built with."""
 
     legacy = False  # the parser sets this on its own heads; here it is fixed
+    building = False
+
+    def __init__(self, *args: Any) -> None:
+        """Build the head; the arguments are the host's, which differ by release and come from the parser."""
+        self.building = True  # the host's own constructors replace branches of their base class
+        super().__init__(*args)
+        self.building = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse another head's full class branch.
+        """Refuse a branch of another structure than the head has.
 
         When weights for another number of classes are loaded, the host puts the trained model's whole branch in place of
-        a new one of other width, and a light head would silently grow heavy.
+        a new one of other width, and a head of ours would silently become another one.
         """
-        branch = name in {"cv3", "one2one_cv3"} and isinstance(value, nn.ModuleList)
-        if not (branch and self.is_full(value[0][0])):
-            super().__setattr__(name, value)
+        if name in BRANCHES and isinstance(value, nn.ModuleList) and not self.building:
+            current = getattr(self, name, None)
+            if current is not None and _structure(current) != _structure(value):
+                return
+        super().__setattr__(name, value)
 
-    @staticmethod
-    def is_full(first: nn.Module) -> bool:
-        """Return whether a class branch that starts with this layer is the older, full one."""
-        return isinstance(first, Conv)
+
+def _structure(branches: nn.ModuleList) -> list[tuple[Any, ...]]:
+    """Return what makes a branch another kind: its modules' types in order, their kernels, and whether they are depthwise."""
+    return [
+        (type(m), m.kernel_size, m.stride, m.groups > 1) if isinstance(m, nn.Conv2d) else (type(m),)
+        for _, m in branches.named_modules(remove_duplicate=False)  # activations are shared
+    ]
 
 
 class LightMasks(LightBranch):
@@ -57,7 +72,7 @@ class LightMasks(LightBranch):
             max_channels: The scale's largest width, likewise `max_channels`.
             rest: What the parser appends: input channels, on newer hosts after reg_max and end2end.
         """
-        super().__init__(nc, nm, make_divisible(min(npr, max_channels) * width, 8), *rest)  # type: ignore[call-arg]
+        super().__init__(nc, nm, make_divisible(min(npr, max_channels) * width, 8), *rest)
 
 
 class LightDetect(LightBranch, Detect):
@@ -86,6 +101,7 @@ class NarrowDetect(LightBranch, Detect):
     def __init__(self, nc: int = 80, *rest: Any) -> None:
         """Build the head; the arguments are the host's Detect's, which differ by release and come from the parser."""
         super().__init__(nc, *rest)
+        self.building = True
         branches: Any = self.get_submodule("cv2")
         widths = [branch[0].conv.in_channels for branch in branches]
         box = branches[0][0].conv.out_channels
@@ -94,11 +110,7 @@ class NarrowDetect(LightBranch, Detect):
         self.cv3 = nn.ModuleList(_narrow(c1, classes, nc) for c1 in widths)
         if getattr(self, "one2one_cv2", None) is not None:
             self.one2one_cv2, self.one2one_cv3 = copy.deepcopy(self.cv2), copy.deepcopy(self.cv3)
-
-    @staticmethod
-    def is_full(first: nn.Module) -> bool:
-        """Return whether a class branch that starts with this layer is the host's full one."""
-        return isinstance(first, Conv) and first.conv.kernel_size != (1, 1)
+        self.building = False
 
 
 def _narrow(c1: int, c: int, c2: int) -> nn.Sequential:

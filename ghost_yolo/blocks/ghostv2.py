@@ -12,11 +12,14 @@ from torch.nn import functional as F
 from ghost_yolo.blocks.ghost import Activation, C2f_GhostBottleneck, GhostBottleneck, GhostConv
 from ghost_yolo.blocks.pooled import PooledConv
 
+OPEN = 1e4  # added to a gate before its sigmoid, which is then exactly 1; float16 can hold it
+
 
 class DFCAttention(nn.Module):
     """Decoupled fully connected attention (section 4.1): a gate from a row and a column of the half-size map.
 
-    Input (b, c1, h, w) with h and w at least 2, output (b, c2, h // 2, w // 2) in 0..1.
+    Input (b, c1, h, w), output (b, c2, h // 2, w // 2) in 0..1. A map one pixel high or wide cannot be halved: there the
+    side stays 1 and the gate is open, exactly 1 everywhere.
     """
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1) -> None:
@@ -27,15 +30,20 @@ class DFCAttention(nn.Module):
         self.vertical = PooledConv(c2, c2, (5, 1), g=c2, act=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the gate at half size."""
-        return self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))).sigmoid()
+        """Return the gate at half size.
+
+        An export with dynamic sizes records arithmetic with them, and would freeze a comparison. So a traced graph always
+        has the padding, of 0 pixels for most sizes; outside of traces it is left out where it would only copy the map.
+        """
+        h, w = x.shape[-2:]
+        if torch.jit.is_tracing() or min(h, w) < 2:  # type: ignore[attr-defined, no-untyped-call]
+            x = F.pad(x, (0, 1 // w, 0, 1 // h))
+        line = (h + w - 1) // (h * w)  # 1 for a map one pixel high or wide, else 0
+        return (self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))) + OPEN * line).sigmoid()
 
 
 class GhostConvV2(GhostConv):
-    """A Ghost module times its DFC attention (section 4.2). Input (b, c1, h, w), output as GhostConv's.
-
-    A map one pixel high or wide cannot be halved: there the gate is left out.
-    """
+    """A Ghost module times its DFC attention (section 4.2). Input (b, c1, h, w), output as GhostConv's."""
 
     def __init__(
         self,
@@ -56,8 +64,6 @@ class GhostConvV2(GhostConv):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gated maps; the gate is brought to their size by the nearest neighbour, after the sigmoid."""
         y = super().forward(x)
-        if min(x.shape[-2:]) < 2:
-            return y
         return y * F.interpolate(self.attention(x), size=y.shape[-2:], mode="nearest")
 
 

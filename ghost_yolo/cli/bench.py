@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ghost_yolo.cli.common import Format, check_target, emit
+from ghost_yolo.cli.common import Format, check_target, emit, show
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import path_of
 
@@ -97,9 +97,16 @@ def report(
         raise UserError("--bench and --no-bench exclude each other: give one of them.")
     check_target(out)
     with redirect_stdout(sys.stderr):
+        from ghost_yolo.bench.tables import render
         from ghost_yolo.report.collect import collect
         from ghost_yolo.report.page import figures_folder, write_page
 
         folder = figures_folder(out)
-        write_page(out, collect(benches or [], accuracy or [], scales.split(","), imgsz, timing=not no_bench))
+        data = collect(benches or [], accuracy or [], scales.split(","), imgsz, timing=not no_bench)
+    try:
+        with redirect_stdout(sys.stderr):
+            write_page(out, data)
+    except OSError:
+        show("" if benches else "".join(render(result, "text") for result in data.benches.values()))
+        raise
     print(f"wrote {out} and {folder}", file=sys.stderr)

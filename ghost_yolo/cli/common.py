@@ -58,7 +58,7 @@ def new_folder(out: Path | None, command: str) -> Path:
     if out is None:
         from ultralytics.utils.files import increment_path
 
-        return Path(increment_path(Path("runs") / command))
+        out = Path(increment_path(Path("runs") / command))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} already exists; name a new folder.")
     parent = next(parent for parent in out.resolve().parents if parent.exists())

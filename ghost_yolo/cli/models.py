@@ -20,13 +20,17 @@ def compare(
         list[str] | None, typer.Option(help="Model YAML or checkpoint. Repeatable. Default: all packaged models.")
     ] = None,
     scale: Annotated[str, typer.Option(help="Scale of the packaged models: n, s, m, l or x.")] = "s",
-    nc: Annotated[int, typer.Option(help="Number of classes for models built from YAMLs.")] = 80,
+    nc: Annotated[
+        int | None, typer.Option(help="Number of classes for models built from YAMLs. Default: each YAML's own.")
+    ] = None,
     imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
     style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file. Default: standard output.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model YAMLs or checkpoints, as with --models.")
+    ] = None,
 ) -> None:
-    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same scale and classes.
+    """Compare layers, parameters, GFLOPs and checkpoint size with stock YOLOv8 of the same task, scale and data.
 
     With --published, the exit status is 1 if a figure differs from the published one.
     """

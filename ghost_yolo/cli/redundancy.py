@@ -17,9 +17,7 @@ Style = Annotated[Format, typer.Option("--format", help="Output format of the ta
 
 def ghosts(
     model: Checkpoint,
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Path to an image or a folder of images; repeat for several.")
-    ] = None,
+    image: Annotated[list[Path], typer.Option(help="Path to an image or a folder of images; repeat for several.")],
     layer: Annotated[int | None, typer.Option(help="Index of the only layer to measure and plot.")] = None,
     all_layers: Annotated[
         bool, typer.Option("--all", help="With --layer: measure all layers, plot only that one.")
@@ -49,7 +47,7 @@ def ghosts(
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
-        folder, images = new_folder(out, "ghosts"), find_images(image or [])
+        folder, images = new_folder(out, "ghosts"), find_images(image)
         opened = open_checkpoint(model, device)
         settings = SurveySettings(within, seed, imgsz or opened.trained_imgsz, inner)
         result = survey(opened, images, settings, layer, all_layers=all_layers or layer is None)

@@ -16,6 +16,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import parse_key_value_pair
 from ultralytics.utils import ASSETS
 
+from ghost_yolo import host
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
@@ -24,7 +25,8 @@ from ghost_yolo.typing import HostModel
 
 BOX_TOLERANCE = 0.05  # pixels
 SCORE_TOLERANCE = 1e-3  # scores and all other outputs of a head
-DYNAMIC_SIZES = ((640, 640), (480, 640))
+DYNAMIC_SIDES = ((640, 640), (480, 640))  # a dynamic file is also run at sides of one stride, where maps have one pixel
+MIN_STRIDE = 32  # the host exports no model for smaller multiples
 # these change values or layout of the output, which can then not be compared with PyTorch's
 UNSUPPORTED = ("half", "int8", "quantize", "nms", "batch")
 
@@ -105,6 +107,7 @@ def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verifica
     require_runtime()
     validate_arguments(arguments)
     pixels = read_image(Path(image) if image else ASSETS / "bus.jpg")
+    host.check_host()
     if model.endswith(".pt"):
         open_checkpoint(Path(model))  # raises a clear error for a file that is not a whole checkpoint
     else:
@@ -149,7 +152,7 @@ def validate_arguments(arguments: Mapping[str, Any]) -> None:
 def verify_outputs(model: HostModel, file: Path, pixels: NDArray[np.uint8]) -> list[OutputCheck]:
     """Check the ONNX file's structure, then compare its outputs with the fused model's on noise and on an image.
 
-    A static file is run at its own size, a dynamic one at DYNAMIC_SIZES.
+    A static file is run at its own size, a dynamic one at `dynamic_sizes`.
     """
     import onnx
     import onnxruntime
@@ -157,16 +160,23 @@ def verify_outputs(model: HostModel, file: Path, pixels: NDArray[np.uint8]) -> l
     onnx.checker.check_model(str(file))
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[2:]  # numbers, or names where dynamic
-    sizes = [tuple(shape)] if all(isinstance(side, int) for side in shape) else DYNAMIC_SIZES
+    sizes = [tuple(shape)] if all(isinstance(side, int) for side in shape) else dynamic_sizes(model)
     reference = as_exported(model)
     checks = []
     for size in sizes:
-        for name, image in make_inputs(size, pixels):
+        for name, image in make_inputs(size, pixels, model.yaml.get("channels", 3)):
             with torch.inference_mode():
                 expected = flatten(reference(torch.from_numpy(image)))
             found = session.run(None, {session.get_inputs()[0].name: image})
             checks.append(OutputCheck(size, name, *differences(found, expected, len(model.names))))
     return checks
+
+
+def dynamic_sizes(model: HostModel) -> list[tuple[int, int]]:
+    """Return the sizes at which a dynamic file is run: large ones, one stride by ten, and one stride by one."""
+    stride = max(int(max(model.stride)), MIN_STRIDE)
+    large = [(-(-height // stride) * stride, -(-width // stride) * stride) for height, width in DYNAMIC_SIDES]
+    return [*large, (stride, 10 * stride), (stride, stride)]
 
 
 def as_exported(model: HostModel) -> HostModel:
@@ -177,10 +187,14 @@ def as_exported(model: HostModel) -> HostModel:
     return fused
 
 
-def make_inputs(size: tuple[int, int], pixels: NDArray[np.uint8]) -> Iterator[tuple[str, Array]]:
-    """Yield seeded noise and the letterboxed image, each (1, 3, h, w) in 0..1."""
-    yield "noise", np.random.RandomState(0).rand(1, 3, *size).astype(np.float32)
-    yield "image", to_float(preprocess(pixels, size))[None].numpy()
+def make_inputs(size: tuple[int, int], pixels: NDArray[np.uint8], channels: int) -> Iterator[tuple[str, Array]]:
+    """Yield seeded noise and the letterboxed image, each (1, channels, h, w) in 0..1.
+
+    A model of other channels than three is given the image's in turn, as many as it takes.
+    """
+    yield "noise", np.random.RandomState(0).rand(1, channels, *size).astype(np.float32)
+    image: Array = to_float(preprocess(pixels, size))[None].numpy()
+    yield "image", np.ascontiguousarray(image[:, np.arange(channels) % image.shape[1]])
 
 
 def flatten(output: Any) -> list[Array]:

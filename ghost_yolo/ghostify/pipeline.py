@@ -23,7 +23,7 @@ from ghost_yolo.ghostify.plot import plot_trade_off
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff, select_blocks
-from ghost_yolo.ghostify.state import Run, RunState
+from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
 from ghost_yolo.tables import Report, render_report
@@ -88,7 +88,7 @@ def ghostify(
         )
         state.require_space(opened.model)
         calibration = CalibrationImages(paths, settings.imgsz, next(opened.model.parameters()).device)
-        return convert(Run(config, opened.model, calibration, state), candidates, out)
+        return convert(GhostifyRun(config, opened.model, calibration, state), candidates, out)
 
 
 def resolve_imgsz(opened: OpenedModel, imgsz: int) -> int:
@@ -122,7 +122,7 @@ def prefix_errors(model: Path | str) -> Iterator[None]:
         raise UserError(f"{model}: {error}") from error
 
 
-def convert(run: Run, candidates: Sequence[Candidate], out: Path) -> Report:
+def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Report:
     """Select blocks if there is a budget, train the student, write the outputs, and remove the resume file.
 
     Args:
@@ -141,7 +141,7 @@ def convert(run: Run, candidates: Sequence[Candidate], out: Path) -> Report:
     return report
 
 
-def train_student(run: Run, student: Candidate) -> list[Reconstruction]:
+def train_student(run: GhostifyRun, student: Candidate) -> list[Reconstruction]:
     """Reconstruct all target modules in forward order, then distill the whole student.
 
     Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
@@ -158,7 +158,7 @@ def train_student(run: Run, student: Candidate) -> list[Reconstruction]:
     return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
 
 
-def reconstruct_targets(run: Run, student: Candidate) -> None:
+def reconstruct_targets(run: GhostifyRun, student: Candidate) -> None:
     """Reconstruct the target modules that the run state lacks, and load the others."""
     settings, results, targets = run.config.settings, run.state.results, student.targets
     wanted = min(max(len(run.images), MIN_SAMPLES), settings.reconstruct_steps * BATCH_SIZE)
@@ -177,7 +177,7 @@ def reconstruct_targets(run: Run, student: Candidate) -> None:
             module.load_state_dict(results[target.name]["state"])
 
 
-def write_outputs(run: Run, student: Candidate, report: Report, trade_off: TradeOff | None, out: Path) -> None:
+def write_outputs(run: GhostifyRun, student: Candidate, report: Report, trade_off: TradeOff | None, out: Path) -> None:
     """Write plot, report and checkpoint, each atomically; the checkpoint comes last, so that it implies the others."""
     check_model(out, student.model)
     if trade_off is not None:

@@ -11,7 +11,7 @@ from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.ghostify.cost import Cost, model_cost, target_costs
 from ghost_yolo.ghostify.savings import Latency
 from ghost_yolo.ghostify.search import TradeOff
-from ghost_yolo.ghostify.state import Run
+from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Target
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.tables import Report, format_percent
@@ -49,7 +49,7 @@ class Reconstruction:
 
 
 def build_report(
-    run: Run, student: HostModel, reconstructions: Sequence[Reconstruction], trade_off: TradeOff | None
+    run: GhostifyRun, student: HostModel, reconstructions: Sequence[Reconstruction], trade_off: TradeOff | None
 ) -> Report:
     """Build the report of a finished run.
 
@@ -69,7 +69,7 @@ def build_report(
     ]
     costs = model_cost(run.teacher, imgsz), model_cost(student, imgsz)
     whole = _row("whole", "", costs, None, run.state.seconds)
-    header = ["layer", "block", "parameters", "after", "GFLOPs", "after", "error", "seconds"]
+    header = ["layer", "block", "parameters before", "after", "GFLOPs before", "after", "error", "seconds"]
     tables, notes = [(header, [_cells(row) for row in [*rows, whole]])], [_summary(run.config, run.images, whole)]
     skipped = [str(path) for path in run.images.skipped]
     more = {"settings": run.config.to_dict(), "calibration_images": len(run.images), "skipped": skipped, "whole": whole}
@@ -100,8 +100,8 @@ def _row(layer: str, block: str, costs: tuple[Cost, Cost], error: float | None, 
 def _cells(row: dict[str, Any]) -> list[str]:
     """Return a row of the printed table."""
     figures = [str(row[f"parameters_{when}"]) for when in ("before", "after")]
-    figures += [f"{row[f'gflops_{when}']:.3f}" for when in ("before", "after")]
-    error = "" if row["error"] is None else f"{row['error']:.4f}"
+    figures += [f"{row[f'gflops_{when}']:.4g}" for when in ("before", "after")]
+    error = "" if row["error"] is None else f"{row['error']:.4g}"
     return [row["layer"], row["block"].removeprefix(PREFIX), *figures, error, f"{row['seconds']:.1f}"]
 
 

@@ -13,8 +13,8 @@ from ghost_yolo.bench import BenchPlan, BenchRow, bench
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.cost import model_cost, target_costs
-from ghost_yolo.ghostify.state import Run
-from ghost_yolo.ghostify.student import Candidate, Plan, build_student
+from ghost_yolo.ghostify.state import GhostifyRun
+from ghost_yolo.ghostify.student import Candidate, SwapPlan, build_student
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import temporary_folder
@@ -98,7 +98,7 @@ def _measured(figure: float | None) -> float:
     return figure
 
 
-def measure_savings(run: Run, candidates: Sequence[Candidate]) -> Savings:
+def measure_savings(run: GhostifyRun, candidates: Sequence[Candidate]) -> Savings:
     """Return the savings of all options of the candidates; measured latencies are kept in the run state."""
     cost, imgsz = run.config.settings.cost, run.config.settings.imgsz
     if cost == "gflops":
@@ -128,7 +128,7 @@ def count_savings(teacher: HostModel, candidates: Sequence[Candidate], imgsz: in
     return savings
 
 
-def time_options(run: Run, plans: Sequence[Plan]) -> dict[OptionKey, Latency]:
+def time_options(run: GhostifyRun, plans: Sequence[SwapPlan]) -> dict[OptionKey, Latency]:
     """Return the latency of the teacher with one option each, timed in small groups with the teacher to bound the memory.
 
     The run state is updated after each group. New blocks have random weights: the latency depends on the architecture only.
@@ -144,7 +144,7 @@ def time_options(run: Run, plans: Sequence[Plan]) -> dict[OptionKey, Latency]:
     return latencies
 
 
-def time_selection(run: Run, plan: Plan) -> Latency:
+def time_selection(run: GhostifyRun, plan: SwapPlan) -> Latency:
     """Return the latency of a whole selection, to verify the sum of the savings; it is timed once."""
     if SELECTED_LATENCY not in run.state.results:
         (latency,) = time_plans(run, {"selected": plan})
@@ -152,7 +152,7 @@ def time_selection(run: Run, plan: Plan) -> Latency:
     return Latency.from_dict(run.state.results[SELECTED_LATENCY])
 
 
-def time_plans(run: Run, plans: Mapping[str, Plan]) -> list[Latency]:
+def time_plans(run: GhostifyRun, plans: Mapping[str, SwapPlan]) -> list[Latency]:
     """Time the students of plans against the teacher: one image, fp32, on the CPU.
 
     Args:
@@ -181,7 +181,7 @@ def time_plans(run: Run, plans: Mapping[str, Plan]) -> list[Latency]:
     return [Latency(row, rows[0], conditions) for row in rows[1:]]
 
 
-def write_student(teacher: HostModel, plan: Plan, file: Path) -> Path:
+def write_student(teacher: HostModel, plan: SwapPlan, file: Path) -> Path:
     """Write the checkpoint of a plan's student, and return its path."""
     student = build_student(teacher, plan)
     host.save(student, file, {"task": host.task_of(student)})

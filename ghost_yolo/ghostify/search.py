@@ -20,7 +20,7 @@ from ghost_yolo.ghostify.closed_form import init_from_teacher
 from ghost_yolo.ghostify.distill import distillation_loss
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.savings import Latency, Saving, Savings, measure_savings, time_selection
-from ghost_yolo.ghostify.state import Run
+from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.typing import HostModel
@@ -99,7 +99,7 @@ class TradeOff:
         return self.selected.cost / self.total
 
 
-def select_blocks(run: Run, candidates: Sequence[Candidate], budget: float) -> TradeOff:
+def select_blocks(run: GhostifyRun, candidates: Sequence[Candidate], budget: float) -> TradeOff:
     """Measure all options, each once, and select within the budget.
 
     Raises:
@@ -155,7 +155,7 @@ def select_within(front: Sequence[Selection], limit: float) -> Selection:
     return next(selection for selection in front if selection.cost <= limit)
 
 
-def require_reachable(run: Run, savings: Savings, budget: float) -> None:
+def require_reachable(run: GhostifyRun, savings: Savings, budget: float) -> None:
     """Check before the trial reconstructions that a selection keeps the budget.
 
     The resume file is removed otherwise, since the latencies in it may be noise.
@@ -178,7 +178,7 @@ def require_reachable(run: Run, savings: Savings, budget: float) -> None:
     )
 
 
-def measure_options(run: Run, candidates: Sequence[Candidate], savings: Savings) -> list[Option]:
+def measure_options(run: GhostifyRun, candidates: Sequence[Candidate], savings: Savings) -> list[Option]:
     """Reconstruct each block briefly in each row, alone in the trained model, and measure its sensitivity."""
     settings, targets, options = run.config.settings, candidates[0].targets, []
     count = limit_samples(TRIAL_SAMPLES, bytes_per_sample(run.teacher, targets, settings.imgsz), settings.cache)
@@ -193,7 +193,7 @@ def measure_options(run: Run, candidates: Sequence[Candidate], savings: Savings)
 
 
 def measure_option(
-    run: Run, candidate: Candidate, row: int, data: Sequence[ReconstructionData], saving: Saving
+    run: GhostifyRun, candidate: Candidate, row: int, data: Sequence[ReconstructionData], saving: Saving
 ) -> Option:
     """Measure one option.
 
@@ -224,7 +224,7 @@ def trial_reconstruction(teacher: HostModel, hybrid: HostModel, data: Reconstruc
 
 
 @torch.no_grad()
-def measure_sensitivity(run: Run, hybrid: HostModel) -> float:
+def measure_sensitivity(run: GhostifyRun, hybrid: HostModel) -> float:
     """Return the distillation loss of a hybrid model on samples that are the same for all options.
 
     The samples are augmented differently from those of the trial reconstructions, which the seed itself draws.

@@ -54,10 +54,7 @@ class RunState:
         """Read the resume file and compare its configuration."""
         advice = f"Use the same settings, give another --out, or remove {self.file}."
         try:
-            data = self.file.read_bytes()
-            if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
-                raise ValueError("wrong checksum")  # noqa: TRY301 (damaged files take one way)
-            content = torch.load(io.BytesIO(data[:-DIGEST]), map_location="cpu", weights_only=True)
+            content = load_checked(self.file)
             before, self.results = dict(content["config"]), dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
@@ -76,10 +73,7 @@ class RunState:
     def add(self, name: str, result: Any) -> None:
         """Store a result."""
         self.results |= {name: result, "seconds": self.seconds}
-        buffer = io.BytesIO()
-        torch.save({"config": self.config, "results": self.results}, buffer)
-        data = buffer.getvalue()
-        write_atomic(self.file, data + hashlib.sha256(data).digest())
+        save_checked({"config": self.config, "results": self.results}, self.file)
 
     def remove(self) -> None:
         """Remove the resume file."""
@@ -101,8 +95,28 @@ class RunState:
             )
 
 
+def save_checked(content: dict[str, Any], file: Path) -> None:
+    """Write plain values and tensors, followed by their SHA-256."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    write_atomic(file, data + hashlib.sha256(data).digest())
+
+
+def load_checked(file: Path) -> Any:
+    """Return the content of a file that `save_checked` wrote.
+
+    Raises:
+        ValueError: If the checksum is wrong.
+    """
+    data = file.read_bytes()
+    if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+        raise ValueError("wrong checksum")
+    return torch.load(io.BytesIO(data[:-DIGEST]), map_location="cpu", weights_only=True)
+
+
 @dataclass(frozen=True)
-class Run:
+class GhostifyRun:
     """The inputs of a run and its state.
 
     Attributes:

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from ultralytics.utils.torch_utils import intersect_dicts
 
 from ghost_yolo import host
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.model.forward import Maps
-from ghost_yolo.model.swap import plan_swap, swap_rows
+from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild
+from ghost_yolo.model.swap import plan_swap
 from ghost_yolo.typing import HostModel
 
-CLASS_BRANCHES = ("cv3", "one2one_cv3")  # of a head
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
-Plan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
+SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Candidate:
         model: The student.
     """
 
-    plan: Plan
+    plan: SwapPlan
     model: HostModel
 
     @property
@@ -60,7 +59,7 @@ class Candidate:
         return find_targets(self.model, self.plan)
 
 
-def build_candidate(teacher: HostModel, plan: Plan, seed: int) -> Candidate:
+def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:
     """Build the student of a plan with new weights drawn from the seed."""
     torch.manual_seed(seed)
     return Candidate(plan, build_student(teacher, plan))
@@ -76,8 +75,8 @@ def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
     return [build_candidate(teacher, plan, config.settings.seed) for plan in plans]
 
 
-def build_student(teacher: HostModel, plan: Plan) -> HostModel:
-    """Build the teacher with other modules in some rows, and copy every tensor of the same name and shape.
+def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
+    """Build the teacher with other modules in some rows, and copy the weights of all other rows.
 
     Args:
         teacher: The trained model in eval mode; it is not changed.
@@ -87,35 +86,21 @@ def build_student(teacher: HostModel, plan: Plan) -> HostModel:
         A model in eval mode, without gradients. Its `yaml` is the swapped one, from which the host rebuilds it.
 
     Raises:
-        SwapError: If the teacher is of an unsupported kind, or does not match its own `yaml`, as after pruning or fusing.
-        ModelError: If the host cannot build it.
+        SwapError: If the teacher is of an unsupported kind.
+        ModelError: If the host cannot build it, or the teacher is not what its own `yaml` says, as after pruning or fusing,
+            or with an activation set in code.
     """
     if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World have a forward of their own
         supported = ", ".join(host.MODELS.values())
         raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify supports {supported}")
-    student = host.build(swap_rows(copy.deepcopy(teacher.yaml), plan))
-    before, after = teacher.state_dict(), student.state_dict()
-    shared = intersect_dicts(before, after)
-    changed = {_row_of(name) for name in (before.keys() | after.keys()) - shared.keys()} - set(plan)
-    if changed:
-        row = min(changed)
-        raise SwapError(
-            f"Row {row} of the checkpoint, {teacher.model[row].type}, does not match its own model.yaml (pruned, fused, or "
-            "changed by hand?); ghostify needs a model as trained by Ultralytics"
-        )
-    student.load_state_dict(shared, strict=False)
+    student = rebuild(teacher, plan)
     for name in INHERITED:
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
-    return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
+    return student.requires_grad_(requires_grad=False)
 
 
-def _row_of(tensor: str) -> int:
-    """Return the row of a tensor such as `model.4.cv1.conv.weight`."""
-    return int(tensor.split(".")[1])
-
-
-def find_targets(student: HostModel, plan: Plan) -> list[Target]:
+def find_targets(student: HostModel, plan: SwapPlan) -> list[Target]:
     """Return the target modules of a plan in forward order."""
     last, targets = len(student.model) - 1, []
     for row, block in sorted(plan.items()):

@@ -84,8 +84,8 @@ def path_of(name: str) -> Path:
     stem, known = name.removesuffix(".yaml"), packaged()
     family = known.get(stem if scale_of(stem) is None else without_scale(stem))
     if family is None:
-        shown = [with_scale(n, scale_of(stem) or "n") if known[n].is_model else n for n in known]
-        close = difflib.get_close_matches(stem, shown, n=1)
+        shown = [with_scale(n, scale_of(stem) or "s") if known[n].is_model else n for n in known]
+        close = difflib.get_close_matches(stem, shown, n=1) or [name for name in shown if stem in name]
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ModelNameError(f"No packaged YAML is called {name!r}.{hint} Packaged: {', '.join(shown)}.")
     if not family.is_model:

@@ -17,6 +17,7 @@ from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 
 TRIAL_CELLS = 4  # side of the smallest map in a trial pass; RT-DETR wants 300 cells in all
+DEFAULT_NC = 80  # classes of a YAML that has no `nc:`
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class OpenedModel:
     def channels(self) -> int:
         """Channels of an image."""
         return int(self.model.yaml.get("channels", 3))
+
+    @property
+    def kpt_shape(self) -> tuple[int, ...] | None:
+        """Keypoints of an object and numbers for each; None for a model without keypoints."""
+        shape = self.model.yaml.get("kpt_shape") if self.task == "pose" else None
+        return tuple(shape) if shape else None
 
     @property
     def trained_imgsz(self) -> int:
@@ -72,17 +79,26 @@ class OpenedModel:
             )
 
 
-def build_from_yaml(name: str, nc: int, label: str = "") -> OpenedModel:
+def build_from_yaml(name: str, nc: int | None = None, label: str = "", **changes: Any) -> OpenedModel:
     """Build the untrained model of a YAML: a file of the user's or ours, or a bare name, which is the host's.
+
+    Args:
+        name: The YAML, with its scale letter where it has scales.
+        nc: Number of classes; the YAML's own if None, 80 where it has none.
+        label: What it is called in tables; the name if empty.
+        changes: Further keys of the YAML that are given another value.
 
     Raises:
         ModelNameError: If there is no such file, or it has several scales and its name does not say which.
         ModelError: If it cannot be built.
     """
     file, scale = resolve(name)
-    config = host.read_yaml(file) | {"nc": nc, "scale": scale}
+    config = host.read_yaml(file)
+    nc = config.get("nc", DEFAULT_NC) if nc is None else nc
+    if not isinstance(nc, int) or isinstance(nc, bool) or nc < 1:
+        raise ModelError(f"{name} says nc: {nc!r:.80}; right is a number of classes of at least 1")
     with quiet():
-        model = host.build(config)
+        model = host.build(config | changes | {"nc": nc, "scale": scale})
     return OpenedModel(label or name, model, nc, scale, host.task_of(model))
 
 

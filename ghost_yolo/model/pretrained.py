@@ -52,7 +52,8 @@ def initialise(name: str, weights: Path | None, out: Path) -> str:
 
 def _rows(name: str, model: HostModel) -> dict[int, Backbone]:
     """Return the backbone's rows by index; raise an error where there is none or several networks share the model."""
-    rows = {i: layer for i, layer in enumerate(model.model) if isinstance(layer, Backbone)}
+    layers: list[Any] = [*model.model]
+    rows = {i: layer for i, layer in enumerate(layers) if isinstance(layer, Backbone)}
     if not rows:
         items = [item for item in packaged().values() if item.is_model]
         known = [with_scale(i.name, "s") for i in items if "ghost_yolo.Backbone" in i.path.read_text(encoding="utf-8")]

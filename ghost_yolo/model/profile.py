@@ -44,6 +44,8 @@ class ProfileRow:
     parameters: int
     gflops: float
     checkpoint_kb: float
+    channels: int = 3
+    kpt_shape: tuple[int, ...] | None = None
 
 
 def profile_model(opened: OpenedModel, imgsz: int, states: tuple[bool, ...] = (False, True)) -> list[ProfileRow]:
@@ -71,7 +73,7 @@ def _norms(model: HostModel) -> list[nn.Module]:
 
 
 def profile_state(opened: OpenedModel, imgsz: int, kb: float = nan, fuse: bool = True) -> ProfileRow:
-    """Count the model in one state and use it up; nothing is weighed: building and counting take a tenth of the time."""
+    """Count the model in one state and use it up; the size on disk is not measured: building and counting take a tenth of the time."""
     model = opened.model
     fused: Fused = "none"
     if fuse:
@@ -90,6 +92,8 @@ def profile_state(opened: OpenedModel, imgsz: int, kb: float = nan, fuse: bool =
         parameters=get_num_params(model),
         gflops=count_gflops(model, imgsz),
         checkpoint_kb=kb,
+        channels=opened.channels,
+        kpt_shape=opened.kpt_shape,
     )
 
 

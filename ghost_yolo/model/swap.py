@@ -38,7 +38,7 @@ class Slot:
     arguments: list[Any]
 
 
-def rows_of(config: Config) -> list[list[Any]]:
+def yaml_rows(config: Config) -> list[list[Any]]:
     """Return the rows of backbone and head in one list, so that a row's place is its layer's index.
 
     Raises:
@@ -68,7 +68,7 @@ def slots(config: Config, where: str = "all") -> list[Slot]:
     """
     if where not in WHERE:
         raise SwapError(f"where={where!r}; give one of {', '.join(WHERE)}")
-    rows, first = rows_of(config), len(config["backbone"])
+    rows, first = yaml_rows(config), len(config["backbone"])
     found = [
         Slot(i, "backbone" if i < first else "neck", row[2], row[3])
         for i, row in enumerate(rows[:-1])
@@ -112,7 +112,7 @@ def plan_swap(config: Config, where: str, block: str | None = None) -> dict[int,
 
 def _nothing(config: Config, where: str) -> str:
     """Say why a part of a model has no row to swap."""
-    rows = rows_of(config)
+    rows = yaml_rows(config)
     last, head = len(rows) - 1, rows[-1][2]
     if where != "head":
         first = len(config["backbone"])
@@ -157,7 +157,7 @@ def swap_rows(config: Config, plan: Mapping[int, str]) -> Config:
     Raises:
         SwapError: If a row is no slot, or holds what the new block has no argument for.
     """
-    rows, known = rows_of(config), {slot.index: slot for slot in slots(config)}
+    rows, known = yaml_rows(config), {slot.index: slot for slot in slots(config)}
     new = list(rows)
     for index, name in plan.items():
         if index not in known:

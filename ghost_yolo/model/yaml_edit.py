@@ -14,7 +14,7 @@ from ghost_yolo import host
 from ghost_yolo.errors import ModelNameError, SwapError
 from ghost_yolo.model.catalog import resolve, scale_of, with_scale, without_scale
 from ghost_yolo.model.profile import count_gflops
-from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan_swap, rows_of, swap_rows
+from ghost_yolo.model.swap import LIGHT, Config, is_newer, plan_swap, swap_rows, yaml_rows
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.yaml_file import read_model_yaml
 
@@ -70,7 +70,7 @@ def printable(line: str) -> str:
 
 def changes(old: Config, new: Config) -> list[str]:
     """Return one line for each kind of change, with its rows."""
-    before, after = rows_of(old), rows_of(new)
+    before, after = yaml_rows(old), yaml_rows(new)
     kinds: dict[tuple[str, str], list[int]] = {}
     for i, (a, b) in enumerate(zip(before, after, strict=True)):
         if a[2] != b[2]:
@@ -95,7 +95,7 @@ def rewritten(text: str, old: Config, new: Config) -> str:
     """Return the text with changed module names and arguments edited in place; a fresh dump where that is impossible."""
     text = SUMMARY.sub(r"\1", text)  # figures of the old model
     edits = []
-    for node, before, after in zip(_row_nodes(text), rows_of(old), rows_of(new), strict=True):
+    for node, before, after in zip(_row_nodes(text), yaml_rows(old), yaml_rows(new), strict=True):
         for part in (2, 3):
             if before[part] != after[part]:
                 cell = node.value[part]
@@ -161,7 +161,7 @@ def compared(old: Config, new: Config, name: str, scale: str) -> str:
     """
     with quiet():
         before, after = (host.build(config | {"scale": scale, "yaml_file": name}) for config in (old, new))
-    _hold_the_rest(before, after, rows_of(old), rows_of(new))
+    _hold_the_rest(before, after, yaml_rows(old), yaml_rows(new))
     (p, f), (q, g) = [(get_num_params(model), count_gflops(model, IMGSZ)) for model in (before, after)]
     return (
         f"{name}{f', scale {scale}' if scale else ''}, {old.get('nc')} classes, {IMGSZ} x {IMGSZ}, unfused: "

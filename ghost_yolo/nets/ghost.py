@@ -58,8 +58,8 @@ class GhostNet(Network):
         """Build the network.
 
         Args:
-            first: The bottleneck of the first two places.
-            later: The bottleneck of all others.
+            first: The first two bottlenecks.
+            later: All other bottlenecks.
             num_classes: Number of classes.
             width: Multiplier of every width but the classifier's hidden one; widths stay multiples of 4.
             dropout: Share of the hidden layer that is dropped while training.
@@ -70,13 +70,13 @@ class GhostNet(Network):
         check_positive(type(self).__name__, num_classes=num_classes, width=width)
         c = divisible_by_4(STEM * width)
         stem = Conv(3, c, 3, 2, act=nn.ReLU(inplace=True))
-        stages, channels, place = [], [], 0
+        stages, channels, index = [], [], 0
         for rows in STAGES:
             stage = nn.Sequential()
             for k, mid, c2, se, s in rows:
-                cls = first if place < UNGATED else later
+                cls = first if index < UNGATED else later
                 stage.append(cls(c, divisible_by_4(c2 * width), k, s, se=se, mid=divisible_by_4(mid * width)))
-                c, place = divisible_by_4(c2 * width), place + 1
+                c, index = divisible_by_4(c2 * width), index + 1
             stages.append(stage)
             channels.append(c)
         head = _head(c, divisible_by_4(LAST * width), num_classes, dropout)

@@ -105,7 +105,8 @@ def map_sources(model: HostModel) -> dict[SourceKey, tuple[str, nn.Module]]:
     of a row, while the output of the row is a mixture made by its last 1x1 convolution, so both are sources.
     """
     sources: dict[SourceKey, tuple[str, nn.Module]] = {}
-    for index, layer in enumerate(model.model):
+    layers: list[Any] = [*model.model]
+    for index, layer in enumerate(layers):
         if any(True for _ in layer.parameters()):
             sources[index,] = type(layer).__name__, layer
         if type(layer) in HOSTS.values():

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ghost_yolo import host
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import OpenedModel
+from ghost_yolo.model.rebuild import rebuild_untrained
 from ghost_yolo.redundancy.kernels import PartnerSearch
 from ghost_yolo.redundancy.maps import (
     MapSource,
@@ -145,7 +145,7 @@ def measure_sources(
     model: HostModel, images: SurveyImages, sources: Sequence[MapSource], settings: SurveySettings
 ) -> list[LayerRedundancy]:
     """Measure sources in the trained network, with shuffled maps, and in an untrained network of the same YAML."""
-    untrained = host.untrained(model, settings.seed)
+    untrained = rebuild_untrained(model, settings.seed)
     reestimate_batchnorm(untrained, images, fit_indices(len(images)))
     networks = (
         ("Trained network", model, identity),

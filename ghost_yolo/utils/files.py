@@ -135,8 +135,10 @@ def require_writable(file: Path) -> None:
     """
     if not file.parent.is_dir():
         raise UserError(f"--out {file}: there is no folder {file.parent}.")
-    place = file if file.exists() and not file.is_file() else file.resolve().parent  # a pipe or a device, or the folder
-    if not os.access(place, os.W_OK):
+    target = (
+        file if file.exists() and not file.is_file() else file.resolve().parent
+    )  # a pipe or a device, or the folder
+    if not os.access(target, os.W_OK):
         raise UserError(f"--out {file}: you may not write there.")
 
 

@@ -14,7 +14,7 @@ from ghost_yolo.errors import SourceError
 MAX_BYTES = 20_000_000
 MAX_DEPTH = 20
 MAX_ROWS = 2000  # of one list: more cannot be drawn
-MAX_TEXT = 2000  # characters of a text
+MAX_TEXT = 5000  # characters of a text; a path may have 4096
 MAX_NUMBER = 1e9  # no time, size, count or error is larger
 SHOWN = 80  # characters of a wrong value that an error shows
 

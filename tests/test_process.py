@@ -1,0 +1,270 @@
+"""The commands as processes: signals, closed and full streams, other encodings, and outputs that cannot be written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from factories import Run
+
+from ghost_yolo.bench.worker import Worker
+from ghost_yolo.cli import common, process
+from ghost_yolo.errors import UserError
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+BENCH = ["bench", "yolov8n.yaml", "--imgsz", "32", "--runtimes", "pytorch", "--rounds", "5000", "--passes", "1"]
+
+
+def survivors(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Return the processes that still run after so long; nobody may reap the orphans of a container."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        processes = [each for each in processes if _runs(each)]
+        if not processes:
+            break
+        time.sleep(0.05)
+    return processes
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Return whether a process runs."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Command:
+    """A command in a process of its own, with a temporary folder of its own."""
+
+    def __init__(self, folder: Path, *words: str | Path) -> None:
+        """Start it in this folder."""
+        self.folder, self.temporary, self.output = folder, folder / "temporary", b""
+        self.temporary.mkdir(exist_ok=True)
+        env = os.environ | {"TMPDIR": str(self.temporary), "FORCE_COLOR": "1", "COLUMNS": "100", "PYTHONWARNINGS": ""}
+        program = [sys.executable, "-m", "ghost_yolo", *map(str, words)]
+        self.process = subprocess.Popen(program, cwd=folder, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.children: list[psutil.Process] = []
+
+    def wait_for(self, pattern: bytes) -> None:
+        """Wait until the progress bars show this; remember the processes that then run."""
+        assert self.process.stderr is not None
+        while not re.search(pattern, self.output):
+            more = os.read(self.process.stderr.fileno(), 1 << 16)
+            assert more, self.output.decode()
+            self.output += more
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: int) -> int:
+        """Send a signal and return the exit status, once all processes are gone."""
+        self.process.send_signal(number)
+        assert self.process.stderr is not None
+        self.output += self.process.stderr.read()
+        self.process.stderr.close()
+        status = self.process.wait()
+        assert survivors(self.children, 5) == []
+        return status
+
+    @property
+    def left(self) -> list[str]:
+        """What lies in the temporary folder."""
+        return [path.name for path in self.temporary.iterdir() if path.name.startswith("ghost")]
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_bench_as_ctrl_c_does(number: int, tmp_path: Path) -> None:
+    """The rounds so far are written, the workers end, no temporary folder is left, and the status names the signal."""
+    command = Command(tmp_path, *BENCH, "--format", "json", "-o", "out.json")
+    command.wait_for(rb"Timing[^\r\n]*[1-9]\d*%")
+
+    assert command.children and command.end(number) == 128 + number
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert 0 < row["rounds"] < 5000 and row["error"] is None and b"Traceback" not in command.output
+    assert command.left == []
+
+
+@posix
+@pytest.mark.slow
+def test_sigterm_ends_ghostify_as_ctrl_c_does(best: Path, image_folder: Path, tmp_path: Path) -> None:
+    """The cached activations go, and the resume file stays and is named."""
+    steps = ["--reconstruct-steps", "20", "--distill-steps", "100000"]
+    block = ["--block", "C2f_GhostBottleneck", "--images", image_folder, "-o", "light.pt"]
+    command = Command(tmp_path, "ghostify", best, *block, *steps)
+    command.wait_for(rb"Distill")
+    time.sleep(1)
+
+    assert command.end(signal.SIGTERM) == 143
+    assert command.left == [] and (tmp_path / "light.pt.part").exists() and not (tmp_path / "light.pt").exists()
+    assert b"light.pt.part" in command.output and b"Traceback" not in command.output
+
+
+@posix
+@pytest.mark.slow
+def test_a_killed_bench_leaves_no_process(tmp_path: Path) -> None:
+    """Workers end with their parent, and the next start removes its folders."""
+    command = Command(tmp_path, *BENCH)
+    command.wait_for(rb"Timing[^\r\n]*%")
+    start = time.monotonic()
+
+    assert command.children and command.end(signal.SIGKILL) == -signal.SIGKILL
+    assert time.monotonic() - start < 3 and command.left
+    again = Command(tmp_path, *BENCH)
+    again.wait_for(rb"Timing[^\r\n]*%")
+    again.end(signal.SIGTERM)
+    assert again.left == []
+
+
+@posix
+@pytest.mark.parametrize("linux", [True, False])
+def test_a_worker_ends_with_its_parent(linux: bool, tmp_path: Path) -> None:
+    """A parent that is killed takes its worker and the worker's child with it, by Linux's own means and without."""
+    worker = (
+        "import subprocess, sys, time; from ghost_yolo.bench import worker\n"
+        f"linux = {linux}\n"
+        "linux or setattr(worker, '_kill_at_parents_end', lambda number: None)\n"
+        "worker.end_with_parent(int(sys.argv[1]))\n"
+        "linux or subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('ready', 'w').close(); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {worker!r}, str(os.getpid())], start_new_session=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path) as started:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        family = psutil.Process(started.pid).children(recursive=True)
+        started.kill()
+
+    assert len(family) == (1 if linux else 2) and survivors(family, 2) == []
+
+
+def test_a_worker_is_closed_with_its_children(tmp_path: Path) -> None:
+    """Closing twice is harmless."""
+    worker = Worker(tmp_path / "log.txt", 1)
+    worker.close()
+    worker.close()
+
+    assert worker.process.poll() is not None
+
+
+class Full(io.StringIO):
+    """A stream that takes nothing."""
+
+    def write(self, text: str) -> int:
+        """Fail as a pipe whose reader is gone."""
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_lenient_streams() -> None:
+    """What standard error cannot take is lost, and nothing else happens."""
+    stream = process.Lenient(Full())
+    print("text", file=stream, flush=True)
+
+    assert stream.writable() and not hasattr(stream, "rich_proxied_file")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_status_of_a_signal(name: str, python: Run) -> None:
+    """Ctrl-C's way is taken, with the status of the signal."""
+    if not hasattr(signal, name) or sys.platform == "win32":
+        pytest.skip("there is no such signal")
+    code = (
+        "import os, signal, sys, time\n"
+        "from ghost_yolo.cli.process import orderly_end\n"
+        f"number = signal.{name}\n"
+        "with orderly_end():\n"
+        "    try: os.kill(os.getpid(), number); time.sleep(9)\n"
+        "    except KeyboardInterrupt: print('cleaned', flush=True); sys.exit(130)"
+    )
+    done = python(code, ok=False)
+
+    assert (done.returncode, done.stdout) == (128 + getattr(signal, name), "cleaned\n")
+
+
+SHELL = {
+    "| true": "the reader of standard output is gone",
+    "2>&1 | true": "nobody reads anything",
+    "> /dev/full": "the disk is full",
+    ">&-": "standard output is closed",
+    ">&- 2>&-": "both are closed",
+}
+
+
+@posix
+@pytest.mark.parametrize("redirection", SHELL)
+def test_streams_that_fail(redirection: str, tmp_path: Path) -> None:
+    """A result that standard output cannot take is printed on standard error, in one piece and without a traceback."""
+    if "/dev/full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    line = f"sleep 1; {sys.executable} -m ghost_yolo cfg {redirection}"
+    line = line.replace("sleep 1; ", "(sleep 1; ", 1).replace(" cfg", " cfg; echo $? > status)", 1)
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    if "2>" not in redirection:
+        assert "yolov8-ghost" in done.stderr and "Models take a scale letter" in done.stderr
+    assert int((tmp_path / "status").read_text()) == (0 if "&-" in redirection else 1)
+
+
+@pytest.mark.parametrize(
+    "words,encoding",
+    [(["--help"], "ascii"), (["bench", "--help"], "cp1252"), (["cfg", "smear\u4e2d"], "cp1252"), (["cfg"], "utf-16")],
+)
+def test_streams_in_other_encodings(words: list[str], encoding: str, run: Run) -> None:
+    """Help, tables and errors can be printed in any encoding."""
+    done = run("ghost-yolo", *words, ok="smear\u4e2d" not in words, fresh=True, PYTHONIOENCODING=encoding)
+
+    assert "Traceback" not in done.stderr and "UnicodeEncodeError" not in done.stderr
+    assert done.stdout or "smear" in done.stderr
+
+
+def no_space(*_: object) -> None:
+    """Stand for a full disk."""
+    raise OSError(28, "No space left on device")
+
+
+def test_reports_that_cannot_be_written_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report whose file or folder cannot be written is not lost."""
+    monkeypatch.setattr("ghost_yolo.utils.files.write_atomic", no_space)
+    writers: list[Callable[[], None]] = [
+        lambda: common.emit("result\n", tmp_path / "out.txt"),
+        lambda: common.finish("result\n", tmp_path / "out", no_space),
+    ]
+    for write in writers:
+        with pytest.raises(OSError, match="No space"):
+            write()
+        assert capsys.readouterr().out == "result\n"
+
+
+def test_standard_output_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result stands on standard error then."""
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(Full, "fileno", lambda _: 1)
+    with pytest.raises(typer.Exit):
+        common.show("result\n")
+
+    assert "Broken pipe" in (error := capsys.readouterr().err) and error.endswith("\nresult\n")
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    """A folder below a file is refused before any work."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="may not write"):
+        common.new_folder(tmp_path / "file" / "out", "ghosts")
