@@ -21,8 +21,10 @@ os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YO
 if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that asks for it
     os.environ["GHOST_YOLO_TEST_BCCD"] = os.environ.pop("GHOST_YOLO_BCCD_DIR")
 os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
-# A shell's background job ignores Ctrl-C, and its children with it
+# A shell's background job ignores Ctrl-C, nohup's the hang-up, and their children with them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 from factories import TINY, Run, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
 from fresh import SUPPORTED, Zygote  # noqa: E402
@@ -38,8 +40,8 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the switch that rewrites goldens and YAML headers from what is measured now, and the sizes of the suites."""
     parser.addoption("--accept", action="store_true", help="rewrite goldens and YAML headers")
-    parser.addoption("--kills", type=int, default=20, help="kills of each command in tests/faults")
-    parser.addoption("--examples", type=int, default=100, help="generated inputs of each kind in tests/fuzz")
+    parser.addoption("--kills", type=int, default=5, help="kills of each command in tests/faults")
+    parser.addoption("--examples", type=int, default=40, help="generated inputs of each kind in tests/fuzz")
     parser.addoption("--seed", type=int, default=0, help="seed of tests/faults and tests/fuzz")
 
 
