@@ -349,3 +349,15 @@ with files.atomic_folder(root / "data") as work:
 
     assert len(left) == 2 and all(name.startswith(".") for name in left)
     assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["data", "text", "whole"]
+
+
+def test_hidden_folders_of_the_users_stay(tmp_path: Path) -> None:
+    """A hidden file or folder that begins like a temporary one is not ours to remove."""
+    (tmp_path / ".data-original").mkdir()
+    (tmp_path / ".data-original/precious").write_text("x")
+    (tmp_path / ".text-original").write_text("x")
+    with atomic_folder(tmp_path / "data") as work:
+        (work / "a").write_text("x")
+    write_atomic(tmp_path / "text", "x")
+
+    assert (tmp_path / ".data-original/precious").exists() and (tmp_path / ".text-original").exists()

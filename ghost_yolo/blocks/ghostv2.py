@@ -33,13 +33,16 @@ class DFCAttention(nn.Module):
         """Return the gate at half size.
 
         An export with dynamic sizes records arithmetic with them, and would freeze a comparison. So a traced graph always
-        has the padding, of 0 pixels for most sizes; outside of traces it is left out where it would only copy the map.
+        pads, by 0 pixels for most sizes, and opens the gate by arithmetic; outside of traces only a line takes these steps.
         """
         h, w = x.shape[-2:]
-        if torch.jit.is_tracing() or min(h, w) < 2:  # type: ignore[attr-defined, no-untyped-call]
+        may_be_line = torch.jit.is_tracing() or min(h, w) < 2  # type: ignore[attr-defined, no-untyped-call]
+        if may_be_line:
             x = F.pad(x, (0, 1 // w, 0, 1 // h))
-        line = (h + w - 1) // (h * w)  # 1 for a map one pixel high or wide, else 0
-        return (self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2)))) + OPEN * line).sigmoid()
+        gate = self.vertical(self.horizontal(self.cv1(F.avg_pool2d(x, 2))))
+        if may_be_line:
+            gate = gate + OPEN * ((h + w - 1) // (h * w))  # 1 for a map one pixel high or wide, else 0
+        return gate.sigmoid()
 
 
 class GhostConvV2(GhostConv):

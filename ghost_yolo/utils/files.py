@@ -41,7 +41,7 @@ def atomic_folder(root: Path, accept_equal: bool = False) -> Iterator[Path]:
         _require_empty(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(root.parent, f".{root.name}-")
-    work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    work = Path(tempfile.mkdtemp(TEMPORARY, f".{root.name}-", root.parent))
     work.chmod(0o755)  # mkdtemp's folder would be readable by its owner alone
     try:
         with _locked(work):
@@ -85,7 +85,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """Yield a temporary folder; those of the same prefix that killed processes left are removed first."""
     _remove_stale(Path(tempfile.gettempdir()), prefix)
     with (
-        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(TEMPORARY, prefix, ignore_cleanup_errors=True) as folder,
         _locked(Path(folder)),
     ):
         yield Path(folder)
@@ -110,14 +110,19 @@ def _locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def _remove_stale(parent: Path, prefix: str) -> None:
-    """Remove the temporary files and folders of a prefix whose process is gone: nobody holds their lock any more."""
+    """Remove the temporary files and folders of a prefix whose process is gone: nobody holds their lock any more.
+
+    Only names that end in TEMPORARY are ours: a hidden folder of the user's may begin like them.
+    """
     if not fcntl:
         return
-    for path in parent.glob(f"{glob.escape(prefix)}*"):
+    for path in parent.glob(f"{glob.escape(prefix)}*{TEMPORARY}"):
         with suppress(OSError), _locked(path, wait=False):  # OSError: in use, somebody else's, or gone
-            if path.is_dir() and not _is_new(path):
+            if _is_new(path):
+                continue
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix == TEMPORARY and not _is_new(path):
+            else:
                 path.unlink(missing_ok=True)
 
 
@@ -135,9 +140,8 @@ def require_writable(file: Path) -> None:
     """
     if not file.parent.is_dir():
         raise UserError(f"--out {file}: there is no folder {file.parent}.")
-    target = (
-        file if file.exists() and not file.is_file() else file.resolve().parent
-    )  # a pipe or a device, or the folder
+    is_special = file.exists() and not file.is_file()  # a pipe or a device, which is written to itself
+    target = file if is_special else file.resolve().parent
     if not os.access(target, os.W_OK):
         raise UserError(f"--out {file}: you may not write there.")
 
