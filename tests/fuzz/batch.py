@@ -41,7 +41,7 @@ from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint  # noqa
 from ghost_yolo.redundancy.filters import analyze_filters  # noqa: E402
 from ghost_yolo.report.sources import read_accuracy, read_bench  # noqa: E402
 
-SECONDS, MEMORY, LONGEST = 30, 2 * 2**30, 2000
+SECONDS, MEMORY, MAX_TEXT = 30, 2 * 2**30, 2000
 NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
 MODELS = [
     TINY,
@@ -56,7 +56,7 @@ class TooSlow(BaseException):
 
 
 class TooLongError(AssertionError):
-    """An error has no text, or LONGEST characters."""
+    """An error has no text, or MAX_TEXT characters."""
 
 
 def interrupt(*_: Any) -> None:
@@ -70,7 +70,7 @@ def attempt(work: Callable[[], None]) -> None:
     try:
         work()
     except (UserError, OSError) as error:  # what the command line prints as one line
-        if not 0 < len(str(error)) < LONGEST:
+        if not 0 < len(str(error)) < MAX_TEXT:
             raise TooLongError(f"{len(str(error))} characters: {str(error)[:300]}") from error
     finally:
         signal.alarm(0)
