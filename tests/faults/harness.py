@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import numpy as np
 import psutil
 from factories import own_settings
 from fresh import Zygote
@@ -161,3 +163,30 @@ def kill_often(command: Command, result: Path, kills: int, seed: int, check: Cal
     check()
     assert killed == kills, f"{killed} of {kills} kills came before the end"
     assert list(command.temporary.iterdir()) == [], "temporary files are left after the next start"
+
+
+SPLITS = "{'train': 12, 'val': 4}"
+SMEAR = f"from ghost_yolo.data import smear; smear.SPLITS = {SPLITS}; smear.prepare('data')"
+BCCD = "from ghost_yolo.data import bccd; bccd.prepare('data', {0: 'RBC'})"
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_voc(root: Path) -> Path:
+    """Write a VOC folder of twelve photographs."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    for split in ("train", "val", "test"):
+        names = [f"{split}{index}" for index in range(4)]
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(names))
+        for name in names:
+            (root / f"Annotations/{name}.xml").write_text(
+                f"<annotation><object><name>RBC</name>{box}</object></annotation>"
+            )
+            image = np.random.RandomState(0).randint(0, 255, (480, 640, 3), np.uint8)
+            cv2.imwrite(str(root / f"JPEGImages/{name}.jpg"), image)
+    return root

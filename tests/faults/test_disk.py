@@ -13,8 +13,7 @@ import pytest
 import yaml
 from factories import GHOST, ROOT, TINY
 from fresh import SUPPORTED, Zygote
-from harness import COMMAND, MODULES, Command
-from test_kills import BCCD, SMEAR, names_in, write_voc
+from harness import BCCD, COMMAND, MODULES, SMEAR, Command, names_in, write_voc
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="limits and forks of Linux")]
 NOBODY = 65534

@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
 import yaml
 from factories import GHOST, TINY
 from fresh import SUPPORTED, Zygote
-from harness import COMMAND, MODULES, Command, kill_often
+from harness import BCCD, COMMAND, MODULES, SMEAR, SPLITS, Command, kill_often, names_in, write_voc
 
 from ghost_yolo import host
 from ghost_yolo.report.collect import collect
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="forks and signals of Linux")]
-SPLITS = "{'train': 12, 'val': 4}"
-SMEAR = f"from ghost_yolo.data import smear; smear.SPLITS = {SPLITS}; smear.prepare('data')"
-BCCD = "from ghost_yolo.data import bccd; bccd.prepare('data', {0: 'RBC'})"
 REPORT = (
     "import pickle; from ghost_yolo.report import collect; "
     "data = pickle.load(open('../data.pkl', 'rb')); collect.collect = lambda *_, **__: data; "
@@ -56,11 +52,6 @@ def kill(loaded: Zygote, tmp_path: Path, request: pytest.FixtureRequest) -> Call
     return start
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder, hidden ones too."""
-    return sorted(path.name for path in folder.iterdir())
-
-
 def digest(folder: Path) -> str:
     """Return a hash of names and contents of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -72,23 +63,6 @@ def same_weights(seen: list[dict[str, torch.Tensor]], file: Path) -> None:
     if file.exists():
         seen.append(host.load(file).state_dict())
         assert all(torch.equal(value, seen[0][name]) for name, value in seen[-1].items())
-
-
-def write_voc(root: Path) -> Path:
-    """Write a VOC folder of twelve photographs."""
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
-    for split in ("train", "val", "test"):
-        names = [f"{split}{index}" for index in range(4)]
-        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(names))
-        for name in names:
-            (root / f"Annotations/{name}.xml").write_text(
-                f"<annotation><object><name>RBC</name>{box}</object></annotation>"
-            )
-            image = np.random.RandomState(0).randint(0, 255, (480, 640, 3), np.uint8)
-            cv2.imwrite(str(root / f"JPEGImages/{name}.jpg"), image)
-    return root
 
 
 def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
