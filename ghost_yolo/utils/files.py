@@ -22,7 +22,7 @@ except ImportError:  # Windows: what a killed process leaves stays there
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"
-NEW_SECONDS = 60  # an empty folder of this age may be another process's that has not locked it yet
+NEW_SECONDS = 5  # an empty folder of this age may be another process's that has not locked it yet
 
 
 @contextmanager

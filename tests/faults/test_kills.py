@@ -69,9 +69,9 @@ def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp
     """The resumed run gives the uninterrupted one's weights, bit for bit."""
     out, seen = tmp_path / "work/light.pt", list[dict[str, torch.Tensor]]()
     steps = ["--reconstruct-steps", 2, "--distill-steps", 6, "--threads", 1]
-    words = ["ghostify", best, "--images", image_folder, "--block", GHOST, "--where", "all", *steps, "-o", out]
+    arguments = ["ghostify", best, "--images", image_folder, "--block", GHOST, "--where", "all", *steps, "-o", out]
     code = "from ghost_yolo.ghostify import distill; distill.CHECKPOINT_EVERY = 2; " + COMMAND
-    kill(code, words, out, lambda: same_weights(seen, out))
+    kill(code, arguments, out, lambda: same_weights(seen, out))
 
     assert len(seen) >= 2 and names_in(out.parent) == ["light.json", "light.pt"]
 
