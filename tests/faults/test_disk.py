@@ -18,7 +18,8 @@ from harness import BCCD, COMMAND, MODULES, SMEAR, Command, names_in, write_voc
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="limits and forks of Linux")]
 NOBODY = 65534
 LIMIT = """
-import resource
+import resource, sys
+sys.dont_write_bytecode = True  # a module's cut bytecode would end every later import of it
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 """
 DROP = f"""
