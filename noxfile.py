@@ -126,20 +126,20 @@ def hosts(session: nox.Session, ultralytics: str) -> None:
 def matrix(session: nox.Session) -> None:
     """Run what depends on Ultralytics with other releases, laid over the environment of `install` without dependencies.
 
-    `nox -s matrix -- 8.4.50 headless` runs some of them; without words all of MATRIX.
+    `nox -s matrix -- 8.4.50 headless` runs some of them; without arguments all of MATRIX.
     """
     failed = []
-    for word in session.posargs or MATRIX:
-        name = "ultralytics-opencv-headless" if word == "headless" else "ultralytics"
-        spec = f"{name}=={word}" if word[0].isdigit() else name
-        overlay = session.cache_dir.resolve() / "overlays" / word
+    for release in session.posargs or MATRIX:
+        name = "ultralytics-opencv-headless" if release == "headless" else "ultralytics"
+        spec = f"{name}=={release}" if release[0].isdigit() else name
+        overlay = session.cache_dir.resolve() / "overlays" / release
         shutil.rmtree(overlay, ignore_errors=True)
-        more = ["--prerelease", "allow"] if word == "pre" else []
+        more = ["--prerelease", "allow"] if release == "pre" else []
         session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(overlay), *more, spec, external=True)
         try:
             pytest(session, "-q", "-m", "", *HOST_TESTS, PYTHONPATH=str(overlay))
         except nox.command.CommandFailed:
-            failed.append(word)
+            failed.append(release)
     if failed:
         session.error(f"failed with {', '.join(failed)}")
 

@@ -2,7 +2,7 @@
 
     python -m experiments.ablation best.pt --images train/ --data datasets/bccd.yaml -o ablation.md
 
-There is no distillation unless it is asked for, since it would hide much of what the ideas give.
+There is no distillation by default, since it would hide much of what the ideas give.
 """
 
 from __future__ import annotations

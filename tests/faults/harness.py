@@ -51,13 +51,13 @@ class Command:
         zygote: The process to fork from.
         folder: Working directory; the settings, the temporary folder and the process number are kept beside it.
         code: Python code of the command.
-        words: Its arguments.
+        arguments: Its arguments.
     """
 
     zygote: Zygote
     folder: Path
     code: str
-    words: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Command:
         """Run it to its end, after some code."""
         places = {"TMPDIR": str(self.temporary), "FAULTS_PID": str(self.pid_file), "FAULTS_MARK": str(self.folder)}
         env = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(self.folder.parent))} | places | self.env
-        return self.zygote.run(["-c", LEAD + before + self.code, *self.words], str(self.folder), env)
+        return self.zygote.run(["-c", LEAD + before + self.code, *self.arguments], str(self.folder), env)
 
     def complete(self) -> float:
         """Run it to its end, and return how many seconds it took."""

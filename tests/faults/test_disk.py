@@ -71,13 +71,13 @@ def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path
         return Command(
             zygote, folder / "work", {"smear": SMEAR, "bccd": BCCD}[name], [], {"GHOST_YOLO_BCCD_DIR": str(voc)}
         )
-    words = {
+    arguments = {
         "swap": ["swap", model, "--block", GHOST, "-o", "out.yaml"],
         "compare": ["compare", *several, "--imgsz", 32, "--format", "json", "-o", "out.json"],
         "ghosts": ["ghosts", folder / "best.pt", "--image", copied / "0.png", "-o", "out"],
         "ghostify": ["ghostify", folder / "best.pt", "--images", copied, "--block", GHOST, *QUICKLY],
     }[name]
-    return Command(zygote, folder / "work", COMMAND, [str(word) for word in words])
+    return Command(zygote, folder / "work", COMMAND, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("name", WRITERS)

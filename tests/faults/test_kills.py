@@ -44,8 +44,8 @@ def loaded() -> Iterator[Zygote]:
 def kill(loaded: Zygote, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Kill a command often; `share` is the part of the kills that a slow one gets."""
 
-    def start(code: str, words: list[Any], result: Path, check: Any, share: float = 1, **env: str) -> None:
-        command = Command(loaded, tmp_path / "work", code, [str(word) for word in words], env)
+    def start(code: str, arguments: list[Any], result: Path, check: Any, share: float = 1, **env: str) -> None:
+        command = Command(loaded, tmp_path / "work", code, [str(argument) for argument in arguments], env)
         kills = max(2, round(request.config.getoption("--kills") * share))
         kill_often(command, result, kills, request.config.getoption("--seed"), check)
 
@@ -101,8 +101,8 @@ def test_ghosts(kill: Callable[..., None], best: Path, image_folder: Path, tmp_p
             seen.add(digest(out))
         assert len(seen) <= 1
 
-    words = ["ghosts", best, "--image", image_folder / "0.png", "--imgsz", 64, "-o", out]
-    kill(COMMAND, words, out, check)
+    arguments = ["ghosts", best, "--image", image_folder / "0.png", "--imgsz", 64, "-o", out]
+    kill(COMMAND, arguments, out, check)
 
     assert len(seen) == 1 and names_in(out.parent) == ["out"]
 
@@ -117,8 +117,8 @@ def test_report(kill: Callable[..., None], tmp_path: Path) -> None:
         for file in page.parent.glob("page-figures/*.png"):
             assert cv2.imread(str(file)) is not None, file
 
-    words = ["report", "--no-bench", "--scales", "n", "--imgsz", 32, "-o", page]
-    kill(REPORT + COMMAND, words, page, check)
+    arguments = ["report", "--no-bench", "--scales", "n", "--imgsz", 32, "-o", page]
+    kill(REPORT + COMMAND, arguments, page, check)
 
     assert not list(page.parent.rglob(".*"))
 
@@ -127,13 +127,13 @@ def test_bench(kill: Callable[..., None], tmp_path: Path) -> None:
     """The table is whole or not there, and the measuring processes end with their parent."""
     model, out = tmp_path / "tiny-yolov8n.yaml", tmp_path / "work/bench.json"
     model.write_text(yaml.safe_dump(TINY))
-    words = ["bench", model, "--runtimes", "pytorch", "--imgsz", 32, "--rounds", 2, "--passes", 1]
+    arguments = ["bench", model, "--runtimes", "pytorch", "--imgsz", 32, "--rounds", 2, "--passes", 1]
 
     def check() -> None:
         if out.exists():
             json.loads(out.read_text())  # after Ctrl-C the rounds so far
 
-    kill(COMMAND, [*words, "--format", "json", "-o", out], out, check, share=0.1)
+    kill(COMMAND, [*arguments, "--format", "json", "-o", out], out, check, share=0.1)
 
     assert names_in(out.parent) == ["bench.json"]
 
@@ -146,7 +146,7 @@ def test_train(kill: Callable[..., None], tmp_path: Path) -> None:
     content = {"path": str(root), "train": "images/train", "val": "images/val", "names": ["a", "b", "c"]}
     data.write_text(yaml.safe_dump(content | {"download": download}))
     last = tmp_path / "work/runs/run/weights/last.pt"
-    words = [
+    arguments = [
         "train",
         f"model={model}",
         f"data={data}",
@@ -154,14 +154,14 @@ def test_train(kill: Callable[..., None], tmp_path: Path) -> None:
         "name=run",
         "exist_ok=True",
     ]
-    words += ["epochs=1", "imgsz=32", "batch=8", "workers=1", "plots=False", "val=False", "device=cpu"]
+    arguments += ["epochs=1", "imgsz=32", "batch=8", "workers=1", "plots=False", "val=False", "device=cpu"]
     code = f"from ghost_yolo.data import smear; smear.SPLITS = {SPLITS}; "
     code += "import sys; from ultralytics.cfg import entrypoint; entrypoint(' '.join(['yolo', *sys.argv[1:]]))"
 
     def check() -> None:
         assert len(list(root.rglob("*.png"))) in (0, 16)
 
-    kill(code, words, last, check, share=0.25)
+    kill(code, arguments, last, check, share=0.25)
 
     assert not list(root.parent.glob(".set*"))
     host.load(last)
