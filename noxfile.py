@@ -28,6 +28,7 @@ HOST_TESTS = (
     "tests/test_host.py",
     "tests/test_autoload.py",
     "tests/test_data.py",
+    "tests/test_files.py",
     "tests/test_swap.py",
     "tests/test_swapfile.py",
     "tests/test_yolo.py::test_train_val_predict_export",

@@ -20,7 +20,6 @@ from PIL import Image
 from ghost_yolo.data import bccd, smear
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import VOCError
-from ghost_yolo.utils.files import atomic_folder, write_atomic
 
 NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
 REAL = Path(os.environ.get("GHOST_YOLO_TEST_BCCD", "no copy"))  # conftest takes it from GHOST_YOLO_BCCD_DIR
@@ -217,22 +216,6 @@ def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) ->
     assert (tmp_path / "out/mine.txt").read_text() == "precious"
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    """An interruption leaves nothing behind, a file as little as a folder."""
-
-    def interrupted() -> None:
-        with atomic_folder(tmp_path / "data") as work:
-            (work / "half").write_text("")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(tmp_path / "text", "\ud800")
-
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_no_copy_and_no_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a copy and a connection the error says what is missing, where it looked and how to name a copy."""
 
@@ -302,62 +285,3 @@ def test_the_host_says_what_is_missing(run: Run) -> None:
     )
 
     assert "GHOST_YOLO_BCCD_DIR" in done.stderr.strip().splitlines()[-1]
-
-
-def test_replacing_a_file_leaves_no_other_behind(tmp_path: Path) -> None:
-    """The new text is there, and nothing else."""
-    write_atomic(tmp_path / "a.txt", "one")
-    write_atomic(tmp_path / "a.txt", "two")
-
-    assert [p.read_text() for p in tmp_path.iterdir()] == ["two"]
-
-
-def test_what_stood_there_keeps_its_kind(tmp_path: Path) -> None:
-    """A link stays a link and a mode a mode; a device is written to, not replaced."""
-    (tmp_path / "real.txt").write_text("old")
-    (tmp_path / "real.txt").chmod(0o600)
-    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
-    write_atomic(tmp_path / "link.txt", "new")
-    write_atomic(Path(os.devnull), "nothing")
-
-    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
-    assert (tmp_path / "real.txt").stat().st_mode & 0o777 == 0o600
-    assert not Path(os.devnull).is_file()
-
-
-def test_what_killed_processes_left_is_removed(tmp_path: Path, run: Run) -> None:
-    """Temporary files and folders whose process is gone are removed by the next writer; those in use stay."""
-    code = """
-import os, signal, sys
-from pathlib import Path
-from ghost_yolo.utils import files
-root = Path(sys.argv[1])
-with files.atomic_folder(root / "data") as work:
-    (work / "half").write_text("x")
-    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    files.write_atomic(root / "text", "half")
-"""
-    (tmp_path / "root").mkdir()
-    run("python", "-c", code, str(tmp_path / "root"), ok=False)
-    left = sorted(path.name for path in (tmp_path / "root").iterdir())
-    with atomic_folder(tmp_path / "root/data") as mine:
-        (mine / "whole").write_text("x")
-        with pytest.raises(RuntimeError), atomic_folder(tmp_path / "root/data"):
-            raise RuntimeError
-        assert (mine / "whole").exists()
-    write_atomic(tmp_path / "root/text", "whole")
-
-    assert len(left) == 2 and all(name.startswith(".") for name in left)
-    assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["data", "text", "whole"]
-
-
-def test_hidden_folders_of_the_users_stay(tmp_path: Path) -> None:
-    """A hidden file or folder that begins like a temporary one is not ours to remove."""
-    (tmp_path / ".data-original").mkdir()
-    (tmp_path / ".data-original/precious").write_text("x")
-    (tmp_path / ".text-original").write_text("x")
-    with atomic_folder(tmp_path / "data") as work:
-        (work / "a").write_text("x")
-    write_atomic(tmp_path / "text", "x")
-
-    assert (tmp_path / ".data-original/precious").exists() and (tmp_path / ".text-original").exists()
