@@ -31,6 +31,16 @@ def ghostify(
         Where,
         typer.Option(help="Part to replace: C2f and C3k2 rows of backbone or neck, class branch of the head, or all."),
     ] = Where.backbone,
+    act: Annotated[
+        str,
+        typer.Option(
+            help="Activation of the whole model: relu, relu6, leakyrelu, hardswish or silu; every row is fitted in closed form."
+        ),
+    ] = "",
+    width: Annotated[
+        str,
+        typer.Option(help="Share of the channels to keep, or two: up to P3 and behind it, as 0.5,0.625."),
+    ] = "",
     budget: Annotated[
         float | None,
         typer.Option(help="Keep at most this share of the cost (0 to 1); rows and blocks are selected automatically."),
@@ -59,6 +69,7 @@ def ghostify(
     with redirect_stdout(sys.stderr):  # the host's messages must not mix with the report
         from ghost_yolo.ghostify.config import Settings, resume_file
         from ghost_yolo.ghostify.pipeline import ghostify as run_ghostify
+        from ghost_yolo.ghostify.reshape import parse_shares
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
@@ -75,7 +86,7 @@ def ghostify(
         )
         blocks = tuple(name.strip() for name in block.split(",")) if block else ()
         try:
-            report = run_ghostify(model, images, out, blocks, where.value, budget, settings)
+            report = run_ghostify(model, images, out, blocks, where.value, budget, settings, act, parse_shares(width))
         except KeyboardInterrupt:
             file = resume_file(out)
             hint = f"the same command resumes from {file}" if file.exists() else "before the first result"

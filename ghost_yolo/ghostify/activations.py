@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -80,6 +81,16 @@ class ActivationCache:
     def _load(self, layer: int, indices: Indices) -> torch.Tensor:
         """Return the output of a layer for some samples, float32."""
         return torch.from_numpy(self._maps[layer][indices]).to(self.device).float()
+
+
+class Samples(Protocol):
+    """Inputs and target outputs of a module."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
 
 
 class ReconstructionData:

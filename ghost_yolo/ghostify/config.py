@@ -11,6 +11,7 @@ from typing import Any
 from ghost_yolo.bench.results import MIN_ROUNDS
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify.reshape import require_activation, require_shares
 from ghost_yolo.utils.files import require_writable
 
 COSTS = ("gflops", *RUNTIMES)
@@ -69,6 +70,8 @@ class RunConfig:
         where: Part of the model in which blocks are replaced.
         blocks: Module names to replace blocks by; more than one are candidates for the budget.
         budget: Share of the cost to keep; None to replace every target block.
+        act: Activation of all rows; "" to leave it as it is.
+        width: Share of the channels to keep, or two: up to P3 and behind it; empty for all.
         model: Path of the trained checkpoint.
         weights: Hash of the trained checkpoint.
         images: Hash of the calibration images.
@@ -78,9 +81,16 @@ class RunConfig:
     where: str
     blocks: tuple[str, ...]
     budget: float | None
+    act: str
+    width: tuple[float, ...]
     model: str
     weights: str
     images: str
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether the whole model changes, and every row is fitted anew."""
+        return bool(self.act or self.width)
 
     @property
     def candidate_blocks(self) -> tuple[str | None, ...]:
@@ -109,6 +119,18 @@ def validate_budget(blocks: Sequence[str], budget: float | None, cost: str) -> N
         raise UserError(f"--cost {cost}: needs a --budget, such as --budget 0.7")
     if cost in RUNTIMES:
         RUNTIMES[cost].require("fp32")
+
+
+def validate_shape(act: str, width: Sequence[float], budget: float | None) -> None:
+    """Validate activation and width.
+
+    Raises:
+        UserError: If there is no such activation, a share is out of its range, or there is a budget, too.
+    """
+    require_activation(act)
+    require_shares(width)
+    if budget is not None and (act or width):
+        raise UserError("--budget selects blocks only: leave it out, or leave --act and --width out")
 
 
 def resume_file(out: Path) -> Path:

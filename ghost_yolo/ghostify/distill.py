@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error, require_finite
-from ghost_yolo.ghostify.student import Candidate
-from ghost_yolo.model.forward import Maps, forward_until
+from ghost_yolo.ghostify.student import Candidate, has_weights
+from ghost_yolo.model.forward import Maps, forward_until, input_indices
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 
@@ -39,6 +40,7 @@ def distill(
     steps: int,
     callback: Callable[[DistillState], object],
     state: DistillState | None = None,
+    stands: Mapping[int, torch.Tensor] | None = None,
 ) -> None:
     """Train all weights of the student by Adam on augmented images, with fixed BatchNorm statistics.
 
@@ -49,15 +51,16 @@ def distill(
         steps: Training steps.
         callback: Called with the state every CHECKPOINT_EVERY steps.
         state: The state to resume from.
+        stands: Which maps of the teacher those of a row stand for; by default all.
     """
-    model, rows = student.model, set(student.plan)
+    model, rows = student.model, compared_rows(student)
     model.requires_grad_()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     done = restore(model, optimizer, state) if state else 0
     scheduler = one_cycle(optimizer, LEARNING_RATE, steps, done)
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist())
-        loss = distillation_loss(teacher, model, batch, rows)
+        loss = distillation_loss(teacher, model, batch, rows, stands)
         require_finite(loss, "Distilling")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -87,8 +90,19 @@ def restore(model: HostModel, optimizer: torch.optim.Optimizer, state: DistillSt
     return state["step"]
 
 
+def compared_rows(student: Candidate) -> set[int]:
+    """Return the rows whose maps are compared: those that were replaced, of a reshaped model all but convolutions."""
+    if not student.reshaped:
+        return set(student.plan)
+    return {layer.i for layer in student.model.model if has_weights(layer) and not isinstance(layer, Conv)}
+
+
 def distillation_loss(
-    teacher: HostModel, student: HostModel, images: torch.Tensor, rows: Collection[int]
+    teacher: HostModel,
+    student: HostModel,
+    images: torch.Tensor,
+    rows: Collection[int],
+    stands: Mapping[int, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Return the loss of a batch: relative error of the maps plus the loss of the predictions.
 
@@ -97,6 +111,7 @@ def distillation_loss(
         student: The student.
         images: Images (b, 3, h, w) in 0..1.
         rows: Rows whose output maps are compared, beside the inputs of the head.
+        stands: Which maps of the teacher those of a row stand for; by default all.
     """
     last = len(student.model) - 1
     head, teacher_head = student.model[last], teacher.model[last]
@@ -106,10 +121,10 @@ def distillation_loss(
         target = predictions(teacher_head, teacher_inputs)
         extra = branch_outputs(teacher_head, "cv4", teacher_inputs)
     inputs, maps = forward_until(student, images, last, inner)
-    pairs = [
-        *zip(_as_list(inputs), _as_list(teacher_inputs), strict=True),
-        *((maps[i], teacher_maps[i]) for i in inner),
-    ]
+    stands = stands or {}
+    entering = zip(input_indices(head), _as_list(inputs), _as_list(teacher_inputs), strict=True)
+    compared = [*entering, *((i, maps[i], teacher_maps[i]) for i in sorted(inner))]
+    pairs = [(y, expected[:, stands[i]] if i in stands else expected) for i, y, expected in compared]
     pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
     loss = torch.stack([relative_error(y, expected) for y, expected in pairs]).mean()
     levels = zip(predictions(head, inputs), target, strict=True)

@@ -17,8 +17,9 @@ from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.closed_form import init_from_teacher
-from ghost_yolo.ghostify.config import RunConfig, Settings, require_new_output, validate_budget
+from ghost_yolo.ghostify.config import RunConfig, Settings, require_new_output, validate_budget, validate_shape
 from ghost_yolo.ghostify.distill import distill
+from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
 from ghost_yolo.ghostify.plot import plot_trade_off
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.report import Reconstruction, build_report
@@ -27,6 +28,7 @@ from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
 from ghost_yolo.tables import Report, render_report
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint, write_atomic
 from ghost_yolo.utils.system import default_threads, versions
@@ -43,6 +45,8 @@ def ghostify(
     where: str = "backbone",
     budget: float | None = None,
     settings: Settings | None = None,
+    act: str = "",
+    width: Sequence[float] = (),
 ) -> Report:
     """Make a trained YOLO lighter without labels: replace blocks, reconstruct each one, and distill the whole model.
 
@@ -54,6 +58,8 @@ def ghostify(
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
         budget: Keep at most this share of the cost (0 to 1); rows and blocks are then selected automatically.
         settings: Settings of the run; the defaults if None.
+        act: Activation of the whole model: `relu`, `hardswish` or another one of `ghost_yolo.ghostify.reshape.ACTIVATIONS`.
+        width: Share of the channels to keep, or two: up to P3 and behind it. Every row is then fitted in closed form.
 
     Returns:
         The report: one row for each target module, and the whole model.
@@ -65,6 +71,7 @@ def ghostify(
     settings, out, paths = settings or Settings(), Path(out), find_images([Path(path) for path in images])
     settings.validate()
     validate_budget(blocks, budget, settings.cost)
+    validate_shape(act, width, budget)
     require_new_output(out)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
@@ -76,6 +83,8 @@ def ghostify(
             where=where,
             blocks=tuple(blocks),
             budget=budget,
+            act=act,
+            width=tuple(width),
             model=str(model),
             weights=fingerprint([Path(model)]),
             images=fingerprint(paths),
@@ -83,12 +92,15 @@ def ghostify(
         state = RunState(out, config, start)
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
-        limit_samples(
-            MIN_SAMPLES, bytes_per_sample(opened.model, candidates[0].targets, settings.imgsz), settings.cache
-        )
+        limit_samples(MIN_SAMPLES, needed_bytes(opened.model, candidates[0], settings.imgsz), settings.cache)
         state.require_space(opened.model)
         calibration = CalibrationImages(paths, settings.imgsz, next(opened.model.parameters()).device)
         return convert(GhostifyRun(config, opened.model, calibration, state), candidates, out)
+
+
+def needed_bytes(teacher: HostModel, student: Candidate, imgsz: int) -> int:
+    """Return the largest cache size per sample."""
+    return sample_bytes(teacher, imgsz) if student.reshaped else bytes_per_sample(teacher, student.targets, imgsz)
 
 
 def resolve_imgsz(opened: OpenedModel, imgsz: int) -> int:
@@ -147,14 +159,20 @@ def train_student(run: GhostifyRun, student: Candidate) -> list[Reconstruction]:
     Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
     """
     state, settings, targets = run.state, run.config.settings, student.targets
-    if any(target.name not in state.results for target in targets):
-        reconstruct_targets(run, student)
-    for target in targets:
-        student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
+    stands: Stands = {}
+    if student.reshaped:
+        stands = fit_student(run, student.model)
+    else:
+        if any(target.name not in state.results for target in targets):
+            reconstruct_targets(run, student)
+        for target in targets:
+            student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
     torch.manual_seed(settings.seed + len(targets))
     callback, resumed = partial(state.add, DISTILLATION), state.results.get(DISTILLATION)
-    distill(run.teacher, student, run.images, settings.distill_steps, callback, resumed)
-    results = [state.results[target.name] for target in targets]
+    keep = {row: standing.keep for row, standing in stands.items()}
+    distill(run.teacher, student, run.images, settings.distill_steps, callback, resumed, keep)
+    names = [result_name(target.row) if student.reshaped else target.name for target in targets]
+    results = [state.results[name] for name in names]
     return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
 
 

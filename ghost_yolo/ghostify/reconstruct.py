@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import update_bn
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify.activations import BATCH_SIZE, ReconstructionData
+from ghost_yolo.ghostify.activations import BATCH_SIZE, Samples
 from ghost_yolo.utils.console import progress
 
 LEARNING_RATE = 5e-3
@@ -26,7 +26,7 @@ def relative_error(y: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((y - target).square().mean(dims) / (variance + VARIANCE_FLOOR * variance.mean() + EPS)).mean()
 
 
-def reconstruct(block: nn.Module, data: ReconstructionData, steps: int, text: str) -> None:
+def reconstruct(block: nn.Module, data: Samples, steps: int, text: str) -> None:
     """Train a block by Adam with a one-cycle schedule, then re-estimate its BatchNorm statistics.
 
     Args:
@@ -72,7 +72,7 @@ def require_finite(loss: torch.Tensor, text: str) -> None:
 
 
 @torch.no_grad()
-def reconstruction_error(block: nn.Module, data: ReconstructionData, max_samples: int = 64) -> float:
+def reconstruction_error(block: nn.Module, data: Samples, max_samples: int = 64) -> float:
     """Return the relative error of a block in eval mode over the first samples."""
     block.eval()
     errors = [relative_error(block(x), target).item() for x, target in data.batches(max_samples)]

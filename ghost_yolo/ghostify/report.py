@@ -44,7 +44,7 @@ class Reconstruction:
     """Result of the reconstruction of a target module."""
 
     target: Target
-    error: float
+    error: float | None
     seconds: float
 
 

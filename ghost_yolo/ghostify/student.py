@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from ghost_yolo import host
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.config import RunConfig
+from ghost_yolo.ghostify.reshape import RowWidth, plan_widths, reshape_yaml
 from ghost_yolo.model.forward import Maps
-from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild
-from ghost_yolo.model.swap import plan_swap
-from ghost_yolo.typing import HostModel
+from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild, take_class_branches
+from ghost_yolo.model.swap import plan_swap, swap_rows
+from ghost_yolo.typing import HostLayer, HostModel
 
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
 SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
@@ -36,9 +38,9 @@ class Target:
     block: str
     level: int | None = None
 
-    def select_input(self, maps: Maps) -> torch.Tensor:
+    def select_input(self, maps: Maps) -> Any:
         """Return the input of the module among the inputs of its row."""
-        return maps if isinstance(maps, torch.Tensor) else maps[self.level or 0]
+        return maps if isinstance(maps, torch.Tensor) or self.level is None else maps[self.level]
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,27 @@ class Candidate:
     Attributes:
         plan: Row to module name.
         model: The student.
+        reshaped: Whether its activation or its width is another one.
+        widths: Width of each row, where they were changed.
     """
 
     plan: SwapPlan
     model: HostModel
+    reshaped: bool = False
+    widths: Mapping[int, RowWidth] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[Target]:
-        """The target modules in forward order."""
-        return find_targets(self.model, self.plan)
+        """The target modules in forward order: of a reshaped model all rows with weights."""
+        if not self.reshaped:
+            return find_targets(self.model, self.plan)
+        rows = [layer for layer in self.model.model if has_weights(layer)]
+        return [Target(f"model.{layer.i}", layer.i, layer.type.rpartition(".")[2]) for layer in rows]
+
+
+def has_weights(layer: HostLayer) -> bool:
+    """Return whether a row has weights."""
+    return any(True for _ in layer.parameters())
 
 
 def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:
@@ -65,14 +79,36 @@ def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:
     return Candidate(plan, build_student(teacher, plan))
 
 
+def build_reshaped(teacher: HostModel, plan: SwapPlan, act: str, shares: Sequence[float], seed: int) -> Candidate:
+    """Build the student of a plan with another activation or width, with new weights drawn from the seed.
+
+    Raises:
+        SwapError: If the teacher is of an unsupported kind.
+        ModelError: If the host cannot build it, or the teacher is not what its own `yaml` says.
+    """
+    torch.manual_seed(seed)
+    build_student(teacher, {})  # what cannot be rebuilt as it is cannot be reshaped
+    config = swap_rows(teacher.yaml, plan) if plan else copy.deepcopy(teacher.yaml)
+    widths = plan_widths(teacher, shares, plan) if shares else {}
+    student = host.build(reshape_yaml(teacher, config, widths, act))
+    if not shares:
+        take_class_branches(teacher.model[-1], student.model[-1])
+    return Candidate(plan, inherit(teacher, student), reshaped=True, widths=widths)
+
+
 def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
     """Build a student for each candidate block; all replace the same rows.
 
     Raises:
         SwapError: If a block does not fit, or the teacher is not supported.
     """
+    seed = config.settings.seed
+    if config.reshapes:
+        swaps = bool(config.blocks) or config.where == "head"
+        plan = plan_swap(teacher.yaml, config.where, *config.blocks) if swaps else {}
+        return [build_reshaped(teacher, plan, config.act, config.width, seed)]
     plans = [plan_swap(teacher.yaml, config.where, block) for block in config.candidate_blocks]
-    return [build_candidate(teacher, plan, config.settings.seed) for plan in plans]
+    return [build_candidate(teacher, plan, seed) for plan in plans]
 
 
 def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
@@ -93,11 +129,15 @@ def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
     if type(teacher).__name__ not in host.MODELS.values():  # RT-DETR and YOLO-World have a forward of their own
         supported = ", ".join(host.MODELS.values())
         raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify supports {supported}")
-    student = rebuild(teacher, plan)
+    return inherit(teacher, rebuild(teacher, plan))
+
+
+def inherit(teacher: HostModel, student: HostModel) -> HostModel:
+    """Give a student what a checkpoint keeps on its model, and return it in eval mode, without gradients."""
     for name in INHERITED:
         if hasattr(teacher, name):
             setattr(student, name, copy.deepcopy(getattr(teacher, name)))
-    return student.requires_grad_(requires_grad=False)
+    return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
 
 
 def find_targets(student: HostModel, plan: SwapPlan) -> list[Target]:

@@ -79,13 +79,13 @@ def _build(model: HostModel, config: Config, replaced: Collection[int]) -> HostM
         ModelError: If a tensor of a row that is not replaced has none.
     """
     rebuilt = host.build(config)
-    _take_class_branches(model.model[-1], rebuilt.model[-1])
+    take_class_branches(model.model[-1], rebuilt.model[-1])
     _check_tensors(model, rebuilt, replaced)
     rebuilt.load_state_dict(intersect_dicts(model.state_dict(), rebuilt.state_dict()), strict=False)
     return rebuilt.to(next(model.parameters()).device).eval()
 
 
-def _take_class_branches(head: HostLayer, rebuilt: HostLayer) -> None:
+def take_class_branches(head: HostLayer, rebuilt: HostLayer) -> None:
     """Give a rebuilt head the class branches of a head, where they have another width.
 
     The width depends on the number of classes, and in fine-tuning the host keeps that of the weights it began with.
@@ -93,7 +93,16 @@ def _take_class_branches(head: HostLayer, rebuilt: HostLayer) -> None:
     for name in CLASS_BRANCHES:
         old, new = getattr(head, name, None), getattr(rebuilt, name, None)
         if old and new and old[0][-1].in_channels != new[0][-1].in_channels:
-            setattr(rebuilt, name, copy.deepcopy(old))
+            branches = copy.deepcopy(old)
+            _set_activations(branches, next(m.act for m in new.modules() if isinstance(m, Conv)))
+            setattr(rebuilt, name, branches)
+
+
+def _set_activations(branches: nn.Module, act: nn.Module) -> None:
+    """Give the convolutions of branches, but those without one, an activation."""
+    for module in branches.modules():
+        if isinstance(module, Conv) and not isinstance(module.act, nn.Identity):
+            module.act = act
 
 
 def _check_tensors(model: HostModel, rebuilt: HostModel, replaced: Collection[int]) -> None:

@@ -1,0 +1,196 @@
+"""Fit a whole student to the trained model in closed form: row by row, on maps that are kept on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from ultralytics.nn.modules.head import Classify, Detect
+
+from ghost_yolo.errors import SwapError
+from ghost_yolo.ghostify.activations import (
+    BATCH_SIZE,
+    PairedCache,
+    batch_indices,
+    bytes_per_sample,
+    cache_activations,
+    limit_samples,
+)
+from ghost_yolo.ghostify.handlers import Lesson, Pair, fit, fit_classify, fit_head, fit_shell
+from ghost_yolo.ghostify.reconstruct import EPS, reconstruct
+from ghost_yolo.ghostify.state import GhostifyRun
+from ghost_yolo.ghostify.student import Target, has_weights
+from ghost_yolo.model.forward import Maps, input_indices
+from ghost_yolo.typing import HostLayer, HostModel
+
+SAMPLES = 96  # augmented images
+MEMORY = 2**30  # bytes of maps in one row, of both models: the samples that are used there are as many as fit
+INNER = 6  # maps inside a row, as a multiple of those that enter and leave it
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which maps of the trained model a row's output stands for.
+
+    Attributes:
+        keep: Their indices.
+        channels: How many there are.
+    """
+
+    keep: torch.Tensor
+    channels: int
+
+
+Stands = dict[int, Standing]  # by row, -1 for the image
+
+
+class FittedRow(TypedDict):
+    """What is known of a row after it was fitted; the error of a head is not one."""
+
+    state: dict[str, torch.Tensor]
+    keep: torch.Tensor
+    channels: int
+    error: float | None
+    seconds: float
+
+
+class LessonSamples:
+    """Inputs and targets of a lesson, in memory."""
+
+    def __init__(self, lesson: Lesson) -> None:
+        """Hold maps (n, c, h, w)."""
+        self.lesson = lesson
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.lesson.x)
+
+    def batch(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets of some samples."""
+        return self.lesson.x[indices], self.lesson.target[indices]
+
+    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all samples once, or the first ones."""
+        yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
+
+
+def fit_student(run: GhostifyRun, student: HostModel) -> Stands:
+    """Fit all rows in forward order, or load those that the run state has.
+
+    Returns:
+        What the output maps of each row stand for.
+
+    Raises:
+        SwapError: If a row has no handler and cannot stay as it is.
+    """
+    stands: Stands = {-1: Standing(torch.arange(3), 3)}
+    if all(result_name(layer.i) in run.state.results for layer in student.model if has_weights(layer)):
+        for layer in student.model:  # resumed behind the fit
+            _finish(run, layer, stands)
+        return stands
+    settings = run.config.settings
+    count = limit_samples(SAMPLES, sample_bytes(run.teacher, settings.imgsz), settings.cache)
+    torch.manual_seed(settings.seed)
+    with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
+        for layer in student.model:
+            if has_weights(layer) and result_name(layer.i) not in run.state.results:
+                _fit_row(run, cache, layer, stands)
+            _finish(run, layer, stands)
+    return stands
+
+
+def sample_bytes(teacher: HostModel, imgsz: int) -> int:
+    """Return the largest cache size per sample."""
+    rows = range(len(teacher.model) - 1)
+    return bytes_per_sample(teacher, [Target(f"model.{row}", row, "") for row in rows], imgsz)
+
+
+def result_name(row: int) -> str:
+    """Return the name of a row's result in the run state."""
+    return f"fitted {row}"
+
+
+def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands) -> None:
+    """Load a row's result, and note what its output stands for."""
+    if has_weights(layer):
+        result: FittedRow = run.state.results[result_name(layer.i)]
+        layer.load_state_dict(result["state"])
+        stands[layer.i] = Standing(result["keep"], result["channels"])
+        return
+    keep, channels = [], 0
+    for index in input_indices(layer):  # of a Concat; an Upsample has one input
+        keep.append(stands[index].keep + channels)
+        channels += stands[index].channels
+    stands[layer.i] = Standing(torch.cat(keep), channels)
+
+
+def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Stands) -> None:
+    """Fit a row and keep the result."""
+    start, trained, text = time.perf_counter(), run.teacher.model[layer.i], f"row {layer.i}"
+    cache.teacher.advance(layer.i, f"Teacher up to {text}")
+    cache.student.advance(layer.i, f"Student up to {text}")
+    pairs = _pairs(cache, layer, stands)
+    try:
+        keep, lessons = _fit(trained, layer, pairs)
+    except SwapError as reason:
+        raise SwapError(
+            f"Row {layer.i}, {layer.type.rpartition('.')[2]}: {reason}; leave --width out, or give --block"
+        ) from reason
+    for number, lesson in enumerate(lessons):
+        torch.manual_seed(run.config.settings.seed + layer.i + number)
+        with torch.enable_grad():
+            reconstruct(
+                lesson.module, LessonSamples(lesson), run.config.settings.reconstruct_steps, f"Reconstructing {text}"
+            )
+    error, channels = _error(trained, layer, pairs, keep)
+    result = FittedRow(
+        state=layer.state_dict(), keep=keep, channels=channels, error=error, seconds=time.perf_counter() - start
+    )
+    run.state.add(result_name(layer.i), result)
+
+
+def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands) -> list[Pair]:
+    """Return what reaches a row in both models, for as many samples as fit into memory."""
+    sides = (cache.teacher, cache.student)
+    one = [maps for side in sides for maps in _as_list(side.inputs([0]))]
+    count = MEMORY // (4 * INNER * sum(maps.numel() for maps in one))
+    indices = [*range(min(max(count, BATCH_SIZE), cache.teacher.count))]
+    trained, student = (_as_list(side.inputs(indices)) for side in sides)
+    places = input_indices(layer)
+    return [Pair(a, b, stands[j].keep) for a, b, j in zip(trained, student, places, strict=True)]
+
+
+def _as_list(maps: Maps) -> list[torch.Tensor]:
+    """Return the inputs of a layer as a list."""
+    return [maps] if isinstance(maps, torch.Tensor) else maps
+
+
+def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch.Tensor, list[Lesson]]:
+    """Fit a row; return what its output stands for, and what has no closed form."""
+    if isinstance(layer, Classify):
+        fit_classify(trained, layer, pairs[0])
+        return torch.arange(0), []
+    if isinstance(layer, Detect):
+        return torch.arange(0), fit_head(trained, layer, pairs)
+    if type(layer) is type(trained):
+        return fit(trained, layer, pairs[0]).keep, []
+    lesson, keep = fit_shell(trained, layer, pairs[0])
+    return keep, [lesson]
+
+
+def _error(trained: HostLayer, layer: HostLayer, pairs: list[Pair], keep: torch.Tensor) -> tuple[float | None, int]:
+    """Return the unexplained share of a row's maps, and the trained row's channels; None and 0 for a head."""
+    if not len(keep):
+        return None, 0
+    y = trained(pairs[0].trained)
+    return unexplained(layer(pairs[0].student), y[:, keep]), y.shape[1]
+
+
+def unexplained(y: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the share of the variance of maps (b, c, h, w) that is not linear in other maps, the mean over the channels."""
+    y, target = (maps - maps.mean((0, 2, 3), keepdim=True) for maps in (y, target))
+    squares = y.square().sum((0, 2, 3)) * target.square().sum((0, 2, 3))
+    return float((1 - (y * target).sum((0, 2, 3)).square() / (squares + EPS)).mean())
