@@ -86,11 +86,14 @@ class ActivationCache:
 class Samples(Protocol):
     """Inputs and target outputs of a module."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of samples."""
 
-    def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and target outputs of some samples, float32."""
 
-    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
+    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all samples once, or the first ones."""
 
 
 class ReconstructionData:

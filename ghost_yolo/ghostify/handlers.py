@@ -24,7 +24,7 @@ from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv, solve
 
 POSITIONS = 8_000  # by which activations are compared
 SHIFTS = [0.0, *(sign * step / 4 for step in range(1, 9) for sign in (-1, 1))]
-SCALES = (0.25, 4.0)
+SCALES = (0.0, 4.0)
 EPS = 1e-9
 LEAVES = (Conv, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -99,7 +99,7 @@ def fit(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None = None) ->
 def fit_conv(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit the host's convolution, dense or depthwise, with its BN: for the maps before activation."""
     before = trained.bn(trained.conv(x.trained))
-    y = trained.act(before)
+    y = trained.act(before.clone())  # the host's activations work in place
     if keep is None:
         keep = x.keep if module.conv.groups > 1 else choose_channels(y, module.conv.out_channels)
     prior, target = _select(fused_weight(trained), keep, x.keep), before[:, keep]
@@ -208,12 +208,18 @@ def fit_c2f(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pa
 
 
 def fit_c2(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
-    """Fit a C2 or C2PSA, which pass on only the last of the sums."""
+    """Fit a C2, which passes on the second half and the last of the sums on top of the first."""
     first, second = trained.cv1(x.trained).chunk(2, 1)
-    sums = choose_channels(torch.cat([*_sums(trained.m, second)]), module.c)
-    both = torch.cat((choose_channels(first, module.c), trained.c + sums))
+    sums = choose_channels(torch.cat([*_sums(trained.m, first)]), module.c)
+    both = torch.cat((sums, trained.c + choose_channels(second, module.c)))
     one, other = fit(trained.cv1, module.cv1, x, both).halves()
-    return fit(trained.cv2, module.cv2, concat((one, fit(trained.m, module.m, other))), keep)
+    return fit(trained.cv2, module.cv2, concat((fit(trained.m, module.m, one), other)), keep)
+
+
+def fit_c2psa(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
+    """Fit a C2PSA, whose attention, on top of the second half, keeps its width."""
+    first, second = fit(trained.cv1, module.cv1, x, torch.arange(2 * trained.c)).halves()
+    return fit(trained.cv2, module.cv2, concat((first, fit(trained.m, module.m, second))), keep)
 
 
 def fit_c3(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
@@ -361,6 +367,6 @@ HANDLERS: dict[type, Handler] = {
     C2f: fit_c2f,
     C3: fit_c3,
     C2: fit_c2,
-    C2PSA: fit_c2,
+    C2PSA: fit_c2psa,
     SPPF: fit_sppf,
 }
