@@ -41,13 +41,19 @@ def loaded() -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def kill(loaded: Zygote, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
+def kill(
+    loaded: Zygote,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> Callable[..., None]:
     """Kill a command often; `share` is the part of the kills that a slow one gets."""
 
     def start(code: str, arguments: list[Any], result: Path, check: Any, share: float = 1, **env: str) -> None:
         command = Command(loaded, tmp_path / "work", code, [str(argument) for argument in arguments], env)
         kills = max(2, round(request.config.getoption("--kills") * share))
-        kill_often(command, result, kills, request.config.getoption("--seed"), check)
+        done = kill_often(command, result, kills, request.config.getoption("--seed"), check)
+        record_property("tried", f"{request.node.name}: {done}")
 
     return start
 

@@ -39,7 +39,9 @@ def changed(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
             break
         path = draw(st.sampled_from(places))
         holder, key = container_of(value, path), path[-1]
-        kind = draw(st.sampled_from(["odd", "odd", "number", "text", "remove", "repeat", "nest", "move"]))
+        kind = draw(
+            st.sampled_from(["near", "near", "odd", "odd", "number", "text", "remove", "repeat", "nest", "move"])
+        )
         if kind == "remove":
             del holder[key]
         elif kind == "repeat" and isinstance(holder, list):
@@ -47,6 +49,8 @@ def changed(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
         elif kind == "nest":
             for _ in range(draw(st.sampled_from([1, 3, 30]))):
                 holder[key] = [holder[key]]
+        elif kind == "near" and isinstance(holder[key], int | float):  # what may still be right
+            holder[key] = draw(st.sampled_from([holder[key] + 1, holder[key] * 2, holder[key] // 2, 1]))
         elif kind == "move":
             holder[key] = copy.deepcopy(container_of(value, other := draw(st.sampled_from(places)))[other[-1]])
         else:

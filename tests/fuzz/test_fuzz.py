@@ -14,7 +14,7 @@ from factories import Run
 from fresh import SUPPORTED
 
 BATCH = Path(__file__).with_name("batch.py")
-SHARES = {"yaml": 0.4, "checkpoint": 0.4, "voc": 2, "image": 5, "json": 2}  # of --examples, by how fast they are
+SHARES = {"yaml": 0.5, "checkpoint": 0.3, "voc": 2, "image": 5, "json": 2.2}  # of --examples, by how fast they are
 
 
 @pytest.mark.slow
