@@ -40,8 +40,8 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the switch that rewrites goldens and YAML headers from what is measured now, and the sizes of the suites."""
     parser.addoption("--accept", action="store_true", help="rewrite goldens and YAML headers")
-    parser.addoption("--kills", type=int, default=3, help="kills of each command in tests/faults")
-    parser.addoption("--examples", type=int, default=40, help="generated inputs of each kind in tests/fuzz")
+    parser.addoption("--kills", type=int, default=20, help="kills of each command in tests/faults")
+    parser.addoption("--examples", type=int, default=200, help="a tenth of the generated inputs of tests/fuzz")
     parser.addoption("--seed", type=int, default=0, help="seed of tests/faults and tests/fuzz")
 
 

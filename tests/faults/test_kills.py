@@ -139,7 +139,8 @@ def test_bench(kill: Callable[..., None], tmp_path: Path) -> None:
         if out.exists():
             json.loads(out.read_text())  # after Ctrl-C the rounds so far
 
-    kill(COMMAND, [*arguments, "--format", "json", "-o", out], out, check, share=0.1)
+    code = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import forked; " + COMMAND
+    kill(code, [*arguments, "--format", "json", "-o", out], out, check)
 
     assert names_in(out.parent) == ["bench.json"]
 
@@ -167,7 +168,7 @@ def test_train(kill: Callable[..., None], tmp_path: Path) -> None:
     def check() -> None:
         assert len(list(root.rglob("*.png"))) in (0, 16)
 
-    kill(code, arguments, last, check, share=0.25)
+    kill(code, arguments, last, check, share=0.5)
 
     assert not list(root.parent.glob(".set*"))
     host.load(last)

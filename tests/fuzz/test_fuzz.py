@@ -1,6 +1,6 @@
 """Generated inputs: the only outcomes are a result that is right and a UserError of reasonable length.
 
-`--examples 2000` tries more of each kind, `--seed 1` others; a failure prints the input.
+`--examples 2000` tries ten times as many of each kind, `--seed 1` others; a failure prints the input.
 """
 
 from __future__ import annotations
