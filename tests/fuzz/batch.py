@@ -52,6 +52,7 @@ MODELS = [
     TINY | {"scales": {"n": [0.33, 0.25, 1024], "t": [1, 1, 64]}, "activation": "nn.ReLU()"},
 ]
 SPLITS = ("train", "val")
+SETTINGS = Settings(reconstruct_steps=1, distill_steps=1, threads=1)  # the other cores may be busy
 OUTCOMES: list[str] = []  # of the input at hand, one for each function that was given it
 
 
@@ -179,9 +180,7 @@ def check_checkpoint(change: tuple[str, str, Any]) -> None:
     file.write_bytes(damaged(change[2]) if change[0] == "bytes" else checkpoint_bytes(change))
 
     def convert_it() -> None:
-        report = ghostify(
-            file, [FOLDER / "photo.png"], out, [GHOST], settings=Settings(reconstruct_steps=1, distill_steps=1)
-        )
+        report = ghostify(file, [FOLDER / "photo.png"], out, [GHOST], settings=SETTINGS)
         assert all(np.isfinite(row["error"]) for row in report.rows)
         assert len(open_checkpoint(out).model.model) == len(TEACHER.model)
 

@@ -30,7 +30,7 @@ def container_of(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 @st.composite
-def changed(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
+def changed(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
     """Return a nested value of which up to `most` places are replaced, removed, repeated or nested deeply."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, most))):
@@ -93,4 +93,4 @@ def yaml_files(draw: st.DrawFn, models: list[dict[str, Any]]) -> bytes:
         data = text.encode(draw(st.sampled_from(ENCODINGS)) if draw(st.integers(0, 4)) == 0 else "utf-8")
     except (UnicodeEncodeError, RecursionError):
         data = b"nc: 1"
-    return draw(changed_bytes(data)) if draw(st.integers(0, 2)) == 0 else data
+    return draw(changed_bytes(data)) if draw(st.integers(0, 3)) == 0 else data
