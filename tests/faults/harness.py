@@ -33,8 +33,9 @@ MODULES = (
 )
 PATIENCE = 5  # seconds until no process of a killed command may be left
 LEAD = """
-import os, signal, sys, tempfile
+import os, signal, sys, tempfile, torch
 os.setsid()
+torch.set_num_threads(1)  # the other cores may be busy
 tempfile.tempdir = None
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)

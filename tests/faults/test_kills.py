@@ -133,7 +133,7 @@ def test_bench(kill: Callable[..., None], tmp_path: Path) -> None:
     """The table is whole or not there, and the measuring processes end with their parent."""
     model, out = tmp_path / "tiny-yolov8n.yaml", tmp_path / "work/bench.json"
     model.write_text(yaml.safe_dump(TINY))
-    arguments = ["bench", model, "--runtimes", "pytorch", "--imgsz", 32, "--rounds", 2, "--passes", 1]
+    arguments = ["bench", model, "--runtimes", "pytorch", "--imgsz", 32, "--rounds", 2, "--passes", 1, "--threads", 1]
 
     def check() -> None:
         if out.exists():
