@@ -34,7 +34,6 @@ from ghost_yolo.utils.yaml_file import check_repeats, read_model_yaml
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 HOW_TO_GET_A_CHECKPOINT = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
 
-
 MODELS = {  # by name: an unsupported host may lack one, and check_host must still run
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
@@ -193,7 +192,7 @@ def build(config: dict[str, Any]) -> HostModel:
 
     Raises:
         UnsupportedHostError: If the installed Ultralytics is not supported: it knows none of our modules then.
-        ModelError: If one of its rows cannot be built, or names a block of ours while none is registered.
+        ModelError: If one of its rows cannot be built, or names a block that is not registered.
     """
     check_host()
     task = tasks.guess_model_task(config)
@@ -220,8 +219,8 @@ def _require_registered(config: Mapping[str, Any]) -> None:
     for number, row in enumerate([*(config.get("backbone") or ()), *(config.get("head") or ())]):
         if isinstance(row, list) and any(part in ours for part in row if isinstance(part, str)):
             raise ModelError(
-                f"{config.get('yaml_file')}: row {number} is {row!r:.80}, and the blocks of ghost_yolo are not registered in "
-                "this process: call ghost_yolo.register() first (GHOST_YOLO_AUTOLOAD=0 turns that off)"
+                f"{config.get('yaml_file')}: row {number} is {row!r:.80}, and its block is not registered here: call "
+                "ghost_yolo.register() first, which GHOST_YOLO_AUTOLOAD=0 turns off"
             )
 
 
