@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,23 @@ def test_names_are_whole_lines(line: str, voc: Path, tmp_path: Path) -> None:
     bccd_from(voc, tmp_path / "out")
 
     assert (tmp_path / "out/images/val/my img 1.JPG").is_file() and (tmp_path / "out/labels/val/my img 1.txt").is_file()
+
+
+def test_names_in_folders(voc: Path, tmp_path: Path) -> None:
+    """Images of one name in two folders are two; where the names of their outputs would be one, they are refused."""
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        for place in ("a", "b"):
+            (voc / folder / place).mkdir()
+            shutil.copy(voc / folder / f"val_0.{suffix}", voc / folder / place / f"x.{suffix}")
+        shutil.copy(voc / folder / f"val_0.{suffix}", voc / folder / f"a-x.{suffix}")
+    listed(voc, "val", "a/x\nb/x\n")
+    bccd_from(voc, tmp_path / "out")
+    listed(voc, "train", "a-x\n")
+    with refused(VOCError, "a/x in val", "a-x in train"):
+        bccd_from(voc, tmp_path / "other")
+
+    assert {path.name for path in (tmp_path / "out/images/val").iterdir()} == {"a-x.jpg", "b-x.jpg"}
+    assert not (tmp_path / "other").exists()
 
 
 def test_rotated_by_exif(voc: Path, tmp_path: Path) -> None:
