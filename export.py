@@ -11,6 +11,7 @@ Does what `ghost-yolo verify` does. The exit status is 1 if a box differs by mor
 import sys
 
 import ghost_yolo
+from ghost_yolo.cli.process import run_program
 from ghost_yolo.errors import UserError
 
 
@@ -31,7 +32,4 @@ def main(pairs: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"export.py: {error}")
+    run_program("export.py", lambda: main(sys.argv[1:]))

@@ -27,6 +27,7 @@ MATRIX = (OLDEST, *BETWEEN, "newest", "headless", "pre")
 HOST_TESTS = (
     "tests/test_host.py",
     "tests/test_autoload.py",
+    "tests/test_bccd.py",
     "tests/test_data.py",
     "tests/test_files.py",
     "tests/test_swap.py",

@@ -10,6 +10,7 @@ Everything after `train.py` goes to Ultralytics unchanged (`pretrained=`, `disti
 
 import sys
 
+from ghost_yolo.cli.process import run_program
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 
@@ -35,7 +36,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"train.py: {error}")
+    run_program("train.py", lambda: main(sys.argv[1:]))

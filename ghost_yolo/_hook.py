@@ -14,9 +14,12 @@ OURS = "ghost_yolo."
 _loading: "set[str]" = set()  # modules whose code is running now
 
 
-def install() -> None:
-    """Install the hook once; register at once where the host is loaded already (a running notebook, for example)."""
-    if os.environ.get("GHOST_YOLO_AUTOLOAD") == "0" or is_armed():
+def install(always: bool = False) -> None:
+    """Install the hook once; register at once where the host is loaded already (a running notebook, for example).
+
+    `always` is for processes of our own, which know the blocks whatever GHOST_YOLO_AUTOLOAD says.
+    """
+    if is_armed() or (os.environ.get("GHOST_YOLO_AUTOLOAD") == "0" and not always):
         return
     sys.meta_path.insert(0, _Finder())
     _register_when_loaded()

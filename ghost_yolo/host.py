@@ -29,11 +29,10 @@ from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_atomic
-from ghost_yolo.utils.yaml_file import read_model_yaml
+from ghost_yolo.utils.yaml_file import check_repeats, read_model_yaml
 
 SUPPORTED = ">=8.3.215,<8.5"  # the oldest that exports to ONNX on current torch; both ends are tested
 HOW_TO_GET_A_CHECKPOINT = "give the best.pt or last.pt that `yolo train` wrote, or what YOLO.save() did"
-
 
 MODELS = {  # by name: an unsupported host may lack one, and check_host must still run
     "detect": "DetectionModel",
@@ -193,12 +192,13 @@ def build(config: dict[str, Any]) -> HostModel:
 
     Raises:
         UnsupportedHostError: If the installed Ultralytics is not supported: it knows none of our modules then.
-        ModelError: If one of its rows cannot be built.
+        ModelError: If one of its rows cannot be built, or names a block that is not registered.
     """
     check_host()
     task = tasks.guess_model_task(config)
     if task not in MODELS:
         raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
+    _require_registered(config)
     _require_layers(config)
     activation = Conv.default_act
     try:
@@ -211,6 +211,17 @@ def build(config: dict[str, Any]) -> HostModel:
         raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics{where}: {error!r}") from error
     finally:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
+
+
+def _require_registered(config: Mapping[str, Any]) -> None:
+    """Raise an error for a row that names a block of ours while the parser does not know them."""
+    ours = {name for block in BLOCKS for name in (block.name, block.qualified)} - set(vars(tasks))
+    for number, row in enumerate([*(config.get("backbone") or ()), *(config.get("head") or ())]):
+        if isinstance(row, list) and any(part in ours for part in row if isinstance(part, str)):
+            raise ModelError(
+                f"{config.get('yaml_file')}: row {number} is {row!r:.80}, and its block is not registered here: call "
+                "ghost_yolo.register() first, which GHOST_YOLO_AUTOLOAD=0 turns off"
+            )
 
 
 def _require_layers(config: Mapping[str, Any]) -> None:
@@ -230,6 +241,8 @@ def untrained(model: HostModel, seed: int) -> HostModel:
         ModelError: If its YAML cannot be built, as after layers were changed by hand.
     """
     check_host()
+    check_repeats("The checkpoint's own model.yaml", model.yaml)
+    _require_registered(model.yaml)
     activation = Conv.default_act
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

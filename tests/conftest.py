@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 _CONFIG = tempfile.TemporaryDirectory()
@@ -26,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # Windows has none
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-from factories import TINY, Run, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
+from factories import TINY, Run, annotation, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
 from fresh import SUPPORTED, Zygote  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
@@ -40,9 +42,18 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the switch that rewrites goldens and YAML headers from what is measured now, and the sizes of the suites."""
     parser.addoption("--accept", action="store_true", help="rewrite goldens and YAML headers")
-    parser.addoption("--kills", type=int, default=3, help="kills of each command in tests/faults")
-    parser.addoption("--examples", type=int, default=40, help="generated inputs of each kind in tests/fuzz")
+    parser.addoption("--kills", type=int, default=20, help="kills of each command in tests/faults")
+    parser.addoption("--examples", type=int, default=200, help="a tenth of the generated inputs of tests/fuzz")
     parser.addoption("--seed", type=int, default=0, help="seed of tests/faults and tests/fuzz")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many inputs and kills the suites tried."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    lines = [text for report in reports for name, text in report.user_properties if name == "tried"]
+    if lines:
+        terminalreporter.section("tried")
+        terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.fixture
@@ -140,3 +151,20 @@ def best(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("best") / "best.pt"
     host.save(tiny_model, file, {"imgsz": 64})
     return file
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A VOC folder of three photographs, one a split, with one box without area."""
+    root = tmp_path / "voc"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, boxes in {
+        "train": [("RBC", 0, 0, 64, 48), ("WBC", 10, 10, 30, 20), ("RBC", 5, 5, 5, 5)],
+        "val": [("Platelets", 1, 2, 3, 4)],
+        "test": [],
+    }.items():
+        (root / "ImageSets/Main" / f"{split}.txt").write_text(f"{split}_0\n")
+        (root / "Annotations" / f"{split}_0.xml").write_text(annotation(*boxes))
+        cv2.imwrite(str(root / "JPEGImages" / f"{split}_0.jpg"), np.zeros((48, 64, 3), np.uint8))
+    return root

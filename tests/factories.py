@@ -64,6 +64,14 @@ MAP_BLOCKS = [block for block in BLOCKS if block.like in ("C2f", "Conv") and blo
 OUR_BLOCKS = [block for block in MAP_BLOCKS if not block.name.startswith("Published")]
 every_block = pytest.mark.parametrize("block", MAP_BLOCKS, ids=lambda block: block.name)
 our_blocks = pytest.mark.parametrize("block", OUR_BLOCKS, ids=lambda block: block.name)
+BLOOD_CELLS = {0: "Platelets", 1: "RBC", 2: "WBC"}
+BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
+
+
+def annotation(*boxes: tuple[str, int, int, int, int]) -> str:
+    """Return the VOC text of some boxes."""
+    objects = "".join(f"<object><name>{name}</name>{BOX.format(*box)}</object>" for name, *box in boxes)
+    return f"<annotation><size><width>64</width><height>48</height></size>{objects}</annotation>"
 
 
 def stock(name: str) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import typer
-from factories import ROOT, Run
+import yaml
+from factories import ROOT, TINY, Run
 
 from ghost_yolo import cli
 from ghost_yolo.bench import BenchPlan, bench, runner
+from ghost_yolo.bench.exporting import prepare
 from ghost_yolo.cli.common import Format
 from ghost_yolo.errors import UserError, WorkerError
 
@@ -102,6 +104,18 @@ def test_another_task_and_another_size_are_refused(fake: type[Fake]) -> None:
     assert [row.measured for row in result.rows] == [True, False, False]
     assert all(part in result.failed[0] for part in ("seg.pt", "segment", "detect"))
     assert all(part in result.failed[1] for part in ("small_ncnn_model", "imgsz=320,320", "batch=1", "--imgsz"))
+
+
+@pytest.mark.parametrize("given,built", [(None, 3), (5, 5)])
+def test_classes_of_a_yaml(given: int | None, built: int, fake: type[Fake], tmp_path: Path) -> None:
+    """A YAML is built with its own number of classes, unless another one is given."""
+    file = tmp_path / "tiny-yolov8n.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    asked = list[Any]()
+    fake.answer = staticmethod(lambda name, arguments: asked.append(arguments[3]) if name == "prepare" else None)
+    cli.bench([str(file)], runtimes="pytorch", rounds=1, out=tmp_path / "out.txt", **({"nc": given} if given else {}))
+
+    assert asked == [given] and prepare(str(file), tmp_path / "new", given, 32).nc == built
 
 
 def test_a_missing_runtime_says_what_to_install(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:

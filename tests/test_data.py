@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
-import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from factories import ROOT, Run, refused
+from factories import BLOOD_CELLS, annotation, refused
 from PIL import Image
 
 from ghost_yolo.data import bccd, smear
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import VOCError
-
-NAMES = {0: "Platelets", 1: "RBC", 2: "WBC"}
-REAL = Path(os.environ.get("GHOST_YOLO_TEST_BCCD", "no copy"))  # conftest takes it from GHOST_YOLO_BCCD_DIR
-BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
-
-
-def annotation(*boxes: tuple[str, int, int, int, int]) -> str:
-    """Return the VOC text of some boxes."""
-    objects = "".join(f"<object><name>{name}</name>{BOX.format(*box)}</object>" for name, *box in boxes)
-    return f"<annotation><size><width>64</width><height>48</height></size>{objects}</annotation>"
-
-
-@pytest.fixture
-def voc(tmp_path: Path) -> Path:
-    """A VOC folder of three photographs, one a split, with one box without area."""
-    root = tmp_path / "voc"
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    for split, boxes in {
-        "train": [("RBC", 0, 0, 64, 48), ("WBC", 10, 10, 30, 20), ("RBC", 5, 5, 5, 5)],
-        "val": [("Platelets", 1, 2, 3, 4)],
-        "test": [],
-    }.items():
-        (root / "ImageSets/Main" / f"{split}.txt").write_text(f"{split}_0\n")
-        (root / "Annotations" / f"{split}_0.xml").write_text(annotation(*boxes))
-        cv2.imwrite(str(root / "JPEGImages" / f"{split}_0.jpg"), np.zeros((48, 64, 3), np.uint8))
-    return root
 
 
 def test_smear_is_the_same_everywhere(golden: Callable[[str, str], None]) -> None:
@@ -88,7 +57,7 @@ def test_smear_has_all_classes() -> None:
 
 def test_convert(voc: Path, tmp_path: Path) -> None:
     """VOC corners become YOLO centres and sizes; a box without area is reported and not written."""
-    result = convert(voc, tmp_path / "out", NAMES, ("train", "val", "test"))
+    result = convert(voc, tmp_path / "out", BLOOD_CELLS, ("train", "val", "test"))
 
     assert (tmp_path / "out/labels/train/train_0.txt").read_text() == (
         "1 0.500000 0.500000 1.000000 1.000000\n2 0.312500 0.312500 0.312500 0.208333\n"
@@ -163,6 +132,23 @@ def test_names_are_whole_lines(line: str, voc: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/images/val/my img 1.JPG").is_file() and (tmp_path / "out/labels/val/my img 1.txt").is_file()
 
 
+def test_names_in_folders(voc: Path, tmp_path: Path) -> None:
+    """Images of one name in two folders are two; where the names of their outputs would be one, they are refused."""
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        for place in ("a", "b"):
+            (voc / folder / place).mkdir()
+            shutil.copy(voc / folder / f"val_0.{suffix}", voc / folder / place / f"x.{suffix}")
+        shutil.copy(voc / folder / f"val_0.{suffix}", voc / folder / f"a-x.{suffix}")
+    listed(voc, "val", "a/x\nb/x\n")
+    bccd_from(voc, tmp_path / "out")
+    listed(voc, "train", "a-x\n")
+    with refused(VOCError, "a/x in val", "a-x in train"):
+        bccd_from(voc, tmp_path / "other")
+
+    assert {path.name for path in (tmp_path / "out/images/val").iterdir()} == {"a-x.jpg", "b-x.jpg"}
+    assert not (tmp_path / "other").exists()
+
+
 def test_rotated_by_exif(voc: Path, tmp_path: Path) -> None:
     """Boxes of a photograph that its EXIF data rotates are taken where the annotation has the rotated size, else refused."""
     exif = Image.Exif()
@@ -193,7 +179,7 @@ def bccd_from(voc: Path, out: Path) -> None:
     """Prepare BCCD from a local folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(bccd.LOCAL, str(voc))
-        bccd.prepare(out, NAMES)
+        bccd.prepare(out, BLOOD_CELLS)
 
 
 def test_all_problems_at_once(voc: Path, tmp_path: Path) -> None:
@@ -214,74 +200,3 @@ def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) ->
         bccd_from(voc, tmp_path / "out")
 
     assert (tmp_path / "out/mine.txt").read_text() == "precious"
-
-
-def test_no_copy_and_no_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a copy and a connection the error says what is missing, where it looked and how to name a copy."""
-
-    def offline(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("not online")
-
-    monkeypatch.setattr(bccd, "safe_download", offline)
-    with refused(FileNotFoundError, tmp_path / "out", "GHOST_YOLO_BCCD_DIR", "github.com", "not online"):
-        bccd.prepare(tmp_path / "out", NAMES)
-    monkeypatch.setenv(bccd.LOCAL, str(tmp_path / "nowhere"))
-    with refused(FileNotFoundError, tmp_path / "nowhere", "Annotations"):
-        bccd.prepare(tmp_path / "out", NAMES)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A web server on this machine that serves a folder, standing in for the public one."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    (tmp_path / "www").mkdir()
-    handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-
-
-def test_download(voc: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a local copy the archive is downloaded and converted."""
-    shutil.copytree(voc, tmp_path / "pack/BCCD_Dataset-master/BCCD")
-    shutil.make_archive(str(tmp_path / "www/master"), "zip", tmp_path / "pack")
-    monkeypatch.setattr(bccd, "URL", f"{server}/master.zip")
-    bccd.prepare(tmp_path / "out", NAMES)
-
-    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 3
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="GHOST_YOLO_BCCD_DIR names no copy of BCCD")
-def test_the_real_photographs(tmp_path: Path) -> None:
-    """BCCD has 205, 87 and 72 photographs, 4886 boxes that can be learnt and two without area."""
-    result = convert(REAL, tmp_path / "bccd", NAMES, bccd.SPLITS)
-
-    assert result.images == {"train": 205, "val": 87, "test": 72}
-    assert result.boxes == 4886
-    assert sorted(text[:21] for text in result.dropped) == ["BloodImage_00338.xml:", "BloodImage_00343.xml:"]
-
-
-def test_the_host_prepares_it(voc: Path, run: Run, tmp_path: Path) -> None:
-    """The host runs the YAML's one import and call at first use, and finds the images then."""
-    code = f"from ultralytics.data.utils import check_det_dataset as c; print(c({str(ROOT / 'datasets/bccd.yaml')!r})['val'])"
-    done = run("python", "-c", code, GHOST_YOLO_BCCD_DIR=str(voc), YOLO_OFFLINE="true")
-
-    assert Path(done.stdout.split()[-1]) == tmp_path / "datasets/ghost-yolo/bccd/images/val"
-    assert "RBC (5.0, 5.0, 5.0, 5.0)" in done.stdout
-    assert len(list(tmp_path.rglob("images/val/val_0.jpg"))) == 1
-
-
-def test_the_host_says_what_is_missing(run: Run) -> None:
-    """Through the stock command a missing data set without internet ends in our error, not in a bare traceback."""
-    data = str(ROOT / "datasets/bccd.yaml")
-    done = run(
-        "yolo", "train", "model=yolov8n.yaml", f"data={data}", "epochs=1", ok=False, https_proxy="http://127.0.0.1:9"
-    )
-
-    assert "GHOST_YOLO_BCCD_DIR" in done.stderr.strip().splitlines()[-1]

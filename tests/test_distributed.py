@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from factories import Run
+from factories import Run, write_shapes
 
+from ghost_yolo import host
 from ghost_yolo.model.catalog import path_of
 
 WRITE = f"""
@@ -79,6 +80,22 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert len(counts) == 16 and len(set(counts)) == 1, counts
 """
+TUNE = """
+import os, tempfile
+import ray
+from ray import tune
+from ultralytics import YOLO
+model, data, project = {arguments!r}
+with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a socket's path must be short
+    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, _temp_dir=folder)
+    found = YOLO(model).tune(
+        use_ray=True, iterations=2, search_alg="random", space={{"lr0": tune.uniform(1e-3, 1e-2)}},
+        data=data, project=project, epochs=1, imgsz=64, batch=2, workers=0, device="cpu", plots=False,
+    )
+assert not found.errors, found.errors
+assert len({{trial.config["lr0"] for trial in found}}) == 2
+assert all("metrics/mAP50-95(B)" in trial.metrics for trial in found)
+"""
 WORKER = """
 import multiprocessing
 def child(model):
@@ -114,3 +131,16 @@ def test_workers_of_every_start_method(method: str, run: Run, tmp_path: Path) ->
     """A worker that is handed a model of ours builds another one, however it was started."""
     (tmp_path / "work.py").write_text(WORKER.format(yaml=str(path_of("yolov8n-gghost")), method=method))
     run("python", str(tmp_path / "work.py"))
+
+
+@pytest.mark.slow
+def test_ray_tune(run: Run, tmp_path: Path) -> None:
+    """Two trials of the host's `tune` with Ray train a model of ours, each in a process of its own."""
+    pytest.importorskip("ray.tune", reason='Ray is not installed: pip install -e ".[ray]"')
+    data = write_shapes(tmp_path, "segment")  # its polygons are read as boxes
+    arguments = (str(path_of("yolov8n-ghost")), str(data), str(tmp_path / "tuned"))
+    run("python", "-c", TUNE.format(arguments=arguments), RAY_USAGE_STATS_ENABLED="0")
+    trained = [host.load(file) for file in sorted((tmp_path / "tuned").rglob("last.pt"))]
+
+    assert len(trained) == 2
+    assert all(any(type(m).__module__.startswith("ghost_yolo.") for m in model.modules()) for model in trained)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
+import yaml
 from factories import GHOST, TINY, Run, every_block, newest_only, randomise, refused
 from torch import nn
 from ultralytics.nn import tasks
@@ -104,6 +105,18 @@ def test_errors_of_others_pass_unchanged() -> None:
         tasks.DetectionModel(yaml_of("Conv", 32, 1, 1, 0, 1, 1, True, 9, 9, 9), verbose=False)
 
     assert not isinstance(caught.value, UserError)
+
+
+def test_blocks_that_are_not_registered(python: Run, run: Run, tmp_path: Path) -> None:
+    """With the auto-load off, our API says to register and our command works."""
+    (tmp_path / "yolov8n-tiny.yaml").write_text(yaml.safe_dump(TINY))
+    code = f"from ghost_yolo.model.yaml_edit import swap\nfrom ghost_yolo.errors import ModelError\nname = {GHOST!r}"
+    code += "\ntry: swap('yolov8n-tiny.yaml', 'backbone', name)\nexcept ModelError as error: print(error)"
+    told = python(code, GHOST_YOLO_AUTOLOAD="0").stdout
+    run("ghost-yolo", "swap", "yolov8n-tiny.yaml", "--block", GHOST, "-o", "out.yaml", GHOST_YOLO_AUTOLOAD="0")
+
+    assert "row 1" in told and "ghost_yolo.register()" in told
+    assert f"ghost_yolo.{GHOST}" in (tmp_path / "out.yaml").read_text()
 
 
 @pytest.mark.parametrize("version", ["8.3.214", "8.0.145", "9.0.0", "8.5.0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from factories import refused
 
 from ghost_yolo.errors import SourceError
+from ghost_yolo.redundancy.measurements import read_file
+from ghost_yolo.report.sources import read_accuracy, read_bench
 from ghost_yolo.utils import json_file
 from ghost_yolo.utils.json_file import Fields, read_json
 
@@ -43,12 +46,15 @@ def test_a_missing_file(tmp_path: Path) -> None:
             read_json(path)
 
 
-def test_a_file_without_an_end() -> None:
-    """A device is read up to the limit."""
-    if not Path("/dev/zero").exists():
-        pytest.skip("there is no /dev/zero")
-    with refused(SourceError, "/dev/zero", "bytes"):
-        read_json(Path("/dev/zero"))
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_file_without_an_end(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, and a device, are refused by every reader, without waiting."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        for read in (read_json, read_bench, read_accuracy, read_file):
+            with refused(SourceError, path, "regular file"):
+                read(path)
 
 
 def test_values() -> None:

@@ -13,7 +13,16 @@ from ultralytics import YOLO
 
 from ghost_yolo.errors import ModelNameError
 from ghost_yolo.model import catalog
-from ghost_yolo.model.catalog import SCALES, packaged, path_of, require_scale, scale_of, with_scale, without_scale
+from ghost_yolo.model.catalog import (
+    SCALES,
+    packaged,
+    path_of,
+    require_scale,
+    resolve,
+    scale_of,
+    with_scale,
+    without_scale,
+)
 from ghost_yolo.model.checkpoint import build_from_yaml
 from ghost_yolo.model.profile import ProfileRow, profile_model
 
@@ -175,6 +184,17 @@ def test_names_that_say_too_little(name: str, names: list[str]) -> None:
     """A missing scale letter and an unknown name are refused with the names that exist."""
     with refused(ModelNameError, *names):
         path_of(name)
+
+
+def test_yolo26_under_an_older_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ultralytics without YOLO26's YAMLs is the reason that is given; under a newer one a mistyped name is not."""
+    monkeypatch.setattr("ultralytics.utils.ROOT", tmp_path)
+    with refused(ModelNameError, "yolo26n.yaml", "8.4 or later"):
+        resolve("yolo26n.yaml")
+    (tmp_path / "cfg/models/26").mkdir(parents=True)
+    (tmp_path / "cfg/models/26/yolo26.yaml").touch()
+    with pytest.raises(ModelNameError, match=r"yolo26n-pos\.yaml does not exist\. `"):
+        resolve("yolo26n-pos.yaml")
 
 
 def test_a_users_name_without_a_scale() -> None:

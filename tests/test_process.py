@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
-from factories import Run
+from factories import ROOT, Run
 
 from ghost_yolo.bench.worker import Worker
 from ghost_yolo.cli import common, process
@@ -193,6 +193,32 @@ def test_status_of_a_signal(name: str, python: Run) -> None:
     done = python(code, ok=False)
 
     assert (done.returncode, done.stdout) == (128 + getattr(signal, name), "cleaned\n")
+
+
+SCRIPTS = {"train.py": "ultralytics.cfg.entrypoint", "export.py": "ghost_yolo.export.verify.export_and_verify"}
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_status_of_the_scripts(script: str, name: str, python: Run, tmp_path: Path) -> None:
+    """The scripts at top level end as the command does: nothing temporary is left, and no traceback is printed."""
+    module, _, function = SCRIPTS[script].rpartition(".")
+    code = (
+        f"import os, runpy, signal, sys, time, {module} as module\n"
+        "from ghost_yolo.utils.files import temporary_folder\n"
+        "def work(*_, **__):\n"
+        "    with temporary_folder('ghost_yolo-'):\n"
+        f"        os.kill(os.getpid(), signal.{name}); time.sleep(9)\n"
+        f"module.{function} = work\n"
+        f"sys.argv = ['{script}', 'model=best.pt']\n"
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    )
+    (tmp_path / "temporary").mkdir()
+    done = python(code, ok=False, TMPDIR=str(tmp_path / "temporary"), fresh=True)
+
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "")
+    assert not [*(tmp_path / "temporary").glob("ghost*")]
 
 
 SHELL = {

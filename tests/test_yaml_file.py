@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from factories import ROOT, Run, refused, small
 
+from ghost_yolo import host
 from ghost_yolo.bench.exporting import prepare
 from ghost_yolo.compare import compare
 from ghost_yolo.errors import ModelError, ModelNameError
@@ -70,6 +72,10 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
         ("".join(f"{' ' * n}a{n}:\n" for n in range(500)), "levels"),
         ("- x\n" * 300_000, "bytes"),
         (LARGE.format(10**9, 16, 1), "1000000000"),
+        (LARGE.format(1001, 16, 1), "1002"),
+        (LARGE.format(1, 16, 1).replace("Detect", "C2f").replace("[[0, 1,", "[[0, 1000,"), "1001"),
+        (LARGE.format(11, 16, 1) + "scales: {n: [99, 1, 64]}\n", "99"),
+        (LARGE.format(11, 16, 1) + "depth_multiple: 99\n", "99"),
         (LARGE.format(1, 10**12, 1), "1000000000000"),
         (LARGE.format(1, 16, 10**9), "1000000000"),
         (LARGE.format(1, 16, ".nan"), "nan"),
@@ -98,6 +104,14 @@ def test_what_is_refused(text: str, named: str, tmp_path: Path) -> None:
 
     assert named in str(error.value) and str(file) in str(error.value) and len(str(error.value)) < 1000
     assert seconds < 1 and memory < 100e6
+
+
+def test_a_checkpoint_of_many_repeats(tiny_model: Any) -> None:
+    """A checkpoint's own YAML is bounded like a file before it is built anew."""
+    model = copy.deepcopy(tiny_model)
+    model.yaml["backbone"][1][1] = 5000
+    with refused(ModelError, "model.yaml", 5005):
+        host.untrained(model, 0)
 
 
 @pytest.mark.parametrize("activation", ["nn.ReLU()", "torch.nn.LeakyReLU(0.1)", "nn.Hardswish(inplace=True)"])

@@ -29,7 +29,7 @@ BYTES_STRIPPED = 3  # per parameter, at most: fp16 takes 2, float32 or an optimi
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}  # the host's values for `quantize`
 
 
-def prepare(model: str, folder: Path, nc: int, imgsz: int) -> ModelInfo:
+def prepare(model: str, folder: Path, nc: int | None, imgsz: int) -> ModelInfo:
     """Describe a model, and write it as a checkpoint into the folder unless it is an exported file.
 
     The stripped fp16 checkpoint, which is also what `yolo train` leaves, is written once: PyTorch runs it, the exporter
@@ -38,7 +38,7 @@ def prepare(model: str, folder: Path, nc: int, imgsz: int) -> ModelInfo:
     Args:
         model: A YAML, a checkpoint, or a file that the host exported.
         folder: A new folder.
-        nc: Number of classes of a YAML's model.
+        nc: Number of classes of a YAML's model, the YAML's own if None.
         imgsz: Image side in pixels.
 
     Raises:
@@ -67,7 +67,7 @@ def _write_stripped(opened: OpenedModel, source: Path, file: Path) -> None:
     host.save(opened.model, file, {"task": opened.task})
 
 
-def _open(model: str, nc: int) -> OpenedModel:
+def _open(model: str, nc: int | None) -> OpenedModel:
     """Load a checkpoint, or build a YAML's model from a fixed seed."""
     if model.endswith(".pt"):
         return open_checkpoint(Path(model))
@@ -96,8 +96,8 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
         ModelNameError: If there is no such file.
         UserError: If the host did not export it.
     """
-    if not path.exists():
-        raise ModelNameError(f"{path} does not exist")
+    if not path.is_file() and not path.is_dir():  # a pipe would wait for ever
+        raise ModelNameError(f"{path} {'is not a regular file' if path.exists() else 'does not exist'}")
     try:
         found = read_metadata(path, runtime)
         arguments = found.get("args") or {}

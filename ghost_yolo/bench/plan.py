@@ -18,7 +18,7 @@ class BenchPlan:
         runtimes: Keys of RUNTIMES; an exported file runs in its own runtime only.
         precisions: fp32, fp16, int8; an exported file has its own precision.
         device: `cpu`, or the number of a GPU.
-        nc: Number of classes of the models that YAMLs describe.
+        nc: Number of classes of the YAMLs' models, each YAML's own if None.
         imgsz: Image side in pixels.
         batch: Images in one forward pass.
         threads: CPU threads; 0 for the number of physical cores.
@@ -33,7 +33,7 @@ class BenchPlan:
     runtimes: tuple[str, ...] = ("pytorch",)
     precisions: tuple[str, ...] = ("fp32",)
     device: str = "cpu"
-    nc: int = 80
+    nc: int | None = None
     imgsz: int = 640
     batch: int = 1
     threads: int = 0
@@ -71,7 +71,7 @@ class BenchPlan:
         if not self.models or len(set(self.models)) < len(self.models):
             raise UserError(f"models {' '.join(self.models)}: give one or more, each once")
         for name in ("nc", "imgsz", "batch", "rounds", "passes"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: give 1 or more")
         if self.threads < 0:
             raise UserError(f"--threads {self.threads}: give 0 or more")

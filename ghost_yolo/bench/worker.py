@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ghost_yolo import _hook
 from ghost_yolo.bench.outputs import require_sound_outputs
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, LoadedModel, peak_memory_mb
 from ghost_yolo.errors import UserError, WorkerError
@@ -114,7 +115,7 @@ class Calls:
 
     model: LoadedModel
 
-    def prepare(self, model: str, folder: str, nc: int, imgsz: int) -> dict[str, Any]:
+    def prepare(self, model: str, folder: str, nc: int | None, imgsz: int) -> dict[str, Any]:
         """Build or load a model, save it, and return its ModelInfo as a dict."""
         from ghost_yolo.bench.exporting import prepare
 
@@ -203,4 +204,5 @@ def serve(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    _hook.install(always=True)
     serve(int(sys.argv[1]))

@@ -23,7 +23,9 @@ def bench(
     ] = None,
     precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,fp16,int8.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
-    nc: Annotated[int, typer.Option(help="Number of classes for models built from YAMLs.")] = 80,
+    nc: Annotated[
+        int | None, typer.Option(help="Number of classes for models built from YAMLs. Default: each YAML's own.")
+    ] = None,
     imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
     batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for the number of physical cores.")] = 0,

@@ -1,4 +1,4 @@
-"""The command as a process: its signals and its standard streams."""
+"""A command as a process: its signals, its standard streams, its errors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from ghost_yolo.errors import UserError
+
+MAX_ERROR = 1800  # characters of an error that are printed
 ENDING = ("SIGTERM", "SIGHUP")  # SIGHUP does not exist on Windows
 
 
@@ -70,3 +73,19 @@ def orderly_end() -> Iterator[None]:
         if received:
             raise SystemExit(128 + received[0]) from end
         raise
+
+
+def run_program(name: str, work: Callable[[], int | None]) -> None:
+    """Do the work of a command or script, and exit with the status that it returns.
+
+    A UserError is printed as one line, without a traceback. Ctrl-C, SIGTERM and SIGHUP end the work in order.
+    """
+    prepare_streams()
+    try:
+        with orderly_end():
+            sys.exit(work())
+    except (UserError, OSError) as error:
+        text = str(error)
+        sys.exit(f"{name}: {text[:MAX_ERROR]}{' ...' if len(text) > MAX_ERROR else ''}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
+import requests
 from ultralytics.utils import LOGGER
-from ultralytics.utils.downloads import safe_download
 
 from ghost_yolo.data.voc import convert
 from ghost_yolo.errors import DatasetError
@@ -17,14 +21,31 @@ from ghost_yolo.utils.files import atomic_folder, temporary_folder
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
 SPLITS = ("train", "val", "test")
-IMAGES, BOXES = (
-    {"train": 205, "val": 87, "test": 72},
-    4886,
-)  # of the data set on which this project's figures were measured
+USED = ("Annotations/*.xml", "JPEGImages/*.jpg", *(f"ImageSets/Main/{split}.txt" for split in SPLITS))
+MAX_BYTES = 32 << 20  # of the archive; the data set has 9 MB
+BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises
 HELP = (
     f"To use a copy of your own, set {LOCAL} to its Pascal VOC folder (Annotations/, ImageSets/ and JPEGImages/ in it), "
     "for example the BCCD/ folder of https://github.com/Shenggan/BCCD_Dataset."
 )
+
+
+@dataclass(frozen=True)
+class Content:
+    """The files of a VOC folder that are used: how many, their bytes, and the SHA-256 of their names and contents."""
+
+    files: int
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        """Return it for messages."""
+        return f"{self.files} files of {self.size:,} bytes with SHA-256 {self.sha256}"
+
+
+# The data set on which this project's figures were measured: 364 images (205, 87 and 72), 364 annotations and three lists.
+# The archive's own bytes are no measure: GitHub packs it anew.
+CONTENT = Content(731, 8_795_974, "4e4be01c13a139818a66b63402a30b051853317a0fea3c6febcb40b53e363b8e")
 
 
 def prepare(root: str | Path, names: Mapping[int, str]) -> None:
@@ -42,11 +63,24 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         result = convert(voc, work, names, SPLITS)
     for box in result.dropped:
         LOGGER.warning(f"left out {box}")
-    if (result.images, result.boxes) != (IMAGES, BOXES):
-        LOGGER.warning(f"this is not the BCCD of {IMAGES} images and {BOXES} boxes: figures on it cannot be compared")
     LOGGER.info(
         f"{root}: {result.images} images, {result.boxes} boxes, {len(result.dropped)} boxes without area left out"
     )
+
+
+def content(voc: Path) -> Content:
+    """Return what a VOC folder holds, of the files that are used.
+
+    The SHA-256 is that of the lines which a shell prints by `sha256sum Annotations/*.xml ImageSets/Main/{test,train,val}.txt
+    JPEGImages/*.jpg` in that folder.
+    """
+    names = sorted(file.relative_to(voc).as_posix() for pattern in USED for file in voc.glob(pattern) if file.is_file())
+    lines, size = hashlib.sha256(), 0
+    for name in names:
+        data = (voc / name).read_bytes()
+        size += len(data)
+        lines.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
+    return Content(len(names), size, lines.hexdigest())
 
 
 @contextmanager
@@ -56,16 +90,46 @@ def _source(root: Path) -> Iterator[Path]:
     if local:
         if not (Path(local) / "Annotations").is_dir():
             raise DatasetError(f"{LOCAL} is {local!r}, which has no Annotations/ folder. {HELP}")
+        # A folder of the user's own is trusted, and may be changed on purpose: corrected boxes, other splits
+        if (found := content(Path(local))) != CONTENT:
+            LOGGER.warning(f"{local} is not the BCCD of {CONTENT} but {found}: figures on it cannot be compared")
         yield Path(local)
         return
     with temporary_folder("ghost-yolo-bccd-") as folder:
         try:
-            safe_download(URL, dir=folder, unzip=True)
-        except Exception as error:  # the host raises several kinds here
+            archive = _download(folder)
+        except OSError as error:  # those of requests are OSErrors, too
             raise DatasetError(
                 f"The BCCD images are not at {root}, {LOCAL} is not set, and {URL} could not be downloaded ({error}). {HELP}"
             ) from error
-        found = next(folder.rglob("Annotations"), None)
-        if found is None:
-            raise DatasetError(f"{URL} no longer holds a Pascal VOC folder. {HELP}")
-        yield found.parent
+        yield _unpack(archive, folder)
+
+
+def _download(folder: Path) -> Path:
+    """Download the archive, at most MAX_BYTES of it."""
+    file = folder / "archive.zip"
+    with requests.get(URL, stream=True, timeout=60) as response, file.open("wb") as out:
+        response.raise_for_status()
+        for chunk in response.iter_content(1 << 20):
+            out.write(chunk)
+            if out.tell() > MAX_BYTES:
+                raise OSError(f"it has more than {MAX_BYTES >> 20} MiB")
+    return file
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the files that are used and return their VOC folder; anything but the known data set is refused."""
+    wrong = f"{URL} no longer holds the BCCD of {CONTENT}"
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = [item for item in zipped.infolist() if any(PurePosixPath(item.filename).match(u) for u in USED)]
+            size = sum(item.file_size for item in members)
+            if (len(members), size) != (CONTENT.files, CONTENT.size):  # before anything is unpacked
+                raise ValueError(f"{len(members)} files of {size:,} bytes")
+            zipped.extractall(folder, members)
+    except BAD_ARCHIVE as error:
+        raise DatasetError(f"{wrong}, but something else: {error}. {HELP}") from error
+    voc = next(path.parent for path in folder.rglob("Annotations"))
+    if (found := content(voc)) != CONTENT:
+        raise DatasetError(f"{wrong}, but {found}. {HELP}")
+    return voc

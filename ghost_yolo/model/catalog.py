@@ -117,7 +117,7 @@ def resolve(name: str) -> tuple[Path, str]:
     """
     file = find_yaml(name) or _packaged_file(name)
     if file is None:
-        newer = " YOLO26 needs Ultralytics 8.4 or later." if "yolo26" in name else ""
+        newer = " YOLO26 needs Ultralytics 8.4 or later." if "yolo26" in name and not find_yaml("yolo26.yaml") else ""
         raise ModelNameError(f"{name} does not exist.{newer} `ghost-yolo cfg` lists the packaged YAMLs.")
     scales, scale = _scales_in(file), scale_of(name)
     if scales and scale not in scales and (scale or len(scales) > 1):

@@ -23,8 +23,10 @@ def read_json(file: Path) -> Fields:
     """Return the content of a JSON file.
 
     Raises:
-        SourceError: If it cannot be read, is too large or too deep, or is not JSON.
+        SourceError: If it is no regular file, cannot be read, is too large or too deep, or is not JSON.
     """
+    if file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise SourceError(f"{file} is not a regular file; give a JSON file")
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)

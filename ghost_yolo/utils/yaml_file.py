@@ -15,6 +15,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20  # of nested lists; the host's YAMLs have 4
 MAX_NODES = 100_000  # with every alias expanded
 MAX_NUMBER = 100_000  # channels, classes, repeats: a larger one would only exhaust the memory
+MAX_REPEATS = 1000  # of all rows together, once scaled; the host's own YAMLs stay below 100
 CLASS = re.compile(r"(torch\.)?nn\.[A-Z]\w*")  # nn.functional.torch.os is a path to the operating system
 ACTIVATION = "write a class of torch.nn called with plain values, as torch.nn.ReLU()"
 
@@ -35,6 +36,7 @@ def read_model_yaml(file: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("backbone", "head")):
         raise ModelError(f"{file} is not a model YAML: it has no `backbone:` and `head:` lists")
     _check_numbers(file, content)
+    check_repeats(str(file), content)
     _check_activation(file, content)
     return text, content
 
@@ -86,6 +88,26 @@ def _check_numbers(file: Path, value: Any) -> None:
             _check_numbers(file, item)
     elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER and value != float("inf"):
         raise ModelError(f"{file} is not a model YAML: {value!s:.40} is out of range (at most {MAX_NUMBER})")
+
+
+def check_repeats(name: str, content: dict[str, Any]) -> None:
+    """Raise an error where the rows' modules would be repeated so often that they are built for minutes.
+
+    Args:
+        name: What the model is called in the error.
+        content: A model YAML's content, whatever its rows are.
+    """
+    rows = [row for part in ("backbone", "head") for row in content[part] if isinstance(row, list) and len(row) > 1]
+    repeats = sum(row[1] for row in rows if isinstance(row[1], int | float) and row[1] > 0)
+    scales = content.get("scales")
+    factors = [*(scales.values() if isinstance(scales, dict) else ()), [content.get("depth_multiple")]]
+    depths = [factor[0] for factor in factors if isinstance(factor, list) and factor]
+    deepest = max([1.0, *(depth for depth in depths if isinstance(depth, int | float))])
+    if repeats * deepest > MAX_REPEATS:
+        raise ModelError(
+            f"{name} is not a model YAML: its rows repeat {repeats:g} modules, times a depth of {deepest:g}; at most "
+            f"{MAX_REPEATS} are built"
+        )
 
 
 def _check_activation(file: Path, content: dict[str, Any]) -> None:
