@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 _CONFIG = tempfile.TemporaryDirectory()
@@ -26,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # Windows has none
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-from factories import TINY, Run, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
+from factories import TINY, Run, calibrated, own_settings, save_sure, stock, write_images  # noqa: E402 (after the environment)
 from fresh import SUPPORTED, Zygote  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
@@ -140,3 +141,18 @@ def best(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("best") / "best.pt"
     host.save(tiny_model, file, {"imgsz": 64})
     return file
+
+
+@pytest.fixture(scope="session")
+def sure(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that finds boxes."""
+    return save_sure(tiny_model, tmp_path_factory.mktemp("sure") / "sure.pt")
+
+
+@pytest.fixture(scope="session")
+def squares(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The eight pictures as squares, so that nothing is found in a letterbox's bars."""
+    folder = tmp_path_factory.mktemp("squares")
+    for path in image_folder.iterdir():
+        cv2.imwrite(str(folder / path.name), cv2.imread(str(path))[:64, :64])
+    return sorted(folder.iterdir())

@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from factories import NEWEST, TASK_MODELS, Run, calibrated, refused, stock, write_shapes
+from factories import NEWEST, SIDE, TASK_MODELS, Run, calibrated, refused, save_sure, stock, write_shapes
 from ultralytics import YOLO
 
 from ghost_yolo import host
@@ -21,94 +20,43 @@ from ghost_yolo.accuracy.counts import ClassifiedImages, resample, summarize
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import ModelNameError, UserError
 
-SIDE = 128  # pixels
-SURE = 8.0  # times the logits of classes, whose random ones are all alike
 
-
-def save_sure(model: Any, file: Path, bias: float = -3.0, seed: int | None = None) -> Path:
-    """Save a copy of a model with random weights that is sure of a few small boxes, or of none.
-
-    Args:
-        model: A model with random weights.
-        file: The checkpoint.
-        bias: Of the classes' logits.
-        seed: Perturbs the copy's weights.
-    """
-    model = copy.deepcopy(model)
-    if seed is not None:
-        torch.manual_seed(seed)
-        for parameter in model.parameters():
-            parameter.data += 0.02 * parameter.abs().mean() * torch.randn_like(parameter)
-    head = model.model[-1]
-    for one in ("", "one2one_"):
-        for box in getattr(head, f"{one}cv2", None) or ():  # half a stride to every side: inside the image
-            bins = box[-1].bias.data.view(4, -1)
-            bins[:, :2] = 12.0 if bins.shape[1] > 1 else 0.5
-            box[-1].weight.data.zero_()
-        *others, last = getattr(head, f"{one}cv3", None) or (None,)
-        for classes in others:  # only the coarsest map's boxes, which are large enough for masks
-            classes[-1].bias.data.fill_(-1000.0)
-        if last is not None:
-            last[-1].bias.data.fill_(bias)
-            last[-1].weight.data.mul_(SURE)
-        for extra in getattr(head, f"{one}cv4", None) or ():  # masks that fill the box, keypoints that are seen
-            extra[-1].weight.data.zero_()
-            extra[-1].bias.data.fill_(1.0)
-    host.save(model, file, {"imgsz": 64, "task": host.task_of(model)})
-    return file
-
-
-@pytest.fixture(scope="module")
-def sure(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that finds boxes."""
-    return save_sure(tiny_model, tmp_path_factory.mktemp("sure") / "sure.pt")
-
-
-@pytest.fixture(scope="module")
-def images(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The eight pictures as squares, so that nothing is found in a letterbox's bars."""
-    folder = tmp_path_factory.mktemp("squares")
-    for path in image_folder.iterdir():
-        cv2.imwrite(str(folder / path.name), cv2.imread(str(path))[:64, :64])
-    return sorted(folder.iterdir())
-
-
-def test_agreement_falls_with_the_difference(tiny_model: Any, sure: Path, images: list[Path], tmp_path: Path) -> None:
+def test_agreement_falls_with_the_difference(tiny_model: Any, sure: Path, squares: list[Path], tmp_path: Path) -> None:
     """The teacher agrees with itself, a perturbed copy less; both are scored on the same labels and compared in pairs."""
     other = save_sure(tiny_model, tmp_path / "other.pt", seed=1)
-    with AgreementSet(sure, images, SIDE) as truth:
+    with AgreementSet(sure, squares, SIDE) as truth:
         own, less = truth.score(sure, 50), truth.score(other, 50)
         folder = truth.folder
     share, low, high = ratio(less, own, 50)
 
     assert not folder.exists()
-    assert own.images == less.images == truth.images == len(images)
-    assert own.teacher_boxes == less.teacher_boxes == truth.boxes > len(images)
+    assert own.images == less.images == truth.images == len(squares)
+    assert own.teacher_boxes == less.teacher_boxes == truth.boxes > len(squares)
     assert 0 < less.map50_95 < own.map50_95 <= 1
     assert own.low <= own.map50_95 <= own.high and less.low < less.high
     assert share == less.map50_95 / own.map50_95 and low < share < high
     assert own.map50_95 > 0.7
 
 
-def test_model_that_finds_nothing_scores_zero(tiny_model: Any, sure: Path, images: list[Path], tmp_path: Path) -> None:
+def test_model_that_finds_nothing_scores_zero(tiny_model: Any, sure: Path, squares: list[Path], tmp_path: Path) -> None:
     """A model without one box is scored as any other; as a teacher it is refused, as a reference too."""
     nothing = save_sure(tiny_model, tmp_path / "nothing.pt", -100.0)
-    with AgreementSet(sure, images, SIDE) as truth:
+    with AgreementSet(sure, squares, SIDE) as truth:
         score = truth.score(nothing, 20)
 
     assert (score.map50_95, score.low, score.high) == (0, 0, 0)
-    with refused(UserError, "nothing.pt", len(images), 0.25), AgreementSet(nothing, images, SIDE):
+    with refused(UserError, "nothing.pt", len(squares), 0.25), AgreementSet(nothing, squares, SIDE):
         pass
     with refused(UserError, "ratio"):
         ratio(score, score, 20)
 
 
-def test_images_that_cannot_be_read(sure: Path, images: list[Path], tmp_path: Path) -> None:
+def test_images_that_cannot_be_read(sure: Path, squares: list[Path], tmp_path: Path) -> None:
     """They are left out and named; images of the same name in two folders are two images; without any there is no score."""
-    twin, broken = tmp_path / images[0].name, tmp_path / "broken.jpg"
-    shutil.copy(images[1], twin)
+    twin, broken = tmp_path / squares[0].name, tmp_path / "broken.jpg"
+    shutil.copy(squares[1], twin)
     broken.write_bytes(b"no image")
-    with AgreementSet(sure, [images[0], broken, twin], SIDE) as truth:
+    with AgreementSet(sure, [squares[0], broken, twin], SIDE) as truth:
         score = truth.score(sure, 0)
 
     assert truth.skipped == [broken] and score.images == 2
@@ -131,13 +79,13 @@ def test_images_are_never_repaired_in_place(sure: Path, tmp_path: Path) -> None:
     assert image.read_bytes() == content
 
 
-def test_other_models_are_refused(tiny_model: Any, sure: Path, images: list[Path], tmp_path: Path) -> None:
+def test_other_models_are_refused(tiny_model: Any, sure: Path, squares: list[Path], tmp_path: Path) -> None:
     """Other classes, another task, a side that does not fit, a missing file and a confidence that is none."""
     renamed, classifier = copy.deepcopy(tiny_model), host.build(stock("v8/yolov8-cls"))
     renamed.names = dict(enumerate("abd"))
     host.save(renamed, tmp_path / "renamed.pt", {"imgsz": 64})
     host.save(classifier, tmp_path / "classifier.pt", {"imgsz": 64, "task": "classify"})
-    with AgreementSet(sure, images[:2], SIDE) as truth:
+    with AgreementSet(sure, squares[:2], SIDE) as truth:
         with refused(UserError, "renamed.pt", "a, b, d", "a, b, c"):
             truth.score(tmp_path / "renamed.pt")
         with refused(UserError, "classifier.pt", "classify", "detect"):
@@ -145,14 +93,14 @@ def test_other_models_are_refused(tiny_model: Any, sure: Path, images: list[Path
         with refused(ModelNameError, "missing.onnx"):
             truth.score(tmp_path / "missing.onnx")
     with refused(UserError, "imgsz=65"):
-        AgreementSet(sure, images, 65)
+        AgreementSet(sure, squares, 65)
     for conf in (0, 1, 25):
         with refused(UserError, conf):
-            AgreementSet(sure, images, SIDE, conf)
+            AgreementSet(sure, squares, SIDE, conf)
 
 
 @pytest.mark.parametrize("name", TASK_MODELS)
-def test_every_task_agrees_with_itself(name: str, image_folder: Path, images: list[Path], tmp_path: Path) -> None:
+def test_every_task_agrees_with_itself(name: str, image_folder: Path, squares: list[Path], tmp_path: Path) -> None:
     """All images are scored, and a model agrees with itself more than with a perturbed copy."""
     model = calibrated(stock(name), image_folder)
     if "cls" in name:
@@ -160,11 +108,11 @@ def test_every_task_agrees_with_itself(name: str, image_folder: Path, images: li
     model.args = {"imgsz": 64}
     teacher = save_sure(model, tmp_path / "teacher.pt")
     other = save_sure(model, tmp_path / "other.pt", seed=1)
-    with AgreementSet(teacher, images, SIDE) as truth:
+    with AgreementSet(teacher, squares, SIDE) as truth:
         own, less = truth.score(teacher, 0), truth.score(other, 0)
 
-    assert own.images == less.images == len(images)
-    assert truth.boxes >= len(images)
+    assert own.images == less.images == len(squares)
+    assert truth.boxes >= len(squares)
     assert own.map50_95 > 0.05 and less.map50_95 <= own.map50_95
 
 
@@ -215,10 +163,10 @@ def test_classifiers_are_resampled_by_image() -> None:
 
 
 @pytest.mark.slow
-def test_every_exported_file_is_scored(sure: Path, images: list[Path], tmp_path: Path, run: Run) -> None:
+def test_every_exported_file_is_scored(sure: Path, squares: list[Path], tmp_path: Path, run: Run) -> None:
     """A file exported from the teacher agrees with it as the teacher does itself, in every runtime."""
     file = Path(shutil.copy(sure, tmp_path / "best.pt"))
-    with AgreementSet(file, images, SIDE) as truth:
+    with AgreementSet(file, squares, SIDE) as truth:
         own = truth.score(file, 0).map50_95
         for runtime in ("onnx", "openvino", "ncnn"):
             run("yolo", "export", f"model={file}", f"format={runtime}", f"imgsz={SIDE}")
