@@ -18,7 +18,7 @@ from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import int8
 from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions, is_constant
-from ghost_yolo.export.quantizers import decode_operations, excluded, onnx_module, openvino_module
+from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
 
@@ -77,6 +77,19 @@ def test_decode_is_the_heads_own() -> None:
 
     assert decode_operations(names | decode) == {*decode, "__module.model.9.attn/Sigmoid"}
     assert decode_operations({"__module.model.9.linear/MatMul": "MatMul"}) == set()
+
+
+def test_decode_of_onnx_is_what_the_last_module_computes() -> None:
+    """Its branches' nodes are not among it, and names that torch did not give do not matter."""
+    names = [
+        "/model.0/conv/Conv",
+        "/model.22/cv2.0/cv2.0.2/Conv",
+        "/model.22/dfl/conv/Conv",
+        "/model.22/Concat",
+        "Cast",
+    ]
+
+    assert decode_nodes({name: onnx_module(name) for name in names}) == set(names[2:4])
 
 
 @needs_onnx

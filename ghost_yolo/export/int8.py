@@ -1,6 +1,7 @@
 """INT8 files by static post-training quantization, calibrated on images without labels: OpenVINO by NNCF, and ONNX Runtime.
 
-The host's own export asks for a data set YAML with labels, and takes its ONNX scales per tensor. Here images are enough.
+The host's own export asks for a data set YAML with labels, and its ONNX activations are signed, which was
+slower than float32 on a CPU with AVX-512 VNNI. Here images are enough.
 The result is what the host's `predict` and `val` open, of a fixed size, since INT8 of a dynamic size crashes OpenVINO on AMX.
 
 The head's decode (boxes from distributions, sigmoids) always stays in float32, as in the host's exporter: one scale for boxes
