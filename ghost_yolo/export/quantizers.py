@@ -110,8 +110,6 @@ def quantize_onnx(fp32: Path, made: Path, images: Inputs, exclude: Sequence[str]
 
     Activations are unsigned: with signed ones, ONNX Runtime's default, a YOLOv8n with ReLU at 320 pixels took 22.8 ms on one
     core with AVX-512 VNNI, as float32 17.7, and unsigned with the operations of PASSING 8.6.
-
-    An output channel whose weights are all zero gets a scale with which its bias overflows; such a file gives wrong boxes.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
