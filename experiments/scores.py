@@ -1,89 +1,25 @@
-"""Accuracy with its uncertainty: Ultralytics' own validation, counted per image, and a bootstrap over images."""
+"""A trained model's accuracy on a split, kept image by image; see ghost_yolo.accuracy."""
 
 from __future__ import annotations
 
 import io
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from ultralytics import YOLO
-from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils.metrics import ap_per_class
 
+from ghost_yolo.accuracy.counts import KINDS, ImageCounts
+from ghost_yolo.accuracy.validate import ImageValidator
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.model.profile import profile_state
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint, write_atomic
 from ghost_yolo.utils.system import versions
-
-LEVEL = 0.95  # of the intervals
-KINDS = ("tp", "conf", "pred_cls", "target_cls")
-
-
-class ImageValidator(DetectionValidator):
-    """Ultralytics' validator, which also keeps what it counted for each image, as `metrics.images`."""
-
-    def init_metrics(self, model: Any) -> None:
-        """Start without images."""
-        super().init_metrics(model)
-        self.image_names: list[str] = []
-
-    def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
-        """Count a batch and keep the names of its images."""
-        super().update_metrics(preds, batch)
-        self.image_names += [Path(file).name for file in batch["im_file"]]
-
-    def get_stats(self) -> dict[str, Any]:
-        """Keep the counts, which Ultralytics clears."""
-        kept = {kind: list(self.metrics.stats[kind]) for kind in KINDS}
-        stats = super().get_stats()
-        self.metrics.images = ImageCounts(tuple(self.image_names), *(kept[kind] for kind in KINDS))
-        return stats
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """What Ultralytics counted for each image, with n detections and m labelled boxes in one.
-
-    Attributes:
-        names: File names.
-        tp: (n, 10) for each, whether a detection is right at IoU 0.5 to 0.95.
-        conf: (n,) for each, the confidences.
-        pred_cls: (n,) for each, the classes.
-        target_cls: (m,) for each, the classes of the labelled boxes.
-    """
-
-    names: tuple[str, ...]
-    tp: list[NDArray[Any]]
-    conf: list[NDArray[Any]]
-    pred_cls: list[NDArray[Any]]
-    target_cls: list[NDArray[Any]]
-
-    def score(self, chosen: Sequence[int] | None = None) -> tuple[float, float]:
-        """Return mAP50-95 and mAP50 of the chosen images, of all if not given, by Ultralytics' own computation.
-
-        Images may be repeated. Where none has a labelled box, there is no score: NaN.
-        """
-        indices = range(len(self.names)) if chosen is None else chosen
-        parts = [np.concatenate([getattr(self, kind)[index] for index in indices]) for kind in KINDS]
-        if not len(parts[-1]):
-            return np.nan, np.nan
-        ap = ap_per_class(*parts)[5]
-        return float(ap.mean()), float(ap[:, 0].mean())
-
-    def by_name(self) -> ImageCounts:
-        """Return the same counts with the images in the order of their names."""
-        order = np.argsort(self.names)
-        parts = [[getattr(self, kind)[index] for index in order] for kind in KINDS]
-        return ImageCounts(tuple(self.names[index] for index in order), *parts)
 
 
 @dataclass(frozen=True)
@@ -156,30 +92,3 @@ def conditions(device: str) -> dict[str, Any]:
 
     first = device.partition(",")[0]
     return {"machine": get_gpu_info(int(first)) if first.isdigit() else get_cpu_info(), "versions": versions()}
-
-
-def resample(models: Sequence[ImageCounts], resamples: int) -> NDArray[np.float64]:
-    """Return (models, resamples), the mAP50-95 of bootstrap resamples of the images.
-
-    A resample draws the same images for every model, so that differences and ratios of models are paired.
-
-    Raises:
-        UserError: If the models were not evaluated on the same images.
-    """
-    ordered = [model.by_name() for model in models]
-    if len({model.names for model in ordered}) > 1:
-        raise UserError("models that were evaluated on different images cannot be compared; evaluate them again")
-
-    def scores(images: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.array([model.score(images.tolist())[0] for model in ordered])
-
-    images = np.arange(len(ordered[0].names))
-    options: dict[str, Any] = {"vectorized": False, "method": "percentile", "random_state": np.random.default_rng(0)}
-    distribution = bootstrap((images,), scores, n_resamples=resamples, **options).bootstrap_distribution
-    return np.asarray(distribution, dtype=np.float64).reshape(len(ordered), resamples)
-
-
-def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the percentile interval; resamples without a score are left out."""
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from experiments.plan import Dataset, Run, read_plan
 from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple, write_json
-from experiments.scores import Scores, interval, resample
+from experiments.scores import Scores
+from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import read_bench

@@ -28,7 +28,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # Windows has none
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-from factories import TINY, Run, annotation, calibrated, own_settings, stock, write_images  # noqa: E402 (after the environment)
+from factories import (  # noqa: E402 (after the environment)
+    TINY,
+    Run,
+    annotation,
+    calibrated,
+    own_settings,
+    save_sure,
+    stock,
+    write_images,
+)
 from fresh import SUPPORTED, Zygote  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
@@ -168,3 +177,18 @@ def voc(tmp_path: Path) -> Path:
         (root / "Annotations" / f"{split}_0.xml").write_text(annotation(*boxes))
         cv2.imwrite(str(root / "JPEGImages" / f"{split}_0.jpg"), np.zeros((48, 64, 3), np.uint8))
     return root
+
+
+@pytest.fixture(scope="session")
+def sure(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that finds boxes."""
+    return save_sure(tiny_model, tmp_path_factory.mktemp("sure") / "sure.pt")
+
+
+@pytest.fixture(scope="session")
+def squares(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The eight pictures as squares, so that nothing is found in a letterbox's bars."""
+    folder = tmp_path_factory.mktemp("squares")
+    for path in image_folder.iterdir():
+        cv2.imwrite(str(folder / path.name), cv2.imread(str(path))[:64, :64])
+    return sorted(folder.iterdir())

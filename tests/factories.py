@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -49,6 +50,8 @@ TINY: dict[str, Any] = {  # a detector with two C2f in its backbone and one in i
     "head": [[-1, 1, "C2f", [32]], [[1, 4], 1, "Detect", ["nc"]]],
 }
 TASK_MODELS = ["11/yolo11-seg", "v8/yolov8-cls"] + ["26/yolo26", "v8/yolov8-pose", "v8/yolov8-obb"] * NEWEST
+SIDE = 128  # pixels, at which boxes of `save_sure` are found
+SURE = 8.0  # times the logits of classes, whose random ones are all alike
 QUICK = Settings(reconstruct_steps=2, distill_steps=2)
 SMALL_RUN = ("imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu", "exist_ok=True")
 ACCURACY_RECORD = {
@@ -177,6 +180,39 @@ def calibrated(config: dict[str, Any], images: Path) -> Any:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
     return model.requires_grad_(requires_grad=False)
+
+
+def save_sure(model: Any, file: Path, bias: float = -3.0, seed: int | None = None) -> Path:
+    """Save a copy of a model with random weights that is sure of a few small boxes, or of none.
+
+    Args:
+        model: A model with random weights.
+        file: The checkpoint.
+        bias: Of the classes' logits.
+        seed: Perturbs the copy's weights.
+    """
+    model = copy.deepcopy(model)
+    if seed is not None:
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.data += 0.02 * parameter.abs().mean() * torch.randn_like(parameter)
+    head = model.model[-1]
+    for one in ("", "one2one_"):
+        for box in getattr(head, f"{one}cv2", None) or ():  # half a stride to every side: inside the image
+            bins = box[-1].bias.data.view(4, -1)
+            bins[:, :2] = 12.0 if bins.shape[1] > 1 else 0.5
+            box[-1].weight.data.zero_()
+        *others, last = getattr(head, f"{one}cv3", None) or (None,)
+        for classes in others:  # only the coarsest map's boxes, which are large enough for masks
+            classes[-1].bias.data.fill_(-1000.0)
+        if last is not None:
+            last[-1].bias.data.fill_(bias)
+            last[-1].weight.data.mul_(SURE)
+        for extra in getattr(head, f"{one}cv4", None) or ():  # masks that fill the box, keypoints that are seen
+            extra[-1].weight.data.zero_()
+            extra[-1].bias.data.fill_(1.0)
+    host.save(model, file, {"imgsz": 64, "task": host.task_of(model)})
+    return file
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from ultralytics.utils.metrics import ap_per_class
 
 from experiments import table
 from experiments.plan import Run
-from experiments.scores import ImageCounts, ImageValidator, Scores, interval, require_same_weights, resample
+from experiments.scores import Scores, require_same_weights
+from ghost_yolo.accuracy.counts import ImageCounts, interval, resample
+from ghost_yolo.accuracy.validate import ImageValidator
 from ghost_yolo.bench.results import BenchRow
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import read_accuracy

@@ -1,0 +1,7 @@
+"""Accuracy of any model file with its uncertainty: against labels, or against what a trained model finds (agreement)."""
+
+from ghost_yolo.accuracy.agreement import AgreementSet
+from ghost_yolo.accuracy.counts import Score, ratio
+from ghost_yolo.accuracy.validate import evaluate
+
+__all__ = ["AgreementSet", "Score", "evaluate", "ratio"]

@@ -1,0 +1,259 @@
+"""INT8 files by static post-training quantization, calibrated on images without labels: OpenVINO by NNCF, and ONNX Runtime.
+
+The host's own export asks for a data set YAML with labels, and its ONNX activations are signed, which was
+slower than float32 on a CPU with AVX-512 VNNI. Here images are enough.
+The result is what the host's `predict` and `val` open, of a fixed size, since INT8 of a dynamic size crashes OpenVINO on AMX.
+
+The head's decode (boxes from distributions, sigmoids) always stays in float32, as in the host's exporter: one scale for boxes
+in pixels and scores in 0..1 would round every score to 0. `exclude` leaves further modules in float32.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics import YOLO
+
+from ghost_yolo.accuracy.agreement import AgreementSet
+from ghost_yolo.accuracy.validate import first_line
+from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.data.images import preprocess, read_image, to_float
+from ghost_yolo.errors import OutputExistsError, UserError
+from ghost_yolo.export import quantizers
+from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.utils.console import progress, quiet
+from ghost_yolo.utils.files import atomic_folder, temporary_folder, write_atomic
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CHECKED = 16  # calibration images on which a file is compared with float32
+TOLERANCE = 0.002  # of agreement, below which an exception is not worth its time
+QUANTIZE = {"openvino": quantizers.quantize_openvino, "onnx": quantizers.quantize_onnx}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An INT8 file with some modules left in float32.
+
+    Attributes:
+        exclude: Names of those modules; none where all is quantized but the head's decode.
+        agreement: mAP50-95 with the teacher's boxes as truth.
+    """
+
+    exclude: tuple[str, ...]
+    agreement: float
+
+
+class Int8Exporter:
+    """A checkpoint's float32 export and calibration images, from which INT8 files are written inside the `with` statement.
+
+        with Int8Exporter(Path("best.pt"), images, imgsz=320) as exporter:
+            exporter.write(Path("best_int8_openvino_model"), exclude=["model.0"])
+
+    Attributes:
+        parts: What may be left in float32, each name with its modules: the first convolution and the head.
+        skipped: Images that could not be read.
+    """
+
+    def __init__(
+        self, checkpoint: Path, images: Sequence[Path], imgsz: int | tuple[int, int], runtime: str = "openvino"
+    ) -> None:
+        """Keep what is to be done; entering the context exports and reads the images.
+
+        Args:
+            checkpoint: The trained model.
+            images: Calibration images, no labels; 100 and more are usual.
+            imgsz: Image side in pixels, or height and width.
+            runtime: `openvino` or `onnx`.
+
+        Raises:
+            UserError: If the checkpoint or the size is not right, or what the runtime needs is not installed.
+        """
+        if runtime not in QUANTIZE:
+            raise UserError(f"runtime {runtime!r} has no INT8 files here; give one of {', '.join(QUANTIZE)}")
+        RUNTIMES[runtime].require("int8")
+        self.checkpoint, self.paths, self.runtime = checkpoint, list(images), runtime
+        self.size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+        opened = open_checkpoint(checkpoint)
+        opened.require_rgb()
+        for side in self.size:
+            opened.require_stride(side)
+        self.task = opened.task
+        self.parts = {"first": "model.0", "head": f"model.{len(opened.model.model) - 1}"}
+        self.skipped = list[Path]()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Read the images and export the checkpoint as float32.
+
+        Raises:
+            UserError: If no image can be read, or the export fails.
+        """
+        with ExitStack() as stack:
+            self.folder = stack.enter_context(temporary_folder("ghost-yolo-int8-"))
+            self.images = self._read_images()
+            self.fp32 = self._export()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the float32 export."""
+        self._stack.close()
+
+    def write(self, out: Path, exclude: Sequence[str] = ()) -> Path:
+        """Write an INT8 file, whole or not at all.
+
+        Args:
+            out: For OpenVINO a folder whose name ends in `_openvino_model`, for ONNX a file that ends in `.onnx`; new.
+            exclude: Names of modules that stay in float32 with all in them, such as `model.0` or `model.22.cv3`.
+
+        Returns:
+            `out`.
+
+        Raises:
+            OutputExistsError: If `out` exists.
+            UserError: If its name does not end so, there is no such module, or the file gives the same result for every image
+                or finds nothing where float32 finds something.
+        """
+        suffix = RUNTIMES[self.runtime].suffix
+        if not out.name.endswith(suffix):
+            raise UserError(f"{out}: the name of an INT8 file for {RUNTIMES[self.runtime].title} must end in {suffix}")
+        if out.exists():
+            raise OutputExistsError(f"{out} exists; move it away, or give another name")
+        with temporary_folder("ghost-yolo-quantized-") as folder:
+            made = folder / out.name
+            QUANTIZE[self.runtime](self.fp32, made, list(self._inputs()), exclude)
+            self._require_sound(made)
+            _publish(made, out)
+        return out
+
+    def _read_images(self) -> list[torch.Tensor]:
+        """Return the images that can be read as the model takes them, (3, h, w) in uint8."""
+        images = []
+        for path in progress(self.paths, "Reading images"):
+            try:
+                image = read_image(path, truncated_is_error=True)
+            except UserError:
+                self.skipped.append(path)
+                continue
+            images.append(preprocess(_centre(image, self.size) if self.task == "classify" else image, self.size))
+        if not images:
+            example = f", for example {self.paths[0]}" if self.paths else ""
+            raise UserError(f"none of the {len(self.paths)} calibration images can be read{example}; give JPEG or PNG")
+        return images
+
+    def _inputs(self) -> Iterator[NDArray[np.float32]]:
+        """Yield each image as (1, 3, h, w), float32 in 0..1."""
+        for image in self.images:
+            yield to_float(image)[None].numpy()
+
+    def _export(self) -> Path:
+        """Export the checkpoint by the host, as float32 of a fixed size."""
+        file = Path(shutil.copy(self.checkpoint, self.folder / "model.pt"))  # the host writes beside it
+        try:
+            with quiet():
+                options = {"imgsz": list(self.size), "batch": 1, "device": "cpu"}
+                return Path(YOLO(str(file)).export(format=RUNTIMES[self.runtime].format, **options))
+        except Exception as error:  # whatever a layer or a converter trips over
+            raise UserError(f"{self.checkpoint} cannot be exported to {self.runtime}: {first_line(error)}") from error
+
+    def _require_sound(self, made: Path) -> None:
+        """Compare what a file finds in some calibration images with what float32 finds.
+
+        Raises:
+            UserError: If it finds nothing, or the same in every image, where float32 does not.
+        """
+        paths = [path for path in self.paths if path not in self.skipped][:CHECKED]
+        expected, found = (find(file, paths, self.size, self.task) for file in (self.fp32, made))
+        if any(map(len, expected)) and not any(map(len, found)):
+            raise UserError(
+                f"the INT8 file of {self.checkpoint} finds nothing in {len(paths)} images where float32 finds "
+                f"{sum(map(len, expected))} objects; give more calibration images, or exclude the head "
+                f"({self.parts['head']})"
+            )
+        if is_constant(found) and not is_constant(expected):
+            raise UserError(
+                f"the INT8 file of {self.checkpoint} gives the same result for {len(paths)} images; give other calibration "
+                f"images, or exclude the first convolution and the head ({', '.join(self.parts.values())})"
+            )
+
+
+def export_int8(
+    checkpoint: Path,
+    images: Sequence[Path],
+    out: Path,
+    imgsz: int | tuple[int, int],
+    runtime: str = "openvino",
+    exclude: Sequence[str] = (),
+) -> Path:
+    """Write one INT8 file of a checkpoint; see `Int8Exporter`, which also raises the errors."""
+    with Int8Exporter(checkpoint, images, imgsz, runtime) as exporter:
+        return exporter.write(out, exclude)
+
+
+def choose_exclusions(
+    exporter: Int8Exporter, truth: AgreementSet, tolerance: float = TOLERANCE
+) -> tuple[Variant, list[Variant]]:
+    """Measure by agreement what quantizing the first convolution and the head costs, and choose what stays in float32.
+
+    Args:
+        exporter: A checkpoint that is being exported.
+        truth: Held-out images, none of them a calibration image, with the teacher's boxes.
+        tolerance: Difference of agreement that counts as none.
+
+    Returns:
+        The chosen variant, which is the first that comes within the tolerance of the best, and all of them: nothing
+        excluded, the first convolution, the head, both. A file that is refused has an agreement of 0.
+    """
+    first, head = exporter.parts["first"], exporter.parts["head"]
+    variants = []
+    for number, exclude in enumerate(((), (first,), (head,), (first, head))):
+        out = exporter.folder / f"variant{number}{RUNTIMES[exporter.runtime].suffix}"
+        try:
+            agreement = truth.score(exporter.write(out, exclude), resamples=0).map50_95
+        except UserError:
+            agreement = 0.0
+        variants.append(Variant(tuple(exclude), agreement))
+    best = max(variant.agreement for variant in variants)
+    return next(variant for variant in variants if variant.agreement >= best - tolerance), variants
+
+
+def find(file: Path, paths: Sequence[Path], size: tuple[int, int], task: str) -> list[NDArray[np.float32]]:
+    """Return what an exported file finds in each image by the host's prediction: (n, ...), or (1, nc) of a classifier."""
+    with quiet():
+        yolo = YOLO(str(file), task=task)
+        results = [yolo.predict(str(path), imgsz=list(size), device="cpu", verbose=False)[0] for path in paths]
+    parts = [next(part for part in (r.probs, r.obb, r.boxes) if part is not None).data for r in results]
+    return [np.atleast_2d(part.cpu().numpy()) for part in parts]
+
+
+def is_constant(found: Sequence[NDArray[np.float32]]) -> bool:
+    """Return whether several images gave the very same result, and not only nothing."""
+    return len(found) > 1 and any(map(len, found)) and all(np.array_equal(part, found[0]) for part in found)
+
+
+def _centre(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the largest part around the centre that has the aspect ratio of a size, as classifiers take it."""
+    (height, width), (rows, columns) = image.shape[:2], size
+    scale = min(height / rows, width / columns)
+    rows, columns = round(rows * scale), round(columns * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[top : top + rows, left : left + columns]
+
+
+def _publish(made: Path, out: Path) -> None:
+    """Put a finished file or folder where it belongs."""
+    if made.is_dir():
+        with atomic_folder(out) as work:
+            shutil.copytree(made, work, dirs_exist_ok=True)
+    else:
+        write_atomic(out, made.read_bytes())

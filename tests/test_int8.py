@@ -1,0 +1,193 @@
+"""INT8 files from images alone: names of modules, what is refused, and real files in both runtimes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import SIDE, calibrated, refused, save_sure, stock
+from ultralytics import YOLO
+
+from ghost_yolo.accuracy import AgreementSet
+from ghost_yolo.bench import exporting
+from ghost_yolo.bench.runtimes import RUNTIMES, installed
+from ghost_yolo.errors import OutputExistsError, UserError
+from ghost_yolo.export import int8
+from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions, is_constant
+from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
+
+needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
+
+
+@pytest.fixture
+def exporter(sure: Path, squares: list[Path], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An exporter whose files are texts: only what is around the export is under test."""
+
+    def quantize(fp32: Path, made: Path, inputs: list[Any], exclude: list[str]) -> None:
+        made.write_text(f"{fp32.read_text()} {inputs[0].shape} {' '.join(exclude)}")
+
+    def export(self: Int8Exporter) -> Path:
+        file = self.folder / "model.onnx"
+        file.write_text("float32")
+        return file
+
+    boxes = np.random.default_rng(0).random((4, 3, 6), dtype=np.float32)
+    monkeypatch.setattr(Int8Exporter, "_export", export)
+    monkeypatch.setitem(int8.QUANTIZE, "onnx", quantize)
+    monkeypatch.setattr(int8, "find", lambda *_: list(boxes))
+    with Int8Exporter(sure, squares, SIDE, "onnx") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "node,module",
+    [
+        ("/model.0/conv/Conv", "model.0.conv"),
+        ("/model.22/cv3.0/cv3.0.2/Conv", "model.22.cv3.0.2"),
+        ("/model.22/cv3.0/cv3.0.1/conv/Conv", "model.22.cv3.0.1.conv"),
+        ("/model.2/m.0/cv1/conv/Conv", "model.2.m.0.cv1.conv"),
+    ],
+)
+def test_nodes_are_found_by_module(node: str, module: str) -> None:
+    """A node's module is named as torch names it, in both formats."""
+    assert onnx_module(node) == module
+    assert openvino_module(f"__module.{module}/aten::_convolution/Convolution") == module
+    assert openvino_module("ShapeOf_10318") == ""
+
+
+def test_modules_are_excluded_whole() -> None:
+    """A name means that module with all in it, and not one whose name begins alike."""
+    modules = {"a": "model.2.cv1.conv", "b": "model.2.cv2.conv", "c": "model.22.cv2.0.conv", "d": ""}
+
+    assert excluded(modules, ["model.2"]) == {"a", "b"}
+    assert excluded(modules, ["model.2.cv1", "model.22"]) == {"a", "c"}
+    assert excluded(modules, []) == set()
+    with refused(UserError, "model.3", "model.2, model.22"):
+        excluded(modules, ["model.3"])
+
+
+def test_decode_is_the_heads_own() -> None:
+    """The decode is what the head itself computes, its distributions and all sigmoids; not its convolutions."""
+    names = {"__module.model.9.attn/Sigmoid": "Sigmoid", "__module.model.22.cv2.0/Convolution": "Convolution"}
+    decode = {"__module.model.22.dfl/Softmax": "Softmax", "__module.model.22/aten::sigmoid/Sigmoid": "Sigmoid"}
+
+    assert decode_operations(names | decode) == {*decode, "__module.model.9.attn/Sigmoid"}
+    assert decode_operations({"__module.model.9.linear/MatMul": "MatMul"}) == set()
+
+
+def test_decode_of_onnx_is_what_the_last_module_computes() -> None:
+    """Its branches' nodes are not among it, and names that torch did not give do not matter."""
+    names = [
+        "/model.0/conv/Conv",
+        "/model.22/cv2.0/cv2.0.2/Conv",
+        "/model.22/dfl/conv/Conv",
+        "/model.22/Concat",
+        "Cast",
+    ]
+
+    assert decode_nodes({name: onnx_module(name) for name in names}) == set(names[2:4])
+
+
+@needs_onnx
+def test_file_is_written_whole_or_not_at_all(exporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing file and a wrong name are refused; a file that is refused is not there."""
+    out = tmp_path / "a.onnx"
+
+    assert exporter.write(out, ["model.0"]) == out
+    assert out.read_text() == f"float32 (1, 3, {SIDE}, {SIDE}) model.0"
+    with refused(OutputExistsError, out):
+        exporter.write(out)
+    with refused(UserError, "a.bin", ".onnx"):
+        exporter.write(tmp_path / "a.bin")
+    found, nothing, same = (
+        [np.full((n, 6), k, np.float32) for k in ks] for n, ks in ((1, (0, 1)), (0, (0, 0)), (1, (2, 2)))
+    )
+    for wrong, words in (
+        (nothing, ("nothing", "float32 finds 2", "model.5")),
+        (same, ("same result", "model.0, model.5")),
+    ):
+        monkeypatch.setattr(int8, "find", lambda file, *_, wrong=wrong: wrong if file.name == "b.onnx" else found)
+        with refused(UserError, *words):
+            exporter.write(tmp_path / "b.onnx")
+        assert not (tmp_path / "b.onnx").exists()
+
+
+def refuse(*arguments: Any) -> None:
+    """Stand for a file that is refused."""
+    raise UserError("refused")
+
+
+def test_constant_results() -> None:
+    """The same boxes in every image are constant; no boxes at all, or a single image, are not."""
+    box, other, none = np.ones((1, 6)), np.zeros((1, 6)), np.zeros((0, 6))
+
+    assert is_constant([box, box])
+    assert not is_constant([box, other]) and not is_constant([box, none])
+    assert not is_constant([none, none]) and not is_constant([box])
+
+
+@needs_onnx
+def test_exceptions_are_chosen_by_agreement(exporter: Any) -> None:
+    """The first variant within the tolerance is chosen, in the order of what it costs; a refused file has agreement 0."""
+    scores = iter([0.8, 0.9, 0.9015, 0.8])
+    truth: Any = SimpleNamespace(score=lambda file, resamples: SimpleNamespace(map50_95=next(scores)))
+    chosen, variants = choose_exclusions(exporter, truth)
+
+    assert chosen == Variant(("model.0",), 0.9)
+    assert [variant.exclude for variant in variants] == [(), ("model.0",), ("model.5",), ("model.0", "model.5")]
+    exporter.write = refuse
+    assert [variant.agreement for variant in choose_exclusions(exporter, truth)[1]] == [0, 0, 0, 0]
+
+
+@needs_onnx
+def test_bad_input(sure: Path, tiny_model: Any, squares: list[Path], tmp_path: Path) -> None:
+    """No image that can be read, a runtime without INT8, a side that does not fit, a model that is not for RGB."""
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with refused(UserError, "broken.png"), Int8Exporter(sure, [tmp_path / "broken.png"], SIDE, "onnx"):
+        pass
+    with refused(UserError, "none of the 0"), Int8Exporter(sure, [], SIDE, "onnx"):
+        pass
+    with refused(UserError, "tensorrt", "openvino, onnx"):
+        Int8Exporter(sure, squares, SIDE, "tensorrt")
+    with refused(UserError, "imgsz=65"):
+        Int8Exporter(sure, squares, (64, 65), "onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the exporters
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["tiny", "v8/yolov8-cls"])
+def test_real_files(
+    runtime: str,
+    name: str,
+    sure: Path,
+    squares: list[Path],
+    tmp_path: Path,
+) -> None:
+    """A file is opened by the host, says that it is INT8, is smaller, and agrees with its checkpoint better than chance."""
+    if runtime == "openvino":
+        pytest.importorskip("nncf")
+    model = shutil.copy(sure, tmp_path / "best.pt") if name == "tiny" else None
+    if model is None:
+        model = save_sure(calibrated(stock(name), squares[0].parent), tmp_path / "best.pt")
+    out = tmp_path / f"best_int8{RUNTIMES[runtime].suffix}"
+    with (
+        Int8Exporter(Path(model), squares, SIDE, runtime) as exporter,
+        AgreementSet(Path(model), squares, SIDE) as truth,
+    ):
+        exporter.write(out)
+        head = exporter.write(tmp_path / f"head_int8{RUNTIMES[runtime].suffix}", [exporter.parts["head"]])
+        full, quantized, excepted = (truth.score(Path(file), 0).map50_95 for file in (exporter.fp32, out, head))
+        fp32_mb, mb, head_mb = (exporting.file_mb(file) for file in (exporter.fp32, out, head))
+        with refused(UserError, "model.99"):
+            exporter.write(tmp_path / f"none{RUNTIMES[runtime].suffix}", ["model.99"])
+
+    assert exporting.describe_exported(out, runtime).precision == "int8"
+    assert len(YOLO(str(out)).predict(str(squares[0]), imgsz=SIDE, verbose=False)) == 1
+    assert mb < head_mb < fp32_mb
+    assert full / 3 < quantized <= 1 and excepted > full / 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["best.pt", out.name, head.name])
