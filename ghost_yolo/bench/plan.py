@@ -27,6 +27,7 @@ class BenchPlan:
         data: Dataset YAML for INT8 calibration.
         profile: Whether to profile each model by operator type.
         keep: New or empty folder for the exported files; a temporary one where None.
+        mixed: Whether all rows are timed side by side, whatever their runtime and precision, with ratios to the first row.
     """
 
     models: tuple[str, ...]
@@ -42,6 +43,7 @@ class BenchPlan:
     data: str = "coco8.yaml"
     profile: bool = False
     keep: Path | None = None
+    mixed: bool = False
 
     @property
     def combinations(self) -> list[tuple[str, str]]:

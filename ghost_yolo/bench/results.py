@@ -175,14 +175,15 @@ def group_rows(rows: Sequence[BenchRow]) -> dict[str, list[BenchRow]]:
     return groups
 
 
-def add_statistics(rows: Sequence[BenchRow], first_model: str) -> None:
+def add_statistics(rows: Sequence[BenchRow], first_model: str, *, mixed: bool = False) -> None:
     """Set the figures that follow from `times`: median, quartiles, and the ratio to the first model with its interval.
 
     Args:
         rows: Rows of one benchmark run; changed in place.
         first_model: Model whose row of the same runtime and precision the ratios are to.
+        mixed: Whether all rows were timed side by side; the ratios are to the first row of that model then.
     """
-    for group in group_rows(rows).values():
+    for group in [rows] if mixed else group_rows(rows).values():
         first = next((row for row in group if row.model == first_model), None)
         for row in group:
             row.rounds = len(row.times)

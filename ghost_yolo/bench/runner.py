@@ -74,7 +74,7 @@ def bench(plan: BenchPlan) -> BenchResult:
         jobs = _jobs(plan, folder)
         try:
             _create_files(plan, jobs, logs)
-            for group in _groups(jobs):
+            for group in _groups(jobs, mixed=plan.mixed):
                 _time(plan, group, logs)
         except KeyboardInterrupt:
             interrupted = True
@@ -164,12 +164,12 @@ def _dataset(data: str) -> str:
     return str(Path(data).resolve()) if Path(data).is_file() else data
 
 
-def _groups(jobs: list[_Job]) -> list[list[_Job]]:
+def _groups(jobs: list[_Job], *, mixed: bool) -> list[list[_Job]]:
     """Return the jobs that are timed against each other, without those that failed."""
     groups: dict[str, list[_Job]] = {}
     for job in jobs:
         if not job.row.error:
-            groups.setdefault(job.row.backend, []).append(job)
+            groups.setdefault("" if mixed else job.row.backend, []).append(job)
     return list(groups.values())
 
 
@@ -181,7 +181,7 @@ def _time(plan: BenchPlan, group: list[_Job], logs: Path) -> None:
             job.worker = stack.enter_context(closing(Worker(logs / "run.log", plan.threads)))
             job.call("open", *job.inference(), WARMUP, job.info is not None and job.info.nms)
         running = _running(group)
-        for _ in progress(range(plan.rounds), f"Timing {group[0].row.backend}"):
+        for _ in progress(range(plan.rounds), f"Timing {'all' if plan.mixed else group[0].row.backend}"):
             order.shuffle(running)
             for job in running:
                 _time_round(job, plan.passes)
@@ -218,7 +218,8 @@ def _finish(plan: BenchPlan, jobs: list[_Job]) -> list[BenchRow]:
     for row in rows:
         if not row.times and not row.error:
             row.error = INTERRUPTED
-    backends = list(dict.fromkeys(row.backend for row in rows))
-    rows.sort(key=lambda row: backends.index(row.backend))
-    add_statistics(rows, plan.models[0])
+    if not plan.mixed:
+        backends = list(dict.fromkeys(row.backend for row in rows))
+        rows.sort(key=lambda row: backends.index(row.backend))
+    add_statistics(rows, plan.models[0], mixed=plan.mixed)
     return rows

@@ -53,13 +53,43 @@ def ghostify(
         int, typer.Option(help="Training steps per block for its reconstruction, 8 images each.")
     ] = 100,
     distill_steps: Annotated[
-        int, typer.Option(help="Training steps for the distillation of the whole model, 8 images each; 0 to skip.")
-    ] = 250,
+        int | None,
+        typer.Option(
+            help="Training steps for the distillation of the whole model, 8 images each; 0 to skip; by default 250, and 600 "
+            "with --act, --width or --target."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     imgsz: Annotated[int, typer.Option(help="Image size in pixels; 0 for the size used in training.")] = 0,
     cache: Annotated[float, typer.Option(help="Maximum disk space for cached activations, in GiB.")] = 4.0,
     device: Annotated[str, typer.Option(help="Device to run on, as in yolo: cpu, 0, ...")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for the number of physical cores.")] = 0,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="Speed-up over the baseline, as 10x, or share of its time, as 0.2: activation and width are searched."
+        ),
+    ] = "",
+    runtime: Annotated[
+        str, typer.Option(help="Also write the file for this runtime, and time it: openvino, onnx, ncnn or pytorch.")
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="Precision of that file: fp32, or int8, calibrated on the images.")
+    ] = "fp32",
+    baseline: Annotated[
+        str, typer.Option(help="Runtime and precision in which the trained model would be run otherwise.")
+    ] = "onnx:fp32",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Data YAML with labels, for the true accuracy beside the agreement; nothing is fitted on it."
+        ),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
+    holdout: Annotated[
+        float,
+        typer.Option(help="Share of the images to hold out of all fitting, for the agreement with the trained model."),
+    ] = 0.2,
     style: Annotated[Format, typer.Option("--format", help="Format of the printed report.")] = Format.text,
 ) -> None:
     """Make a trained YOLO lighter without labels.
@@ -67,9 +97,10 @@ def ghostify(
     Replace blocks, reconstruct their outputs, and distill the whole model. The same command resumes an interrupted run.
     """
     with redirect_stdout(sys.stderr):  # the host's messages must not mix with the report
-        from ghost_yolo.ghostify.config import Settings, resume_file
+        from ghost_yolo.ghostify.config import Delivery, Settings, parse_baseline, resume_file
         from ghost_yolo.ghostify.pipeline import ghostify as run_ghostify
         from ghost_yolo.ghostify.reshape import parse_shares
+        from ghost_yolo.ghostify.target import parse_target
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
@@ -83,10 +114,20 @@ def ghostify(
             threads=threads,
             cost=cost,
             rounds=rounds,
+            holdout=holdout,
+        )
+        delivery = Delivery(
+            runtime=runtime,
+            precision=precision,
+            target=parse_target(target),
+            baseline=parse_baseline(baseline),
+            data=data,
+            split=split,
         )
         blocks = tuple(name.strip() for name in block.split(",")) if block else ()
         try:
-            report = run_ghostify(model, images, out, blocks, where.value, budget, settings, act, parse_shares(width))
+            shares = parse_shares(width)
+            report = run_ghostify(model, images, out, blocks, where.value, budget, settings, act, shares, delivery)
         except KeyboardInterrupt:
             file = resume_file(out)
             hint = f"the same command resumes from {file}" if file.exists() else "before the first result"

@@ -10,7 +10,6 @@ in pixels and scores in 0..1 would round every score to 0. `exclude` leaves furt
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,14 +22,14 @@ from numpy.typing import NDArray
 from ultralytics import YOLO
 
 from ghost_yolo.accuracy.agreement import AgreementSet
-from ghost_yolo.accuracy.validate import first_line
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import quantizers
+from ghost_yolo.export.files import export_fp32, publish
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress, quiet
-from ghost_yolo.utils.files import atomic_folder, temporary_folder, write_atomic
+from ghost_yolo.utils.files import temporary_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +100,7 @@ class Int8Exporter:
         with ExitStack() as stack:
             self.folder = stack.enter_context(temporary_folder("ghost-yolo-int8-"))
             self.images = self._read_images()
-            self.fp32 = self._export()
+            self.fp32 = export_fp32(self.checkpoint, self.folder, self.runtime, self.size)
             self._stack = stack.pop_all()
         return self
 
@@ -133,7 +132,7 @@ class Int8Exporter:
             made = folder / out.name
             QUANTIZE[self.runtime](self.fp32, made, list(self._inputs()), exclude)
             self._require_sound(made)
-            _publish(made, out)
+            publish(made, out)
         return out
 
     def _read_images(self) -> list[torch.Tensor]:
@@ -155,16 +154,6 @@ class Int8Exporter:
         """Yield each image as (1, 3, h, w), float32 in 0..1."""
         for image in self.images:
             yield to_float(image)[None].numpy()
-
-    def _export(self) -> Path:
-        """Export the checkpoint by the host, as float32 of a fixed size."""
-        file = Path(shutil.copy(self.checkpoint, self.folder / "model.pt"))  # the host writes beside it
-        try:
-            with quiet():
-                options = {"imgsz": list(self.size), "batch": 1, "device": "cpu"}
-                return Path(YOLO(str(file)).export(format=RUNTIMES[self.runtime].format, **options))
-        except Exception as error:  # whatever a layer or a converter trips over
-            raise UserError(f"{self.checkpoint} cannot be exported to {self.runtime}: {first_line(error)}") from error
 
     def _require_sound(self, made: Path) -> None:
         """Compare what a file finds in some calibration images with what float32 finds.
@@ -248,12 +237,3 @@ def _centre(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     rows, columns = round(rows * scale), round(columns * scale)
     top, left = (height - rows) // 2, (width - columns) // 2
     return image[top : top + rows, left : left + columns]
-
-
-def _publish(made: Path, out: Path) -> None:
-    """Put a finished file or folder where it belongs."""
-    if made.is_dir():
-        with atomic_folder(out) as work:
-            shutil.copytree(made, work, dirs_exist_ok=True)
-    else:
-        write_atomic(out, made.read_bytes())

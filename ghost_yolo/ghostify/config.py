@@ -11,11 +11,13 @@ from typing import Any
 from ghost_yolo.bench.results import MIN_ROUNDS
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import file_name, require_file
 from ghost_yolo.ghostify.reshape import require_activation, require_shares
 from ghost_yolo.utils.files import require_writable
 
 COSTS = ("gflops", *RUNTIMES)
 DEFAULT_BLOCKS = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
+DISTILL_STEPS, RESHAPED_STEPS = 250, 600
 MINIMUM = {"reconstruct_steps": 1, "distill_steps": 0, "rounds": MIN_ROUNDS, "seed": 0, "imgsz": 0, "threads": 0}
 
 
@@ -25,7 +27,8 @@ class Settings:
 
     Attributes:
         reconstruct_steps: Training steps for each block, one batch of 8 images each.
-        distill_steps: Training steps for the whole model after the reconstruction; 0 for none.
+        distill_steps: Training steps for the whole model after the reconstruction; 0 for none, None for DISTILL_STEPS, or
+            RESHAPED_STEPS where activation or width change.
         seed: Random seed.
         imgsz: Image side in pixels; 0 for the size at which the checkpoint was trained.
         cache: Disk space for cached activations, in GiB.
@@ -34,10 +37,11 @@ class Settings:
             order of floating-point sums, and so the result slightly.
         cost: What the budget limits: `gflops`, or the CPU latency in a runtime of `ghost-yolo bench`.
         rounds: Rounds of a latency measurement; every model runs once in each.
+        holdout: Share of the images that nothing is fitted on, for the agreement with the trained model.
     """
 
     reconstruct_steps: int = 100
-    distill_steps: int = 250
+    distill_steps: int | None = None
     seed: int = 0
     imgsz: int = 0
     cache: float = 4.0
@@ -45,6 +49,7 @@ class Settings:
     threads: int = 0
     cost: str = "gflops"
     rounds: int = 40
+    holdout: float = 0.2
 
     def validate(self) -> None:
         """Validate the settings.
@@ -53,12 +58,36 @@ class Settings:
             UserError: If a value is out of its range.
         """
         for name, minimum in MINIMUM.items():
-            if getattr(self, name) < minimum:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {minimum}")
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {minimum}")
+        if not 0 <= self.holdout < 1:
+            raise UserError(f"--holdout {self.holdout:g}: must be a share of the images of at least 0 and below 1")
         if not 0 < self.cache < inf:
             raise UserError(f"--cache {self.cache:g}: must be a positive number of GiB")
         if self.cost not in COSTS:
             raise UserError(f"--cost {self.cost}: must be one of {', '.join(COSTS)}")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The file that is delivered beside the checkpoint, and by what it is judged.
+
+    Attributes:
+        runtime: Runtime of the file, a key of `ghost_yolo.bench.runtimes.RUNTIMES`; "" for no file.
+        precision: `fp32` or `int8`.
+        target: Share of the baseline's time that the file may take; None for the shape that was asked for.
+        baseline: Runtime and precision in which the trained model would be run otherwise.
+        data: Data YAML with labels, for the true accuracy; "" for none.
+        split: Split of it.
+    """
+
+    runtime: str = ""
+    precision: str = "fp32"
+    target: float | None = None
+    baseline: tuple[str, str] = ("onnx", "fp32")
+    data: str = ""
+    split: str = "val"
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,7 @@ class RunConfig:
         model: Path of the trained checkpoint.
         weights: Hash of the trained checkpoint.
         images: Hash of the calibration images.
+        delivery: What is delivered beside the checkpoint.
     """
 
     settings: Settings
@@ -86,11 +116,12 @@ class RunConfig:
     model: str
     weights: str
     images: str
+    delivery: Delivery = Delivery()
 
     @property
     def reshapes(self) -> bool:
         """Whether the whole model changes, and every row is fitted anew."""
-        return bool(self.act or self.width)
+        return bool(self.act or self.width or self.delivery.target)
 
     @property
     def candidate_blocks(self) -> tuple[str | None, ...]:
@@ -121,16 +152,33 @@ def validate_budget(blocks: Sequence[str], budget: float | None, cost: str) -> N
         RUNTIMES[cost].require("fp32")
 
 
-def validate_shape(act: str, width: Sequence[float], budget: float | None) -> None:
-    """Validate activation and width.
+def validate_shape(
+    act: str, width: Sequence[float], delivery: Delivery, blocks: Sequence[str], budget: float | None
+) -> None:
+    """Validate activation, width and what is delivered, together with the blocks.
 
     Raises:
-        UserError: If there is no such activation, a share is out of its range, or there is a budget, too.
+        UserError: If a value is out of its range, they do not fit together, or a runtime is not installed.
     """
     require_activation(act)
     require_shares(width)
-    if budget is not None and (act or width):
-        raise UserError("--budget selects blocks only: leave it out, or leave --act and --width out")
+    if budget is not None and (act or width or delivery.target):
+        raise UserError("--budget selects blocks only: leave it out, or leave --act, --width and --target out")
+    if delivery.target and blocks:
+        raise UserError(f"--target varies activation and width: leave --block {','.join(blocks)} out, or --target")
+    if delivery.target and not delivery.runtime:
+        raise UserError("--target needs the --runtime whose time is meant, such as --runtime openvino --precision int8")
+    if delivery.precision != "fp32" and not delivery.runtime:
+        raise UserError(f"--precision {delivery.precision}: needs a --runtime, such as --runtime openvino")
+    if delivery.runtime:
+        require_file(delivery.runtime, delivery.precision)
+        require_file(*delivery.baseline)
+
+
+def parse_baseline(text: str) -> tuple[str, str]:
+    """Return runtime and precision of a text such as `onnx:fp32`."""
+    runtime, _, precision = text.partition(":")
+    return runtime, precision or "fp32"
 
 
 def resume_file(out: Path) -> Path:
@@ -138,7 +186,7 @@ def resume_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.part")
 
 
-def require_new_output(out: Path) -> None:
+def require_new_output(out: Path, delivery: Delivery) -> None:
     """Check that the output can be written. Existing outputs are never overwritten.
 
     Raises:
@@ -148,6 +196,7 @@ def require_new_output(out: Path) -> None:
         raise UserError(f"--out {out}: must end in .pt")
     require_writable(out)
     reports = () if resume_file(out).exists() else (".json", ".png")  # a run that failed at its end leaves its reports
-    for file in (out, *(out.with_suffix(suffix) for suffix in reports)):
+    exported = [out.with_name(file_name(out.stem, delivery.runtime, delivery.precision))] if delivery.runtime else []
+    for file in (out, *exported, *(out.with_suffix(suffix) for suffix in reports)):
         if file.exists():
             raise UserError(f"--out {out}: {file} already exists; give a new path, or remove the file")

@@ -77,8 +77,13 @@ class LessonSamples:
         yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
 
 
-def fit_student(run: GhostifyRun, student: HostModel) -> Stands:
+def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands:
     """Fit all rows in forward order, or load those that the run state has.
+
+    Args:
+        run: The run.
+        student: The untrained student; its weights are set.
+        label: Prefix of the results' names in the run state, where several students are fitted.
 
     Returns:
         What the output maps of each row stand for.
@@ -87,18 +92,18 @@ def fit_student(run: GhostifyRun, student: HostModel) -> Stands:
         SwapError: If a row has no handler and cannot stay as it is.
     """
     stands: Stands = {-1: Standing(torch.arange(3), 3)}
-    if all(result_name(layer.i) in run.state.results for layer in student.model if has_weights(layer)):
+    if all(result_name(layer.i, label) in run.state.results for layer in student.model if has_weights(layer)):
         for layer in student.model:  # resumed behind the fit
-            _finish(run, layer, stands)
+            _finish(run, layer, stands, label)
         return stands
     settings = run.config.settings
     count = limit_samples(SAMPLES, sample_bytes(run.teacher, settings.imgsz), settings.cache)
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
         for layer in student.model:
-            if has_weights(layer) and result_name(layer.i) not in run.state.results:
-                _fit_row(run, cache, layer, stands)
-            _finish(run, layer, stands)
+            if has_weights(layer) and result_name(layer.i, label) not in run.state.results:
+                _fit_row(run, cache, layer, stands, label)
+            _finish(run, layer, stands, label)
     return stands
 
 
@@ -108,15 +113,15 @@ def sample_bytes(teacher: HostModel, imgsz: int) -> int:
     return bytes_per_sample(teacher, [Target(f"model.{row}", row, "") for row in rows], imgsz)
 
 
-def result_name(row: int) -> str:
+def result_name(row: int, label: str = "") -> str:
     """Return the name of a row's result in the run state."""
-    return f"fitted {row}"
+    return f"{label}fitted {row}"
 
 
-def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands) -> None:
+def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands, label: str) -> None:
     """Load a row's result, and note what its output stands for."""
     if has_weights(layer):
-        result: FittedRow = run.state.results[result_name(layer.i)]
+        result: FittedRow = run.state.results[result_name(layer.i, label)]
         layer.load_state_dict(result["state"])
         stands[layer.i] = Standing(result["keep"], result["channels"])
         return
@@ -127,7 +132,7 @@ def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands) -> None:
     stands[layer.i] = Standing(torch.cat(keep), channels)
 
 
-def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Stands) -> None:
+def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Stands, label: str) -> None:
     """Fit a row and keep the result."""
     start, trained, text = time.perf_counter(), run.teacher.model[layer.i], f"row {layer.i}"
     cache.teacher.advance(layer.i, f"Teacher up to {text}")
@@ -149,7 +154,7 @@ def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Sta
     result = FittedRow(
         state=layer.state_dict(), keep=keep, channels=channels, error=error, seconds=time.perf_counter() - start
     )
-    run.state.add(result_name(layer.i), result)
+    run.state.add(result_name(layer.i, label), result)
 
 
 def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands) -> list[Pair]:

@@ -8,29 +8,44 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ghost_yolo import host
 from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import ModelError, SwapError, UserError
+from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.closed_form import init_from_teacher
-from ghost_yolo.ghostify.config import RunConfig, Settings, require_new_output, validate_budget, validate_shape
+from ghost_yolo.ghostify.config import (
+    DISTILL_STEPS,
+    RESHAPED_STEPS,
+    Delivery,
+    RunConfig,
+    Settings,
+    require_new_output,
+    validate_budget,
+    validate_shape,
+)
+from ghost_yolo.ghostify.delivery import Delivered, deliver, hold_out, judge, time_files, with_times
 from ghost_yolo.ghostify.distill import distill
 from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
-from ghost_yolo.ghostify.plot import plot_trade_off
+from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.report import Reconstruction, build_report
-from ghost_yolo.ghostify.search import TradeOff, select_blocks
+from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
+from ghost_yolo.ghostify.target import build_option, search_target
+from ghost_yolo.ghostify.target import label as option_label
+from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
 from ghost_yolo.tables import Report, render_report
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import fingerprint, write_atomic
+from ghost_yolo.utils.files import fingerprint, temporary_folder, write_atomic
 from ghost_yolo.utils.system import default_threads, versions
 
 MIN_SAMPLES = 256  # cached samples where there are fewer calibration images
@@ -47,6 +62,7 @@ def ghostify(
     settings: Settings | None = None,
     act: str = "",
     width: Sequence[float] = (),
+    delivery: Delivery | None = None,
 ) -> Report:
     """Make a trained YOLO lighter without labels: replace blocks, reconstruct each one, and distill the whole model.
 
@@ -60,6 +76,7 @@ def ghostify(
         settings: Settings of the run; the defaults if None.
         act: Activation of the whole model: `relu`, `hardswish` or another one of `ghost_yolo.ghostify.reshape.ACTIVATIONS`.
         width: Share of the channels to keep, or two: up to P3 and behind it. Every row is then fitted in closed form.
+        delivery: The exported file, its target in time, and labels to judge it by; only the checkpoint if None.
 
     Returns:
         The report: one row for each target module, and the whole model.
@@ -68,16 +85,21 @@ def ghostify(
         UserError: If an argument is invalid, or something that is needed is missing; nothing is written then.
         KeyboardInterrupt: If the run is interrupted; the same call resumes it from `<out>.part`.
     """
-    settings, out, paths = settings or Settings(), Path(out), find_images([Path(path) for path in images])
+    settings, out, delivery = settings or Settings(), Path(out), delivery or Delivery()
+    paths = find_images([Path(path) for path in images])
     settings.validate()
     validate_budget(blocks, budget, settings.cost)
-    validate_shape(act, width, budget)
-    require_new_output(out)
+    validate_shape(act, width, delivery, blocks, budget)
+    require_new_output(out, delivery)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
         opened = open_checkpoint(Path(model), settings.device)
         torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
         settings = replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz))
+        if settings.distill_steps is None:
+            settings = replace(
+                settings, distill_steps=RESHAPED_STEPS if act or width or delivery.target else DISTILL_STEPS
+            )
         config = RunConfig(
             settings=settings,
             where=where,
@@ -88,14 +110,17 @@ def ghostify(
             model=str(model),
             weights=fingerprint([Path(model)]),
             images=fingerprint(paths),
+            delivery=delivery,
         )
         state = RunState(out, config, start)
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
         limit_samples(MIN_SAMPLES, needed_bytes(opened.model, candidates[0], settings.imgsz), settings.cache)
         state.require_space(opened.model)
-        calibration = CalibrationImages(paths, settings.imgsz, next(opened.model.parameters()).device)
-        return convert(GhostifyRun(config, opened.model, calibration, state), candidates, out)
+        fitted, held_out = hold_out(paths, settings.holdout)
+        calibration = CalibrationImages(fitted, settings.imgsz, next(opened.model.parameters()).device)
+        files = [path for path in fitted if path not in calibration.skipped]
+        return convert(GhostifyRun(config, opened.model, calibration, state, files, held_out), candidates, out)
 
 
 def needed_bytes(teacher: HostModel, student: Candidate, imgsz: int) -> int:
@@ -142,18 +167,53 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
         candidates: One candidate for each block; only one without a budget.
         out: The checkpoint to write.
     """
-    student, trade_off = candidates[0], None
-    if run.config.budget is not None:
-        trade_off = select_blocks(run, candidates, run.config.budget)
-        student = build_candidate(run.teacher, trade_off.selected.blocks, run.config.settings.seed)
-    reconstructions = train_student(run, student)
-    report = build_report(run, student.model, reconstructions, trade_off)
-    write_outputs(run, student, report, trade_off, out)
+    config, student, label = run.config, candidates[0], ""
+    trade_off = target = None
+    if config.budget is not None:
+        trade_off = select_blocks(run, candidates, config.budget)
+        student = build_candidate(run.teacher, trade_off.selected.blocks, config.settings.seed)
+    if config.delivery.target is not None:
+        target = search_target(run, Path(config.model), config.delivery.target)
+        student, label = build_option(run, target.chosen), option_label(target.chosen)
+    reconstructions = train_student(run, student, label)
+    with temporary_folder("ghost-yolo-delivery-") as folder:
+        judged, conditions = judge_student(run, student, folder / out.name)
+        report = build_report(run, student, reconstructions, trade_off)
+        report = add_delivery(report, run, judged, conditions, target)
+        if trade_off is not None:
+            write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
+        if target is not None:
+            write_atomic(out.with_suffix(".png"), plot_target(target, judged))
+        write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
+            publish(file, out.parent / file.name)  # the checkpoint last, so that it implies the others
     run.state.remove()
     return report
 
 
-def train_student(run: GhostifyRun, student: Candidate) -> list[Reconstruction]:
+def checkpoint_arguments(run: GhostifyRun, student: Candidate) -> dict[str, Any]:
+    """Return the training arguments that the student's checkpoint keeps."""
+    return dict(run.teacher.args) | {"task": host.task_of(student.model)}
+
+
+def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[list[Delivered], dict[str, Any]]:
+    """Write the student as a checkpoint, export it beside that if asked for, score both and time the exported file."""
+    delivery, settings, teacher = run.config.delivery, run.config.settings, Path(run.config.model)
+    check_model(file, student.model)
+    host.save(student.model, file, checkpoint_arguments(run, student))
+    files = {"trained": teacher, "ghostified": file}
+    if delivery.runtime:
+        files["exported"] = deliver(file, file.parent, run.image_files, delivery, settings.imgsz)
+    if not (run.held_out or delivery.data or delivery.runtime):
+        return [], {}
+    judged = judge(files, run.held_out, delivery, settings)
+    if not delivery.runtime:
+        return judged, {}
+    (baseline, row), conditions = time_files(teacher, [files["exported"]], delivery, settings)
+    return [with_times(judged[0], baseline), judged[1], with_times(judged[2], row)], conditions
+
+
+def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list[Reconstruction]:
     """Reconstruct all target modules in forward order, then distill the whole student.
 
     Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
@@ -161,7 +221,7 @@ def train_student(run: GhostifyRun, student: Candidate) -> list[Reconstruction]:
     state, settings, targets = run.state, run.config.settings, student.targets
     stands: Stands = {}
     if student.reshaped:
-        stands = fit_student(run, student.model)
+        stands = fit_student(run, student.model, label)
     else:
         if any(target.name not in state.results for target in targets):
             reconstruct_targets(run, student)
@@ -170,8 +230,8 @@ def train_student(run: GhostifyRun, student: Candidate) -> list[Reconstruction]:
     torch.manual_seed(settings.seed + len(targets))
     callback, resumed = partial(state.add, DISTILLATION), state.results.get(DISTILLATION)
     keep = {row: standing.keep for row, standing in stands.items()}
-    distill(run.teacher, student, run.images, settings.distill_steps, callback, resumed, keep)
-    names = [result_name(target.row) if student.reshaped else target.name for target in targets]
+    distill(run.teacher, student, run.images, settings.distill_steps or 0, callback, resumed, keep)
+    names = [result_name(target.row, label) if student.reshaped else target.name for target in targets]
     results = [state.results[name] for name in names]
     return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
 
@@ -193,12 +253,3 @@ def reconstruct_targets(run: GhostifyRun, student: Candidate) -> None:
                 error, seconds = reconstruction_error(module, data), time.perf_counter() - start
                 run.state.add(target.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
             module.load_state_dict(results[target.name]["state"])
-
-
-def write_outputs(run: GhostifyRun, student: Candidate, report: Report, trade_off: TradeOff | None, out: Path) -> None:
-    """Write plot, report and checkpoint, each atomically; the checkpoint comes last, so that it implies the others."""
-    check_model(out, student.model)
-    if trade_off is not None:
-        write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
-    write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
-    host.save(student.model, out, dict(run.teacher.args) | {"task": host.task_of(student.model)})

@@ -1,4 +1,4 @@
-"""Plot of the trade-off between cost and sensitivity."""
+"""Plots: the trade-off of a budget between cost and sensitivity, and of a target between speed-up and agreement."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ghost_yolo.ghostify.delivery import Delivered
 from ghost_yolo.ghostify.savings import Latency
 from ghost_yolo.ghostify.search import Option, TradeOff
+from ghost_yolo.ghostify.target import Target
 from ghost_yolo.registry import PREFIX
 
 
@@ -48,3 +50,34 @@ def _plot_measured(axes: Axes, latency: Latency, sensitivity: float) -> None:
     """Plot the measured share of the selection."""
     bars = np.abs(np.array(latency.interval)[:, None] - latency.ratio)
     axes.errorbar(latency.ratio, sensitivity, xerr=bars, fmt="D", color="black", mfc="none", label="selected, measured")
+
+
+def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
+    """Return the plot of speed-up against agreement as PNG: candidates in closed form, and the file that is delivered."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    fitted = [option for option in target.options if option.agreement is not None]
+    axes.plot(
+        [1 / o.time_ratio for o in fitted],
+        [o.agreement or 0.0 for o in fitted],
+        "x",
+        color="tab:blue",
+        label="closed form",
+    )
+    for option in fitted:
+        axes.annotate(option.title, (1 / option.time_ratio, option.agreement or 0), (5, 5), textcoords="offset points")
+    speeds = [1 / option.time_ratio for option in target.options]
+    axes.plot(
+        speeds, [0] * len(speeds), "|", color="grey", label="timed untrained", transform=axes.get_xaxis_transform()
+    )
+    delivered = judged[-1]
+    share, value = delivered.time_ratio[0], delivered.agreement
+    if share is not None and value[0] is not None:
+        bars = [[value[0] - (value[1] or value[0])], [(value[2] or value[0]) - value[0]]]
+        axes.errorbar(1 / share, value[0], yerr=bars, fmt="o", color="black", label="delivered file, 95 %")
+    axes.axvline(1 / target.share, color="grey", linestyle=":", label="target")
+    axes.set(xlabel="speed-up over the baseline", ylabel="agreement with the trained model, mAP50-95")
+    figure.legend(loc="outside lower center", ncols=4)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

@@ -12,10 +12,9 @@ from ghost_yolo.ghostify.cost import Cost, model_cost, target_costs
 from ghost_yolo.ghostify.savings import Latency
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Target
+from ghost_yolo.ghostify.student import Candidate, Target
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.tables import Report, format_percent
-from ghost_yolo.typing import HostModel
 
 MAX_FRONT_ROWS = 10  # of the Pareto front, in the table
 
@@ -25,6 +24,10 @@ CONVENTIONS = {
     "error": "mean squared error of the module's output maps, each channel relative to the variance of the trained module's, over "
     "64 samples right after the reconstruction; predicting the mean of each channel scores 1",
     "seconds": "wall clock, caching of activations included; the whole includes the distillation and interrupted runs",
+}
+FIT_CONVENTIONS = {
+    "error": "share of the variance of the trained module's output maps that is not linear in the new one's, the mean over "
+    "the channels that are kept, right after the closed form; the distillation comes later",
 }
 OPTION_CONVENTIONS = {
     "sensitivity": "loss of the predictions plus relative error of the head's inputs, when this block alone, after a trial "
@@ -49,17 +52,17 @@ class Reconstruction:
 
 
 def build_report(
-    run: GhostifyRun, student: HostModel, reconstructions: Sequence[Reconstruction], trade_off: TradeOff | None
+    run: GhostifyRun, candidate: Candidate, reconstructions: Sequence[Reconstruction], trade_off: TradeOff | None
 ) -> Report:
     """Build the report of a finished run.
 
     Args:
         run: The run.
-        student: The distilled student.
+        candidate: The distilled student.
         reconstructions: Results of its target modules.
         trade_off: What the budget selected from; None without a budget.
     """
-    imgsz = run.config.settings.imgsz
+    student, imgsz = candidate.model, run.config.settings.imgsz
     before, after = (
         target_costs(model, [r.target for r in reconstructions], imgsz) for model in (run.teacher, student)
     )
@@ -73,7 +76,12 @@ def build_report(
     tables, notes = [(header, [_cells(row) for row in [*rows, whole]])], [_summary(run.config, run.images, whole)]
     skipped = [str(path) for path in run.images.skipped]
     more = {"settings": run.config.to_dict(), "calibration_images": len(run.images), "skipped": skipped, "whole": whole}
-    conventions = dict(CONVENTIONS)
+    conventions = dict(CONVENTIONS) | (FIT_CONVENTIONS if candidate.reshaped else {})
+    kept = {str(row): width.kept for row, width in candidate.widths.items() if width.kept}
+    more |= {"kept_widths": kept} if candidate.widths else {}
+    notes += (
+        [f"Rows that keep their width: {', '.join(f'{row} ({why})' for row, why in kept.items())}."] if kept else []
+    )
     if trade_off is not None:
         conventions |= OPTION_CONVENTIONS | (LATENCY_CONVENTIONS if trade_off.measured else {})
         tables += [options_table(trade_off), front_table(trade_off)]

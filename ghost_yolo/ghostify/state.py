@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,13 @@ class GhostifyRun:
         teacher: The trained model.
         images: Calibration images.
         state: Results so far.
+        image_files: Files of the calibration images.
+        held_out: Images that nothing is fitted on.
     """
 
     config: RunConfig
     teacher: HostModel
     images: CalibrationImages
     state: RunState
+    image_files: Sequence[Path] = ()
+    held_out: Sequence[Path] = ()

@@ -1,0 +1,163 @@
+"""What is delivered: the exported file, its time beside the trained model's, and its scores with and without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ghost_yolo.accuracy import AgreementSet, Score, evaluate, ratio
+from ghost_yolo.bench import BenchPlan, BenchRow, bench
+from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import export_file, file_name
+from ghost_yolo.ghostify.config import Delivery, Settings
+from ghost_yolo.utils.console import progress
+from ghost_yolo.utils.files import temporary_folder
+
+MIN_HELD_OUT = 8  # images; with fewer an interval says nothing
+RESAMPLES = 500  # of the bootstrap
+PASSES = 5
+NO_RATIO = (None, None, None)
+Interval = tuple[float | None, float | None, float | None]  # value and the ends of its 95 % confidence interval
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A file that was judged.
+
+    Attributes:
+        name: What it is: `trained`, `ghostified` or `exported`.
+        file: Its path.
+        backend: Runtime and precision.
+        agreement: mAP50-95 with the trained model's boxes as truth, on images that were held out.
+        accuracy: True mAP50-95, where there are labels.
+        accuracy_ratio: The same, relative to the trained checkpoint's.
+        milliseconds: Median time of an image, where it was timed.
+        time_ratio: Time relative to the baseline's.
+    """
+
+    name: str
+    file: str
+    backend: str
+    agreement: Interval = NO_RATIO
+    accuracy: Interval = NO_RATIO
+    accuracy_ratio: Interval = NO_RATIO
+    milliseconds: float | None = None
+    time_ratio: Interval = NO_RATIO
+
+
+def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
+    """Divide images into those for fitting and those held out, evenly spaced; none are held out where they would be few.
+
+    Args:
+        paths: Images.
+        share: Share to hold out.
+    """
+    count = round(share * len(paths))
+    if count < MIN_HELD_OUT or len(paths) - count < MIN_HELD_OUT:
+        return list(paths), []
+    held = {round((index + 0.5) * len(paths) / count) for index in range(count)}
+    return [p for i, p in enumerate(paths) if i not in held], [p for i, p in enumerate(paths) if i in held]
+
+
+def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: Delivery, imgsz: int) -> Path:
+    """Export a checkpoint into a folder, and return the file.
+
+    Raises:
+        UserError: If the export fails, or an INT8 file finds nothing.
+    """
+    file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
+    return export_file(checkpoint, file, images, imgsz, delivery.runtime, delivery.precision)
+
+
+def judge(
+    files: Mapping[str, Path], held_out: Sequence[Path], delivery: Delivery, settings: Settings
+) -> list[Delivered]:
+    """Score files with and without labels.
+
+    Args:
+        files: By name: `trained` first, which is the checkpoint that sets the truth.
+        held_out: Images that nothing was fitted on; without any there is no agreement.
+        delivery: Data set for the true accuracy.
+        settings: Image size and device.
+    """
+    agreement: dict[str, Score] = {}
+    if held_out:
+        with AgreementSet(files["trained"], held_out, settings.imgsz, device=settings.device) as truth:
+            for name in progress([*files], "Agreement"):
+                agreement[name] = truth.score(files[name], RESAMPLES)
+    accuracy: dict[str, Score] = {}
+    if delivery.data:
+        for name in progress([*files], "Accuracy"):
+            options = (delivery.data, delivery.split, settings.imgsz, settings.device, RESAMPLES)
+            accuracy[name] = evaluate(files[name], *options)
+    return [
+        Delivered(
+            name,
+            str(file),
+            _backend(file, delivery),
+            _interval(agreement.get(name)),
+            _interval(accuracy.get(name)),
+            ratio(accuracy[name], accuracy["trained"], RESAMPLES) if accuracy else NO_RATIO,
+        )
+        for name, file in files.items()
+    ]
+
+
+def _backend(file: Path, delivery: Delivery) -> str:
+    """Return runtime and precision of a file."""
+    if file.suffix == ".pt":
+        return "PyTorch fp32"
+    return f"{RUNTIMES[delivery.runtime].title} {delivery.precision}"
+
+
+def _interval(score: Score | None) -> Interval:
+    """Return a score with its interval."""
+    return NO_RATIO if score is None else (score.map50_95, score.low, score.high)
+
+
+def time_files(
+    teacher: Path, files: Sequence[Path], delivery: Delivery, settings: Settings
+) -> tuple[list[BenchRow], dict[str, Any]]:
+    """Time files side by side with the trained model as it would be run otherwise.
+
+    Args:
+        teacher: The trained checkpoint.
+        files: Exported files or checkpoints.
+        delivery: Runtime and precision of the baseline.
+        settings: Image size, threads and rounds.
+
+    Returns:
+        The baseline's row and those of the files, whose ratios are to it, and the conditions.
+
+    Raises:
+        UserError: If one could not be timed.
+    """
+    with temporary_folder("ghost-yolo-baseline-") as folder:
+        runtime, precision = delivery.baseline
+        baseline = export_file(
+            teacher, folder / file_name("baseline", runtime, precision), [], settings.imgsz, runtime, precision
+        )
+        plan = BenchPlan(
+            models=(str(baseline), *map(str, files)),
+            imgsz=settings.imgsz,
+            threads=settings.threads,
+            rounds=settings.rounds,
+            passes=PASSES,
+            mixed=True,
+        )
+        result = bench(plan)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    for failure in result.failed:
+        raise UserError(f"a file could not be timed: {failure}")
+    return result.rows, result.conditions
+
+
+def with_times(delivered: Delivered, row: BenchRow) -> Delivered:
+    """Return a judged file with its time."""
+    from dataclasses import replace
+
+    return replace(delivered, milliseconds=row.median_ms, time_ratio=(row.ratio, row.ratio_low, row.ratio_high))

@@ -1,0 +1,104 @@
+"""The part of a report that judges what is delivered: time, agreement with the trained model, and true accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ghost_yolo.ghostify.delivery import MIN_HELD_OUT, Delivered, Interval
+from ghost_yolo.ghostify.state import GhostifyRun
+from ghost_yolo.ghostify.target import Target
+from ghost_yolo.tables import Report
+
+RESTLESS = 0.05  # relative difference of two measurements of one architecture
+CONVENTIONS = {
+    "agreement": "mAP50-95 on images that were held out of all fitting, with the trained model's boxes of a confidence of at "
+    "least 0.25 as truth; the trained model itself scores a little less than 1. For a classifier the share of equal classes",
+    "accuracy": "mAP50-95 on the labelled data, by Ultralytics' own validation of that very file at square images",
+    "intervals": "95 %, by bootstrap over images, those of times over rounds",
+    "ms, speed-up": "median of the network alone, batch 1, timed side by side with the trained model in the baseline's runtime",
+}
+
+
+def add_delivery(
+    report: Report, run: GhostifyRun, judged: Sequence[Delivered], conditions: Mapping[str, Any], target: Target | None
+) -> Report:
+    """Return a report with the files that were judged, and what a target was searched among."""
+    notes, tables = [*report.notes], [*report.tables]
+    if not run.held_out:
+        need = f"{2 * MIN_HELD_OUT} images and a --holdout of {MIN_HELD_OUT} of them"
+        notes.append(
+            f"No agreement was measured: of {len(run.image_files)} images none were held out; it needs {need}."
+        )
+    if judged:
+        tables.append(_table(judged))
+    if target is not None:
+        tables.append(_options(target))
+        notes.append(_promise(target, judged[-1]))
+    if conditions:
+        said = ", ".join(f"{name} {value}" for name, value in conditions.items())
+        notes.append(f"Times: {said}.")
+    more = {"held_out_images": len(run.held_out), "delivered": [asdict(item) for item in judged]}
+    more |= {"conditions": dict(conditions)} if conditions else {}
+    more |= {"target": asdict(target)} if target else {}
+    known = dict(report.conventions) | (CONVENTIONS if judged else {})
+    return replace(report, tables=tables, notes=notes, conventions=known, more=dict(report.more) | more)
+
+
+def _table(judged: Sequence[Delivered]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the files."""
+    rows = [
+        [
+            item.name,
+            item.backend
+            if item.name != "trained" or item.milliseconds is None
+            else f"{item.backend}; timed as baseline",
+            "" if item.milliseconds is None else f"{item.milliseconds:.2f}",
+            format_speed_up(item.time_ratio),
+            format_interval(item.agreement),
+            format_interval(item.accuracy),
+            format_interval(item.accuracy_ratio),
+        ]
+        for item in judged
+    ]
+    return ["file", "runtime", "ms", "speed-up", "agreement", "accuracy", "of the trained one's"], rows
+
+
+def format_interval(value: Interval) -> str:
+    """Return a value with its interval as text, "" for none."""
+    middle, low, high = value
+    if middle is None:
+        return ""
+    return f"{middle:.3f}" if low is None or high is None else f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def format_speed_up(share: Interval) -> str:
+    """Return a share of the time as a speed-up with its interval, "" for none."""
+    middle, low, high = share
+    if middle is None:
+        return ""
+    return f"{1 / middle:.2f}x" + ("" if low is None or high is None else f" ({1 / high:.2f} to {1 / low:.2f})")
+
+
+def _options(target: Target) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the options of a target."""
+    rows = []
+    for option in sorted(target.options, key=lambda option: option.time_ratio):
+        mark = "chosen" if option.title == target.chosen.title else ""
+        agreement = "" if option.agreement is None else f"{option.agreement:.3f}"
+        rows.append([mark, option.title, f"{option.milliseconds:.2f}", f"{1 / option.time_ratio:.2f}x", agreement])
+    return ["target", "model", "ms untrained", "speed-up", "agreement of its closed form"], rows
+
+
+def _promise(target: Target, delivered: Delivered) -> str:
+    """Say whether the time that was promised is the one that was measured again."""
+    promised, measured = target.chosen.time_ratio, delivered.time_ratio[0]
+    assert measured is not None, "a target is never without a file that was timed"
+    text = (
+        f"Target {target.share:.3g} of the baseline's {target.baseline_ms:.2f} ms: {target.chosen.title} was measured at "
+        f"{promised:.3f} untrained and at {measured:.3f} as delivered."
+    )
+    if abs(measured / promised - 1) > RESTLESS:
+        return f"{text} They differ by more than {RESTLESS:.0%}: this machine is too restless; measure again with more --rounds."
+    return text
