@@ -65,6 +65,21 @@ def page(table: Path, out: Out) -> None:
     pages.write(table, out)
 
 
+@app.command()
+def agreement(
+    teacher: Path,
+    models: list[Path],
+    images: Annotated[Path, typer.Option(help="Images that no model was fitted on.")],
+    data: Annotated[str, typer.Option(help="Data YAML; its val split is read.")],
+    out: Out,
+    imgsz: int = 320,
+) -> None:
+    """Score models of a teacher with and without labels, and how well one predicts the other."""
+    from experiments import agreement as study
+
+    study.write(study.measure(teacher, images, data, imgsz, models), out)
+
+
 if __name__ == "__main__":
     try:
         app()

@@ -321,8 +321,8 @@ def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
 
 
 def _kinds(module: nn.Module) -> list[type]:
-    """Return the types of all modules inside."""
-    return [type(inner) for _, inner in module.named_modules(remove_duplicate=False)]
+    """Return the types of all convolutions and linear layers inside."""
+    return [type(inner) for inner in module.modules() if isinstance(inner, LEAVES)]
 
 
 def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]:

@@ -1,0 +1,213 @@
+"""What is delivered and judged: images held out, the exported file, its time, and the search for a target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from factories import Run, bench_row, refused
+
+from ghost_yolo import host
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import file_name
+from ghost_yolo.ghostify import Settings, ghostify, target
+from ghost_yolo.ghostify.config import Delivery, parse_baseline
+from ghost_yolo.ghostify.delivery import Delivered, hold_out
+from ghost_yolo.ghostify.plot import plot_target
+from ghost_yolo.ghostify.target import Option, Target, parse_target, widest
+from ghost_yolo.ghostify.verdict import _promise, format_interval, format_speed_up
+
+QUICK = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5)
+OPENVINO = Delivery(runtime="openvino", precision="int8")
+
+
+@pytest.fixture
+def sixteen(image_folder: Path, tmp_path: Path) -> Path:
+    """Enough pictures to hold some out."""
+    folder = tmp_path / "sixteen"
+    folder.mkdir()
+    for path in image_folder.iterdir():
+        picture = cv2.imread(str(path))
+        cv2.imwrite(str(folder / path.name), picture)
+        cv2.imwrite(str(folder / f"flipped-{path.name}"), picture[:, ::-1])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "held"), [(100, 0.2, 20), (39, 0.2, 8), (37, 0.2, 0), (16, 0.5, 8), (100, 0, 0)]
+)
+def test_images_are_held_out(count: int, share: float, held: int) -> None:
+    """Evenly spaced, and none where they would be few; every image is in one part."""
+    paths = [Path(f"{i}.png") for i in range(count)]
+    fitted, out = hold_out(paths, share)
+
+    assert len(out) == held and sorted(fitted + out) == sorted(paths)
+
+
+@pytest.mark.parametrize(("text", "share"), [("", None), ("10x", 0.1), ("0.2", 0.2), ("2.5x", 0.4)])
+def test_targets(text: str, share: float | None) -> None:
+    """A speed-up or a share of the time."""
+    assert parse_target(text) == share
+
+
+@pytest.mark.parametrize("text", ["x", "1", "1x", "0", "0x", "-2x", "fast"])
+def test_impossible_targets(text: str) -> None:
+    """Refused with what is right."""
+    with refused(UserError, f"--target {text}", "10x"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"delivery": Delivery(target=0.5)}, "--runtime"),
+        ({"delivery": Delivery(precision="int8")}, "--runtime"),
+        ({"delivery": Delivery(runtime="tensorrt")}, "openvino"),
+        ({"delivery": Delivery(runtime="ncnn", precision="int8")}, "--precision int8"),
+        ({"delivery": Delivery(runtime="pytorch", baseline=parse_baseline("onnx:int4"))}, "int4"),
+        ({"delivery": Delivery("pytorch", target=0.5), "blocks": ["C2f_GhostBottleneck"]}, "--block"),
+        ({"delivery": Delivery("pytorch", target=0.5), "budget": 0.5}, "--budget"),
+        ({"settings": Settings(holdout=1.0)}, "--holdout"),
+    ],
+)
+def test_impossible_deliveries(
+    arguments: dict[str, Any], said: str, best: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    """Refused before any work."""
+    with refused(UserError, said):
+        ghostify(best, [image_folder], tmp_path / "fast.pt", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_exported_file_is_not_overwritten(best: Path, image_folder: Path, tmp_path: Path) -> None:
+    """Neither by its folder."""
+    (tmp_path / file_name("fast", "openvino", "int8")).mkdir()
+    with refused(UserError, "fast_int8_openvino_model", "already exists"):
+        ghostify(best, [image_folder], tmp_path / "fast.pt", act="relu", delivery=OPENVINO)
+
+
+def test_agreement_is_in_the_report(sure: Path, sixteen: Path, tmp_path: Path) -> None:
+    """With enough images the report has the trained model's and the student's agreement; without, it says how many it needs."""
+    report = ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=QUICK)
+    content = json.loads((tmp_path / "fast.json").read_text())
+    trained, student = content["delivered"]
+
+    assert content["held_out_images"] == 8 and content["calibration_images"] == 8
+    assert trained["name"] == "trained" and trained["agreement"][0] > 0.9
+    assert student["name"] == "ghostified" and 0 <= student["agreement"][0] <= 1
+    assert report.tables[1][0][0] == "file"
+    report = ghostify(sure, [sixteen], tmp_path / "other.pt", act="relu", settings=Settings(distill_steps=0))
+    assert any("16 images" in note for note in report.notes)
+
+
+def option(act: str, width: tuple[float, ...], share: float, agreement: float | None = None) -> Option:
+    """Return an option of a target."""
+    return Option(act, width, share, 10 * share, agreement)
+
+
+def test_the_widest_of_each_activation_is_fitted() -> None:
+    """Of those that are fast enough."""
+    options = [
+        option("relu", (0.5,), 0.2),
+        option("relu", (0.5, 0.625), 0.25),
+        option("", (0.5,), 0.3),
+        option("", (), 0.5),
+    ]
+    assert [o.title for o in widest(options)] == ["--act relu --width 0.5,0.625", "as trained"]
+
+
+def test_a_target_that_cannot_be_had(
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the fastest model, and nothing is left."""
+    rows = [
+        {"act": "relu", "width": [0.25], "ratio": 0.3, "ms": 3.0},
+        {"act": "", "width": [], "ratio": 0.9, "ms": 9.0},
+    ]
+    monkeypatch.setattr(target, "_time_options", lambda *_: [10.0, {}, rows])
+    with refused(UserError, "--target 0.1", "--act relu --width 0.25", "0.300"):
+        ghostify(best, [image_folder], tmp_path / "fast.pt", delivery=Delivery("pytorch", target=0.1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_is_searched_and_kept(
+    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are timed and screened, the chosen one is delivered, and the plot and both measurements are there."""
+    rows = [bench_row(name, ratio=ratio, median_ms=10 * ratio) for name, ratio in (("t", 1.0), ("a", 0.9), ("b", 0.5))]
+    monkeypatch.setattr(target, "SHAPES", {"": ((),), "relu": ((0.5,),)})
+    monkeypatch.setattr(target, "time_files", lambda *_: (rows, {}))
+    settings = Settings(distill_steps=1, holdout=0.5, rounds=5, imgsz=64)
+    out = tmp_path / "fast.pt"
+    delivery = Delivery("pytorch", target=0.6, baseline=("pytorch", "fp32"))
+    report = ghostify(sure, [sixteen], out, settings=settings, delivery=delivery)
+    content = json.loads(out.with_suffix(".json").read_text())
+
+    assert [o["act"] for o in content["target"]["options"]] == ["", "relu"]
+    assert content["delivered"][-1]["time_ratio"][0] > 0 and len(report.tables) == 3
+    assert cv2.imread(str(out.with_suffix(".png"))) is not None
+    assert host.load(tmp_path / "fast.pt")
+
+
+def judged(share: float, agreement: float = 0.9) -> Delivered:
+    """Return a delivered file."""
+    return Delivered(
+        "exported", "fast.onnx", "ONNX Runtime fp32", (agreement, 0.85, 0.95), time_ratio=(share, share, share)
+    )
+
+
+def test_the_promise_is_checked() -> None:
+    """A time that is not the one of the trial is said, with what to do."""
+    chosen = option("relu", (0.5,), 0.2, 0.8)
+    found = Target(0.25, [chosen], chosen, 10.0, {})
+    assert "restless" not in _promise(found, judged(0.205)) and "restless" in _promise(found, judged(0.25))
+    assert plot_target(found, [judged(0.205)]).startswith(b"\x89PNG")
+
+
+def test_figures_have_intervals() -> None:
+    """Where there are some."""
+    assert format_speed_up((0.25, 0.2, 0.5)) == "4.00x (2.00 to 5.00)" and format_speed_up((0.5, None, None)) == "2.00x"
+    assert format_interval((0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)" and not format_interval((None, None, None))
+
+
+@pytest.mark.slow
+def test_the_int8_file_is_delivered(sure: Path, sixteen: Path, tmp_path: Path, run: Run) -> None:
+    """By the command: checkpoint, INT8 file that the host opens, report with its time and agreement."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    out = tmp_path / "fast.pt"
+    words = [
+        "--images",
+        sixteen,
+        "--act",
+        "relu",
+        "--runtime",
+        "openvino",
+        "--precision",
+        "int8",
+        "--distill-steps",
+        "20",
+    ]
+    baseline = ["--baseline", "pytorch", "--holdout", "0.5", "--rounds", "5", "-o", out]
+    run("python", "-m", "ghost_yolo", "ghostify", sure, *words, *baseline)
+    exported = json.loads(out.with_suffix(".json").read_text())["delivered"][-1]
+
+    assert (
+        exported["backend"] == "OpenVINO int8" and exported["milliseconds"] > 0 and exported["agreement"][0] is not None
+    )
+    assert (tmp_path / "fast_int8_openvino_model/metadata.yaml").is_file()
+    assert sorted(path.name for path in tmp_path.glob("fast*")) == ["fast.json", "fast.pt", "fast_int8_openvino_model"]
+
+
+def test_bench_rows_of_one_group() -> None:
+    """Mixed rows have their ratios to the first row, whatever their runtime."""
+    from ghost_yolo.bench.results import add_statistics
+
+    rows = [bench_row("a.onnx", "onnx", times=[4.0] * 5), bench_row("b", "openvino", times=[1.0] * 5)]
+    add_statistics(rows, "a.onnx", mixed=True)
+    assert rows[1].ratio == 0.25
+    add_statistics(rows, "a.onnx")
+    assert rows[0].ratio == 1
