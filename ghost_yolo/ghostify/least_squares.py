@@ -12,7 +12,7 @@ import torch
 from scipy.linalg.lapack import dpstrf
 from torch.nn import functional as F
 
-RIDGE = 1e-3  # relative to the mean square of the regressors: maps may be almost collinear
+RIDGE = 1e-3  # relative to the mean variance of the inputs: maps may be almost collinear
 EPS = 1e-9
 CHUNK = 2**24  # numbers of unfolded maps at a time, 64 MiB
 PRODUCTS = 4e7  # of positions and unknowns that a solution uses at least where there are so many: more changes nothing
@@ -52,22 +52,58 @@ def solve_conv(
     """
     k, groups = conv.kernel_size[0] * conv.kernel_size[1], conv.groups
     inputs, outputs = x.shape[1] * k // groups, target.shape[1] // groups
-    gram = torch.zeros(groups, inputs + 1, inputs + 1, dtype=torch.float64, device=x.device)
-    moment = torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64, device=x.device)
     wanted, seen = max(POSITIONS_PER_UNKNOWN * inputs, PRODUCTS / inputs), 0
     step = max(1, CHUNK // (x.shape[1] * k * target.shape[2] * target.shape[3]))
+    sums = Sums(groups, inputs, outputs, x.device)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
         u = F.unfold(x[part], conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (b, c1 * k, positions)
-        u = F.pad(_by_group(u, groups), (0, 0, 0, 1), value=1.0)
-        y = _by_group(target[part].flatten(2), groups)
-        gram += (u @ u.mT).double()
-        moment += (u @ y.mT).double()
-        seen += u.shape[2]
+        sums.add(_by_group(u, groups), _by_group(target[part].flatten(2), groups))
+        seen += u.shape[0] * u.shape[2]
         if seen >= wanted:
             break
-    solution = _solve_ridge(gram, moment, prior.reshape(groups, outputs, inputs))
-    return solution[:, :-1].mT.reshape(prior.shape), solution[:, -1].flatten()
+    weight, bias = sums.solve(prior.reshape(groups, outputs, inputs))
+    return weight.reshape(prior.shape), bias.flatten()
+
+
+class Sums:
+    """Sums over positions from which the regression of targets on inputs follows, in groups that know nothing of each other.
+
+    Inputs are taken relative to their mean in the first part, since squares of large means would drown small differences.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int, device: torch.device) -> None:
+        """Start with none."""
+        double: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        self.gram, self.moment = (
+            torch.zeros(groups, inputs, inputs, **double),
+            torch.zeros(groups, inputs, outputs, **double),
+        )
+        self.u, self.y = torch.zeros(groups, inputs, 1, **double), torch.zeros(groups, outputs, 1, **double)
+        self.offset: torch.Tensor | None = None
+        self.count = 0
+
+    def add(self, u: torch.Tensor, y: torch.Tensor) -> None:
+        """Add inputs (g, k, n) and targets (g, m, n)."""
+        self.offset = u.mean(2, keepdim=True) if self.offset is None else self.offset
+        u = u - self.offset
+        self.gram += (u @ u.mT).double()
+        self.moment += (u @ y.mT).double()
+        self.u += u.sum(2, keepdim=True)
+        self.y += y.sum(2, keepdim=True)
+        self.count += u.shape[2]
+
+    def solve(self, prior: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weights (g, m, k) of ridge regression drawn towards prior ones, and constants (g, m, 1), which are free."""
+        assert self.offset is not None, "there is at least one position"
+        u, y, prior = self.u / self.count, self.y / self.count, prior.double()
+        gram, moment = self.gram - self.count * u @ u.mT, self.moment - self.count * u @ y.mT
+        damping = (RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1) + EPS)[:, None]
+        gram = gram + torch.diag_embed(damping.expand(-1, gram.shape[1]))
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        wanted = moment + damping[:, :, None] * prior.mT
+        found = torch.linalg.solve(gram, wanted) if bool(failed.any()) else torch.cholesky_solve(wanted, lower)
+        return found.mT.float(), (y - found.mT @ (u + self.offset)).float()
 
 
 def _by_group(maps: torch.Tensor, groups: int) -> torch.Tensor:
@@ -95,13 +131,3 @@ def solve_linear(x: torch.Tensor, target: torch.Tensor, prior: torch.Tensor) -> 
     pointwise = torch.nn.Conv2d(x.shape[1], target.shape[1], 1)
     weight, bias = solve_conv(pointwise, x[:, :, None, None], target[:, :, None, None], prior[:, :, None, None])
     return weight.flatten(1), bias
-
-
-def _solve_ridge(gram: torch.Tensor, moment: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-    """Return the ridge solutions (g, k + 1, m), with the constant last, that are drawn towards prior weights (g, m, k)."""
-    damping = RIDGE * gram.diagonal(dim1=1, dim2=2)[:, :-1].mean(1) + EPS
-    damping = damping[:, None].repeat(1, gram.shape[1])
-    damping[:, -1] = EPS  # the constant is free
-    wanted = moment.clone()
-    wanted[:, :-1] += damping[:, :-1, None] * prior.mT.double()
-    return torch.linalg.solve(gram + torch.diag_embed(damping), wanted).float()
