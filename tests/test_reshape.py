@@ -103,7 +103,7 @@ def test_with_another_block(best: Path, image_folder: Path, tmp_path: Path) -> N
     ghostify(best, [image_folder], out, [GHOST], "all", settings=QUICK, act="relu", width=(0.5,))
     model = host.load(out)
 
-    assert [row[2] for row in model.yaml["backbone"] + model.yaml["head"]].count(f"ghost_yolo.{GHOST}") == 2
+    assert [row[2] for row in model.yaml["backbone"] + model.yaml["head"]].count(f"ghost_yolo.{GHOST}") == 3
     assert model.model[-1].type.endswith("LightDetect") and "ReLU" in model.yaml["activation"]
 
 

@@ -101,8 +101,11 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
         for layer in student.model:
-            if has_weights(layer) and result_name(layer.i, label) not in run.state.results:
-                _fit_row(run, cache, layer, stands, label)
+            if has_weights(layer):
+                for side in (cache.teacher, cache.student):  # also before rows that are known: maps are rounded at each
+                    side.advance(layer.i, f"Maps up to row {layer.i}")
+                if result_name(layer.i, label) not in run.state.results:
+                    _fit_row(run, cache, layer, stands, label)
             _finish(run, layer, stands, label)
     return stands
 
@@ -135,8 +138,6 @@ def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands, label: str) -> N
 def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Stands, label: str) -> None:
     """Fit a row and keep the result."""
     start, trained, text = time.perf_counter(), run.teacher.model[layer.i], f"row {layer.i}"
-    cache.teacher.advance(layer.i, f"Teacher up to {text}")
-    cache.student.advance(layer.i, f"Student up to {text}")
     pairs = _pairs(cache, layer, stands)
     try:
         keep, lessons = _fit(trained, layer, pairs)
