@@ -14,8 +14,11 @@ from ultralytics.nn.modules.conv import Conv, DWConv
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 from ghost_yolo.errors import SwapError
-from ghost_yolo.ghostify.handlers import Pair, concat, fit, fit_shell, match_activation
+from ghost_yolo.ghostify.handlers import fit
+from ghost_yolo.ghostify.heads import fit_proto, fit_shell
 from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv, solve_linear, solve_transposed
+from ghost_yolo.ghostify.match_activation import match_activation
+from ghost_yolo.ghostify.pairs import Pair, concat
 
 MODULES = {
     "conv": lambda c: Conv(3, c, 3, 2),
@@ -137,8 +140,6 @@ def test_attention_keeps_its_width_and_is_fitted_inside() -> None:
 @torch.no_grad()
 def test_prototypes_are_fitted() -> None:
     """Of masks, with a transposed convolution inside."""
-    from ghost_yolo.ghostify.handlers import fit_proto
-
     trained, module = trained_like(Proto(3, 16, 8)), Proto(3, 16, 8).eval()
     fitted = fit_proto(trained, module, start(images()))
 

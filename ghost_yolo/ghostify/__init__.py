@@ -1,11 +1,11 @@
-"""Replace blocks of a trained model by light ones without labels: select, initialise, reconstruct, distill."""
+"""Make a trained model lighter and faster without labels: other blocks, activation or width, fitted and distilled."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ghost_yolo.ghostify.config import Settings
+    from ghost_yolo.ghostify.config import Delivery, Settings
     from ghost_yolo.ghostify.pipeline import ghostify
 
-__all__ = ["Settings", "ghostify"]
+__all__ = ["Delivery", "Settings", "ghostify"]
 
 
 def __getattr__(name: str) -> object:
@@ -14,4 +14,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ghost_yolo.ghostify import config, pipeline
 
-    return getattr(config if name == "Settings" else pipeline, name)
+    return getattr(pipeline if name == "ghostify" else config, name)

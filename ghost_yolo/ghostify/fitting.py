@@ -19,7 +19,9 @@ from ghost_yolo.ghostify.activations import (
     cache_activations,
     limit_samples,
 )
-from ghost_yolo.ghostify.handlers import Lesson, Pair, fit, fit_classify, fit_head, fit_shell
+from ghost_yolo.ghostify.handlers import fit
+from ghost_yolo.ghostify.heads import fit_classify, fit_head, fit_shell
+from ghost_yolo.ghostify.pairs import Lesson, Pair
 from ghost_yolo.ghostify.reconstruct import EPS, reconstruct
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Target, has_weights

@@ -7,77 +7,24 @@ is narrower, its maps stand for some of the trained ones; which ones is tied onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ultralytics.nn.modules.block import C2, C2PSA, C3, SPPF, Bottleneck, C2f, PSABlock
 from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv, solve_linear, solve_transposed
+from ghost_yolo.ghostify.match_activation import match_activation
+from ghost_yolo.ghostify.pairs import Pair, concat
 
-POSITIONS = 8_000  # by which activations are compared
-SHIFTS = [0.0, *(sign * step / 4 for step in range(1, 9) for sign in (-1, 1))]
-SCALES = (0.0, 4.0)
-EPS = 1e-9
 LEAVES = (Conv, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Maps at one place of both models.
-
-    Attributes:
-        trained: Maps (b, c, h, w) of the trained model.
-        student: Maps (b, k, h, w) of the student.
-        keep: Indices (k,) of the trained maps that the student's stand for.
-    """
-
-    trained: torch.Tensor
-    student: torch.Tensor
-    keep: torch.Tensor
-
-    def __add__(self, other: Pair) -> Pair:
-        """Return the sums of maps that stand for the same ones."""
-        return Pair(self.trained + other.trained, self.student + other.student, self.keep)
-
-    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Pair:
-        """Return the maps after a function of each map alone."""
-        return Pair(function(self.trained), function(self.student), self.keep)
-
-    def halves(self) -> tuple[Pair, Pair]:
-        """Return the two halves of maps that were made to be split."""
-        (a, b), (c, d) = self.trained.chunk(2, 1), self.student.chunk(2, 1)
-        first, second = self.keep.chunk(2)
-        return Pair(a, c, first), Pair(b, d, second - a.shape[1])
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a module without a closed form has to learn: to give target maps on its inputs."""
-
-    module: Any
-    x: torch.Tensor
-    target: torch.Tensor
-
-
 Handler = Callable[[Any, Any, Pair, "torch.Tensor | None"], Pair]
-
-
-def concat(pairs: Sequence[Pair]) -> Pair:
-    """Return the concatenation along the channels."""
-    before, keep = 0, []
-    for pair in pairs:
-        keep.append(pair.keep + before)
-        before += pair.trained.shape[1]
-    trained, student = (torch.cat([getattr(pair, name) for pair in pairs], 1) for name in ("trained", "student"))
-    return Pair(trained, student, torch.cat(keep))
 
 
 def fit(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None = None) -> Pair:
@@ -128,38 +75,6 @@ def set_conv(module: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     module.bn.running_var.copy_(variance)
     module.bn.weight.copy_((variance + module.bn.eps).sqrt())
     module.bn.bias.copy_(bias + mean)
-
-
-def match_activation(act: nn.Module, before: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each channel the scale and shift (1, c, 1, 1) of maps by which another activation resembles them most.
-
-    The shift is the one of SHIFTS by which `act(before + shift)` correlates most with the maps, and the scale that of the
-    regression. Constants do not matter: the next layer is solved on what reaches it.
-
-    Args:
-        act: The other activation.
-        before: Maps (b, c, h, w) before the trained activation.
-        y: The same maps behind it.
-    """
-    z, y = (_sampled(maps) for maps in (before, y))
-    y = y - y.mean(1, keepdim=True)
-    best = torch.full((len(z),), -1.0, device=z.device)
-    scale, chosen = torch.ones_like(best), torch.zeros_like(best)
-    for shift in SHIFTS:
-        x = act(z + shift)
-        x = x - x.mean(1, keepdim=True)
-        product, square = (x * y).mean(1), x.square().mean(1)
-        correlation = product / (square.sqrt() * y.square().mean(1).sqrt() + EPS)
-        better = (correlation > best) & (product > 0)
-        best = torch.where(better, correlation, best)
-        scale, chosen = torch.where(better, product / (square + EPS), scale), torch.where(better, shift, chosen)
-    return scale.clamp(*SCALES).view(1, -1, 1, 1), chosen.view(1, -1, 1, 1)
-
-
-def _sampled(maps: torch.Tensor) -> torch.Tensor:
-    """Return maps (b, c, h, w) at some positions (c, n)."""
-    values = maps.transpose(0, 1).flatten(1)
-    return values[:, :: max(values.shape[1] // POSITIONS, 1)]
 
 
 def _select(weight: torch.Tensor, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -255,13 +170,6 @@ def fit_sppf(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> P
     return x + y if adds else y
 
 
-def fit_proto(trained: Any, module: Any, x: Pair) -> Pair:
-    """Fit the prototypes of masks."""
-    for name in ("cv1", "upsample", "cv2", "cv3"):
-        x = fit(getattr(trained, name), getattr(module, name), x)
-    return x
-
-
 @torch.no_grad()
 def fit_inner(trained: Any, module: Any, x: Pair, _: torch.Tensor | None = None) -> Pair:
     """Fit a module that keeps its width: each convolution in the order in which it runs.
@@ -300,61 +208,6 @@ def _record(module: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
     for hook in hooks:
         hook.remove()
     return seen
-
-
-def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
-    """Fit a head with branches at each level and what else it has; return what has no closed form."""
-    outputs: dict[str, list[Pair]] = {}
-    lessons: list[Lesson] = []
-    for name, branches in module.named_children():
-        old = getattr(trained, name)
-        source = outputs.get(name.rpartition("_")[0], inputs)  # of the features before, as cv4_kpts of cv4
-        if name == "proto":
-            fit_proto(old, branches, _fuse_features(old, branches, inputs))
-        elif not isinstance(branches, nn.ModuleList):
-            branches.load_state_dict(old.state_dict())
-        elif _kinds(old) == _kinds(branches):
-            outputs[name] = [fit(a, b, x) for a, b, x in zip(old, branches, source, strict=True)]
-        else:
-            lessons += [Lesson(b, x.student, a(x.trained)) for a, b, x in zip(old, branches, source, strict=True)]
-    return lessons
-
-
-def _kinds(module: nn.Module) -> list[type]:
-    """Return the types of all convolutions and linear layers inside."""
-    return [type(inner) for inner in module.modules() if isinstance(inner, LEAVES)]
-
-
-def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]:
-    """Fit the outer convolution of a block of another kind, if both are C2f-like.
-
-    Returns:
-        What has no closed form, and what the module's output stands for.
-    """
-    y = trained(x.trained)
-    keep = choose_channels(y, module(x.student).shape[1])
-    if isinstance(module, C2f) and isinstance(trained, C2f) and module.c <= trained.c:
-        first, second = trained.cv1(x.trained).chunk(2, 1)
-        both = torch.cat((choose_channels(first, module.c), trained.c + choose_channels(second, module.c)))
-        fit(trained.cv1, module.cv1, x, both)
-    return Lesson(module, x.student, y[:, keep]), keep
-
-
-def _fuse_features(trained: Any, module: Any, inputs: Sequence[Pair]) -> Pair:
-    """Return what reaches the prototypes: the first level, with YOLO26 the sum of all levels."""
-    x = inputs[0]
-    if not hasattr(module, "feat_refine"):
-        return x
-    for old, new, level in zip(trained.feat_refine, module.feat_refine, inputs[1:], strict=True):
-        x = x + fit(old, new, level, x.keep).map(partial(F.interpolate, size=x.trained.shape[2:]))
-    if module.semseg is not None:
-        fit(trained.semseg, module.semseg, x)
-    return fit(trained.feat_fuse, module.feat_fuse, x)
-
-
-def fit_classify(trained: Any, module: Any, x: Pair) -> None:
-    """Fit the head of a classifier."""
-    fit(trained.linear, module.linear, fit(trained.conv, module.conv, x).map(lambda maps: module.pool(maps).flatten(1)))
 
 
 HANDLERS: dict[type, Handler] = {

@@ -95,13 +95,8 @@ def ghostify(
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
         opened = open_checkpoint(Path(model), settings.device)
         torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
-        settings = replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz))
-        if settings.distill_steps is None:
-            settings = replace(
-                settings, distill_steps=RESHAPED_STEPS if act or width or delivery.target else DISTILL_STEPS
-            )
         config = RunConfig(
-            settings=settings,
+            settings=resolve_settings(opened, settings, reshapes=bool(act or width or delivery.target)),
             where=where,
             blocks=tuple(blocks),
             budget=budget,
@@ -115,12 +110,32 @@ def ghostify(
         state = RunState(out, config, start)
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
-        limit_samples(MIN_SAMPLES, needed_bytes(opened.model, candidates[0], settings.imgsz), settings.cache)
-        state.require_space(opened.model)
-        fitted, held_out = hold_out(paths, settings.holdout)
-        calibration = CalibrationImages(fitted, settings.imgsz, next(opened.model.parameters()).device)
-        files = [path for path in fitted if path not in calibration.skipped]
-        return convert(GhostifyRun(config, opened.model, calibration, state, files, held_out), candidates, out)
+        return convert(prepare(opened, config, state, candidates[0], paths), candidates, out)
+
+
+def prepare(
+    opened: OpenedModel, config: RunConfig, state: RunState, student: Candidate, paths: Sequence[Path]
+) -> GhostifyRun:
+    """Check that disk and memory suffice, divide the images, and read those for fitting."""
+    settings = config.settings
+    limit_samples(MIN_SAMPLES, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
+    state.require_space(opened.model)
+    fitted, held_out = hold_out(paths, settings.holdout)
+    images = CalibrationImages(fitted, settings.imgsz, next(opened.model.parameters()).device)
+    files = [path for path in fitted if path not in images.skipped]
+    return GhostifyRun(config, opened.model, images, state, files, held_out)
+
+
+def resolve_settings(opened: OpenedModel, settings: Settings, *, reshapes: bool) -> Settings:
+    """Return the settings with image size and number of steps filled in.
+
+    Raises:
+        UserError: If the model does not take RGB images of that size.
+    """
+    steps = settings.distill_steps
+    if steps is None:
+        steps = RESHAPED_STEPS if reshapes else DISTILL_STEPS
+    return replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz), distill_steps=steps)
 
 
 def needed_bytes(teacher: HostModel, student: Candidate, imgsz: int) -> int:

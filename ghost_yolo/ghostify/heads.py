@@ -1,0 +1,78 @@
+"""Fit heads, and blocks of another kind, as far as there is a closed form; what has none is left to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ultralytics.nn.modules.block import C2f
+
+from ghost_yolo.ghostify.handlers import LEAVES, fit
+from ghost_yolo.ghostify.least_squares import choose_channels
+from ghost_yolo.ghostify.pairs import Lesson, Pair
+
+
+def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
+    """Fit a head with branches at each level and what else it has; return what has no closed form."""
+    outputs: dict[str, list[Pair]] = {}
+    lessons: list[Lesson] = []
+    for name, branches in module.named_children():
+        old = getattr(trained, name)
+        source = outputs.get(name.rpartition("_")[0], inputs)  # of the features before, as cv4_kpts of cv4
+        if name == "proto":
+            fit_proto(old, branches, _fuse_features(old, branches, inputs))
+        elif not isinstance(branches, nn.ModuleList):
+            branches.load_state_dict(old.state_dict())
+        elif _kinds(old) == _kinds(branches):
+            outputs[name] = [fit(a, b, x) for a, b, x in zip(old, branches, source, strict=True)]
+        else:
+            lessons += [Lesson(b, x.student, a(x.trained)) for a, b, x in zip(old, branches, source, strict=True)]
+    return lessons
+
+
+def _kinds(module: nn.Module) -> list[type]:
+    """Return the types of all convolutions and linear layers inside."""
+    return [type(inner) for inner in module.modules() if isinstance(inner, LEAVES)]
+
+
+def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]:
+    """Fit the outer convolution of a block of another kind, if both are C2f-like.
+
+    Returns:
+        What has no closed form, and what the module's output stands for.
+    """
+    y = trained(x.trained)
+    keep = choose_channels(y, module(x.student).shape[1])
+    if isinstance(module, C2f) and isinstance(trained, C2f) and module.c <= trained.c:
+        first, second = trained.cv1(x.trained).chunk(2, 1)
+        both = torch.cat((choose_channels(first, module.c), trained.c + choose_channels(second, module.c)))
+        fit(trained.cv1, module.cv1, x, both)
+    return Lesson(module, x.student, y[:, keep]), keep
+
+
+def _fuse_features(trained: Any, module: Any, inputs: Sequence[Pair]) -> Pair:
+    """Return what reaches the prototypes: the first level, with YOLO26 the sum of all levels."""
+    x = inputs[0]
+    if not hasattr(module, "feat_refine"):
+        return x
+    for old, new, level in zip(trained.feat_refine, module.feat_refine, inputs[1:], strict=True):
+        x = x + fit(old, new, level, x.keep).map(partial(F.interpolate, size=x.trained.shape[2:]))
+    if module.semseg is not None:
+        fit(trained.semseg, module.semseg, x)
+    return fit(trained.feat_fuse, module.feat_fuse, x)
+
+
+def fit_classify(trained: Any, module: Any, x: Pair) -> None:
+    """Fit the head of a classifier."""
+    fit(trained.linear, module.linear, fit(trained.conv, module.conv, x).map(lambda maps: module.pool(maps).flatten(1)))
+
+
+def fit_proto(trained: Any, module: Any, x: Pair) -> Pair:
+    """Fit the prototypes of masks."""
+    for name in ("cv1", "upsample", "cv2", "cv3"):
+        x = fit(getattr(trained, name), getattr(module, name), x)
+    return x
