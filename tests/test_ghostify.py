@@ -173,7 +173,7 @@ def test_failure_at_the_end_is_resumed(
 ) -> None:
     """If the checkpoint cannot be written, the same call finishes later without reconstructing again."""
     with monkeypatch.context() as patched:
-        patched.setattr(host, "save", raise_no_space)
+        patched.setattr(pipeline, "publish", raise_no_space)
         with pytest.raises(OSError, match="No space"):
             ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert (tmp_path / "light.json").exists()
