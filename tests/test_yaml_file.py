@@ -106,6 +106,29 @@ def test_what_is_refused(text: str, named: str, tmp_path: Path) -> None:
     assert seconds < 1 and memory < 100e6
 
 
+@pytest.mark.parametrize(
+    "rows,more,named",
+    [
+        ([[-1, 1, "Conv", [9000, 3, 1]], [-1, 1, "Conv", [9000, 3, 1]]], "", "729000000"),
+        ([[-1, 1, "Conv", [16, 9000, 1]]], "", "values"),
+        ([[-1, 1, "nn.Upsample", ["None", 300]], [-1, 1, "nn.Upsample", ["None", 300]]], "", "values"),
+        ([[-1, 1, "Conv", [3000, 3, 1]]] * 6, "", "weights"),
+        ([], "activation: nn.Linear(27000, 27000)\n", "729000000"),
+    ],
+)
+def test_what_would_exhaust_the_memory(rows: list[Any], more: str, named: str, tmp_path: Path) -> None:
+    """Sizes of weights and maps are known before any memory is taken for them."""
+    file = tmp_path / "yolov8n-mine.yaml"
+    content = small([-1, 1, "C2f", [32]])
+    content["backbone"] += rows
+    file.write_text(yaml.safe_dump(content) + more)
+    start = time.process_time()
+    with refused(ModelError, file.name, named):
+        build_from_yaml(str(file), 2)
+
+    assert time.process_time() - start < 5
+
+
 def test_a_checkpoint_of_many_repeats(tiny_model: Any) -> None:
     """A checkpoint's own YAML is bounded like a file before it is built anew."""
     model = copy.deepcopy(tiny_model)

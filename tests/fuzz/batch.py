@@ -64,6 +64,10 @@ class TooLongError(AssertionError):
     """An error has no text, or MAX_TEXT characters."""
 
 
+class TooMuchMemoryError(AssertionError):
+    """An input was refused only when MEMORY was taken."""
+
+
 def interrupt(*_: Any) -> None:
     """End a slow input."""
     raise TooSlow
@@ -77,6 +81,8 @@ def attempt(work: Callable[[], None]) -> None:
         work()
         OUTCOMES.append("right")
     except (UserError, OSError) as error:  # what the command line prints as one line
+        if any(text in str(error) for text in ("allocate memory", "bad_alloc", "MemoryError")):
+            raise TooMuchMemoryError(str(error)[:300]) from error
         if not 0 < len(str(error)) < MAX_TEXT:
             raise TooLongError(f"{len(str(error))} characters: {str(error)[:300]}") from error
         OUTCOMES.append("refused")
