@@ -106,6 +106,29 @@ def test_what_is_refused(text: str, named: str, tmp_path: Path) -> None:
     assert seconds < 1 and memory < 100e6
 
 
+@pytest.mark.parametrize("reader", ["swap", "compare"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"nc": nc} for nc in ("3", 0, True, 1.0, None)),
+        *({"scales": scales} for scales in ([], {}, {"n": [-1, -1, -1]}, {"n": [1, 1]}, {"n": 1}, {1: [1, 1, 64]})),
+        {"backbone": [[-1, 1.0, "Conv", [16, 3, 8]], [-1, 1, "C2f", [32]]]},
+        {"backbone": [[-1, True, "Conv", [16, 3, 8]], [-1, 1, "C2f", [32]]]},
+        {"depth_multiple": 0},
+        {"width_multiple": "1"},
+        {"channels": 0},
+    ],
+    ids=str,
+)
+def test_values_that_mean_nothing(reader: str, change: dict[str, Any], tmp_path: Path) -> None:
+    """Every command refuses the same counts, factors and scales, by name."""
+    file = tmp_path / "yolov8n-mine.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(TEXT) | change))
+    named = "repeats" if "backbone" in change else f"{next(iter(change))}:"
+    with refused(ModelError, file, named, "right is"):
+        READERS[reader](str(file))
+
+
 @pytest.mark.parametrize(
     "rows,more,named",
     [
