@@ -71,7 +71,7 @@ def _report(loader, name):
     attributes["exec_module"] = exec_module
 
 
-def _warn(reason) -> None:
+def _warn(reason):
     """Say that nothing was registered: Ultralytics must stay usable without us, but never in silence."""
     import warnings  # long loaded by torch, so that nobody waits for it
 

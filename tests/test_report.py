@@ -175,10 +175,7 @@ def test_no_label_covers_another(count: int) -> None:
         (lambda d: d["rows"][0].update(times=3), "times is 3"),
         (lambda d: d["rows"][0].update(model="x" * 9999), "model is 'xxx"),
         (lambda d: d["rows"][0].update(imgsz=10**300), "imgsz"),
-        *(
-            (lambda d, name=name: d["rows"][0].update({name: 0}), f"{name} is 0")
-            for name in ("imgsz", "batch", "threads", "nc")
-        ),
+        *((lambda d, n=n: d["rows"][0].update({n: 0}), f"{n} is 0") for n in ("imgsz", "batch", "threads", "nc")),
         (lambda d: d["rows"][0].update(runtime="abacus"), "'abacus'"),
         (lambda d: d.update(rows=d["rows"][:1] * 3000), "entries"),
         (lambda d: d.update(rows={}), "rows is {}"),
