@@ -49,11 +49,18 @@ class _Finder:
 
 
 def _report(loader, name):
-    """Have a loader report the begin and the end of its module's execution, once; it stays the module's own loader."""
-    execute = loader.exec_module
+    """Have a loader report the begin and the end of its module's execution, once; it stays the module's own loader.
+
+    Other tools' loaders may lack `exec_module` or take no attribute; their modules are imported as if we were not there.
+    """
+    execute, attributes = getattr(loader, "exec_module", None), getattr(loader, "__dict__", None)
+    if execute is None or not isinstance(attributes, dict):
+        if name == PARSER:
+            _warn(f"{type(loader).__name__} loads {PARSER}; call ghost_yolo.register()")
+        return
 
     def exec_module(module):
-        loader.__dict__.pop("exec_module", None)
+        attributes.pop("exec_module", None)
         _loading.add(name)
         try:
             execute(module)
@@ -61,7 +68,14 @@ def _report(loader, name):
             _loading.discard(name)
             _register_when_loaded()
 
-    loader.exec_module = exec_module
+    attributes["exec_module"] = exec_module
+
+
+def _warn(reason):
+    """Say that nothing was registered: Ultralytics must stay usable without us, but never in silence."""
+    import warnings  # long loaded by torch, so that nobody waits for it
+
+    warnings.warn(f"ghost_yolo did not register its blocks: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def _register_when_loaded() -> None:
@@ -77,7 +91,5 @@ def _register_when_loaded() -> None:
 
         register()
         _Finder.registered = True
-    except Exception as error:  # Ultralytics must stay usable without us, but never in silence
-        import warnings
-
-        warnings.warn(f"ghost_yolo did not register its blocks: {error}", RuntimeWarning, stacklevel=2)
+    except Exception as error:
+        _warn(error)

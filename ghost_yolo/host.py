@@ -28,6 +28,7 @@ from ultralytics.utils.checks import check_version
 from ghost_yolo.errors import ModelError, UnsupportedHostError, UserError
 from ghost_yolo.registry import BLOCKS, Block, unknown_block
 from ghost_yolo.typing import HostModel
+from ghost_yolo.utils.bounded import require_bounded
 from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.yaml_file import check_repeats, read_model_yaml
 
@@ -195,42 +196,45 @@ def build(config: dict[str, Any]) -> HostModel:
         ModelError: If one of its rows cannot be built, or names a block that is not registered.
     """
     check_host()
-    task = tasks.guess_model_task(config)
+    task, name = tasks.guess_model_task(config), str(config.get("yaml_file"))
     if task not in MODELS:
-        raise ModelError(f"{config.get('yaml_file')}: task {task!r} is none of {', '.join(MODELS)}")
-    _require_registered(config)
-    _require_layers(config)
+        raise ModelError(f"{name}: task {task!r} is none of {', '.join(MODELS)}")
+    return _construct(getattr(tasks, MODELS[task]), config, name).eval()
+
+
+def _construct(kind: Any, config: dict[str, Any], name: str) -> HostModel:
+    """Build a model from rows that are checked, and of a size that is known."""
+    _check_rows(name, config)
     activation = Conv.default_act
+    channels = config.get("channels", 3)  # not every release reads the YAML's own
     try:
-        channels = config.get("channels", 3)  # not every release reads the YAML's own
-        return getattr(tasks, MODELS[task])(config, ch=channels, verbose=False).eval()
+        require_bounded(name, lambda: kind(copy.deepcopy(config), ch=channels, verbose=False))
+        return cast("HostModel", kind(config, ch=channels, verbose=False))
     except UserError:
         raise
     except Exception as error:  # a row of the host's own modules
-        where = _failing_layer(error)
-        raise ModelError(f"{config.get('yaml_file')} cannot be built by Ultralytics{where}: {error!r}") from error
+        raise ModelError(f"{name} cannot be built by Ultralytics{_failing_layer(error)}: {error!r}") from error
     finally:
         Conv.default_act = activation  # before 8.4 a YAML's `activation:` also changes every model built after it
 
 
-def _require_registered(config: Mapping[str, Any]) -> None:
-    """Raise an error for a row that names a block of ours while the parser does not know them."""
-    ours = {name for block in BLOCKS for name in (block.name, block.qualified)} - set(vars(tasks))
+def _check_rows(name: str, config: Mapping[str, Any]) -> None:
+    """Raise an error for a row that names a block of ours while the parser does not know them, or that names a function.
+
+    The parser calls whatever it finds in its namespace by that name.
+    """
+    known = vars(tasks)
+    ours = {name for block in BLOCKS for name in (block.name, block.qualified)} - set(known)
     for number, row in enumerate([*(config.get("backbone") or ()), *(config.get("head") or ())]):
-        if isinstance(row, list) and any(part in ours for part in row if isinstance(part, str)):
+        texts = [part for part in row if isinstance(part, str)] if isinstance(row, list) else []
+        if ours.intersection(texts):
             raise ModelError(
-                f"{config.get('yaml_file')}: row {number} is {row!r:.80}, and its block is not registered here: call "
+                f"{name}: row {number} is {row!r:.80}, and its block is not registered here: call "
                 "ghost_yolo.register() first, which GHOST_YOLO_AUTOLOAD=0 turns off"
             )
-
-
-def _require_layers(config: Mapping[str, Any]) -> None:
-    """Raise an error for a row that names a function: the parser calls what it finds in its namespace by that name."""
-    for number, row in enumerate([*(config.get("backbone") or ()), *(config.get("head") or ())]):
-        name = row[2] if isinstance(row, list) and len(row) > 2 else None
-        found = vars(tasks).get(name) if isinstance(name, str) else None
+        found = known.get(row[2]) if texts and len(row) > 2 and row[2] in texts else None
         if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise ModelError(f"{config.get('yaml_file')}: row {number} names {name!r}, which is no module")
+            raise ModelError(f"{name}: row {number} names {row[2]!r}, which is no module")
 
 
 def untrained(model: HostModel, seed: int) -> HostModel:
@@ -241,19 +245,11 @@ def untrained(model: HostModel, seed: int) -> HostModel:
         ModelError: If its YAML cannot be built, as after layers were changed by hand.
     """
     check_host()
-    check_repeats("The checkpoint's own model.yaml", model.yaml)
-    _require_registered(model.yaml)
-    activation = Conv.default_act
+    name = "The checkpoint's own model.yaml"
+    check_repeats(name, model.yaml)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            fresh: HostModel = cast("Any", type(model))(
-                copy.deepcopy(model.yaml), ch=model.yaml.get("channels", 3), verbose=False
-            )
-        except Exception as error:  # whatever the host trips over
-            raise ModelError(f"The checkpoint's own model.yaml cannot be built by Ultralytics: {error!r}") from error
-        finally:
-            Conv.default_act = activation  # see `build`
+        fresh = _construct(type(model), copy.deepcopy(model.yaml), name)
     return fresh.to(next(model.parameters()).device).eval()
 
 

@@ -134,6 +134,36 @@ assert any(w.category is RuntimeWarning and "7.0.0" in str(w.message) for w in s
     python(code)
 
 
+@pytest.mark.parametrize("kind", ["old", "slots"])
+def test_loaders_of_other_tools(kind: str, python: Run) -> None:
+    """A loader that cannot report leaves Ultralytics importable; a warning says what to do, and doing it works."""
+    code = f"""
+import sys, types, warnings
+import ultralytics
+from importlib.machinery import ModuleSpec, PathFinder
+class Old:
+    def __init__(self, real): self.real = real
+    def load_module(self, name): return self.real.load_module(name)
+class Slots:
+    __slots__ = ("real",)
+    def __init__(self, real): self.real = real
+    def create_module(self, spec): return None
+    def exec_module(self, module): self.real.exec_module(module)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "ultralytics.nn.tasks": return None
+        found = PathFinder.find_spec(name, path)
+        return ModuleSpec(name, {kind.title()}(found.loader), origin=found.origin)
+sys.meta_path.insert(1, Finder())
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import ultralytics.nn.tasks as t
+    assert any("call ghost_yolo.register()" in str(w.message) for w in seen), [str(w.message) for w in seen]
+import ghost_yolo; ghost_yolo.register(){KNOWN}
+"""
+    python(code)
+
+
 def test_multi_gpu_child_file(python: Run, tmp_path: Path) -> None:
     """The file that the host writes for its multi-GPU children rebuilds a Ghost model in a fresh process."""
     pytest.importorskip("cloudpickle")

@@ -43,6 +43,8 @@ def spoil(name: str, value: float = NAN) -> Callable[[Any], None]:
         (lambda model: setattr(model, "names", {}), "{}"),
         (lambda model: setattr(model, "names", {0: 1}), "{0: 1}"),
         (lambda model: setattr(model, "names", {0: "a", 1: "b"}), "2"),
+        (lambda model: setattr(model, "names", {5: "a"}), "[5]"),
+        (lambda model: setattr(model, "names", {"0": "a"}), "['0']"),
         (lambda model: setattr(model, "stride", torch.tensor([])), "stride"),
         (lambda model: setattr(model, "stride", torch.tensor([0.0])), "stride"),
         (lambda model: model.yaml.update(channels="rgb"), "rgb"),
@@ -51,6 +53,8 @@ def spoil(name: str, value: float = NAN) -> Callable[[Any], None]:
         (lambda model: setattr(model.model[2].cv1.bn, "bias", nn.Parameter(torch.zeros(99))), "99"),
         (spoil("model.15.cv1.conv.weight"), "model.15.cv1.conv.weight"),
         (spoil("model.4.cv1.bn.running_var", float("inf")), "model.4.cv1.bn.running_var"),
+        (spoil("model.4.cv1.bn.running_var", -1.0), "computes"),
+        (lambda model: model.model[0].conv.weight.data.fill_(3e38), "computes"),
     ],
 )
 def test_odd_checkpoints(change: Callable[[Any], object], says: str, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +96,22 @@ def listed(voc: Path, split: str, text: str | bytes) -> None:
     (voc / f"ImageSets/Main/{split}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
+def renamed(voc: Path, *texts: str) -> None:
+    """Write an annotation of one box in which each text is replaced by the next."""
+    text = annotation(("RBC", 1, 1, 5, 5))
+    for old, new in zip(texts[::2], texts[1::2], strict=True):
+        text = text.replace(old, new)
+    (voc / "Annotations/val_0.xml").write_text(text)
+
+
+def piped(file: Path) -> None:
+    """Replace a file by a pipe that nobody writes to."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no named pipes in the file system")
+    file.unlink()
+    os.mkfifo(file)
+
+
 @pytest.mark.parametrize(
     "change,says",
     [
@@ -107,6 +125,12 @@ def listed(voc: Path, split: str, text: str | bytes) -> None:
         (lambda voc: (voc / "Annotations/val_0.xml").write_text("<html/>"), "val_0.xml"),
         (lambda voc: (voc / "Annotations/val_0.xml").write_text('<annotation xmlns="a:b"/>'), "val_0.xml"),
         (lambda voc: (voc / "Annotations/val_0.xml").write_text("<annotation><Object/></annotation>"), "val_0.xml"),
+        (lambda voc: renamed(voc, "object", "obj"), "<obj>"),
+        (lambda voc: renamed(voc, "object", "item"), "<bndbox>"),
+        (lambda voc: renamed(voc, "object", "item", "bndbox", "box"), "<xmin>"),
+        (lambda voc: renamed(voc, "</object>", "<bndbox/></object>"), "<bndbox>"),
+        (lambda voc: piped(voc / "Annotations/val_0.xml"), "val_0"),
+        (lambda voc: piped(voc / "JPEGImages/val_0.jpg"), "val_0.jpg"),
         (lambda voc: (voc / "Annotations/val_0.xml").write_text('<?xml version="1.0" encoding="none"?><a/>'), "val_0"),
     ],
 )
@@ -130,6 +154,20 @@ def test_names_are_whole_lines(line: str, voc: Path, tmp_path: Path) -> None:
     bccd_from(voc, tmp_path / "out")
 
     assert (tmp_path / "out/images/val/my img 1.JPG").is_file() and (tmp_path / "out/labels/val/my img 1.txt").is_file()
+
+
+def test_objects_in_a_list_and_with_parts(voc: Path, tmp_path: Path) -> None:
+    """Objects inside another element count, and boxes of their parts do not."""
+    renamed(
+        voc,
+        "<object>",
+        "<objects><object>",
+        "</object>",
+        "<part><bndbox><xmin>1</xmin></bndbox></part></object></objects>",
+    )
+    bccd_from(voc, tmp_path / "out")
+
+    assert len((tmp_path / "out/labels/val/val_0.txt").read_text().splitlines()) == 1
 
 
 def test_names_in_folders(voc: Path, tmp_path: Path) -> None:

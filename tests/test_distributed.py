@@ -136,7 +136,7 @@ def test_workers_of_every_start_method(method: str, run: Run, tmp_path: Path) ->
 @pytest.mark.slow
 def test_ray_tune(run: Run, tmp_path: Path) -> None:
     """Two trials of the host's `tune` with Ray train a model of ours, each in a process of its own."""
-    pytest.importorskip("ray.tune", reason='Ray is not installed: pip install -e ".[ray]"')
+    pytest.importorskip("ray.tune", reason='to run it: pip install -e ".[ray]" && pytest -m slow -k ray')
     data = write_shapes(tmp_path, "segment")  # its polygons are read as boxes
     arguments = (str(path_of("yolov8n-ghost")), str(data), str(tmp_path / "tuned"))
     run("python", "-c", TUNE.format(arguments=arguments), RAY_USAGE_STATS_ENABLED="0")

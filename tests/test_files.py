@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,35 @@ with files.atomic_folder(root / "data") as work:
 
     assert len(left) == 2 and all(name.startswith(".") for name in left)
     assert sorted(path.name for path in (tmp_path / "root").rglob("*")) == ["data", "text", "whole"]
+
+
+def test_two_writers_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer leaves alone what another one has completed and not yet renamed."""
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    copymode = shutil.copymode
+
+    def and_meanwhile(source: Path, target: Path) -> None:
+        monkeypatch.setattr(shutil, "copymode", copymode)
+        write_atomic(file, "theirs")
+        copymode(source, target)
+
+    monkeypatch.setattr(shutil, "copymode", and_meanwhile)
+    write_atomic(file, "mine")
+
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_names_that_begin_alike(tmp_path: Path) -> None:
+    """Writing `a.txt` leaves the temporary files and folders of `a.txt-old` alone."""
+    (tmp_path / ".a.txt-old-0123abcd.tmp").write_text("x")
+    (tmp_path / ".a.txt-old-0123abc_.tmp").mkdir()
+    (tmp_path / ".a.txt-old-0123abc_.tmp/half").write_text("x")
+    write_atomic(tmp_path / "a.txt", "x")
+    with atomic_folder(tmp_path / "a") as work:
+        (work / "a").write_text("x")
+
+    assert len(list(tmp_path.glob(".a.txt-old-*"))) == 2
 
 
 def test_hidden_folders_of_the_users_stay(tmp_path: Path) -> None:

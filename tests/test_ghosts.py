@@ -201,25 +201,17 @@ def test_ghosts_writes_its_folder(run: Run, checkpoint: Path, folder: Path, tmp_
 
 
 def test_one_layer_alone(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
-    """A single layer has no plot by depth; without reproduced maps the axis of shares still goes up to 0.1."""
-    arguments = [
-        "ghosts",
-        str(checkpoint),
-        "--image",
-        str(folder),
-        "--layer",
-        "4",
-        "--imgsz",
-        "64",
-        "-o",
-        str(tmp_path / "o"),
-    ]
+    """A single layer has no plot by depth, the axis of shares goes up to 0.1, and a file that is no image is counted."""
+    (tmp_path / "a.jpg").write_text("no image")
+    arguments = ["ghosts", str(checkpoint), "--image", str(tmp_path / "a.jpg"), "--image", str(folder)]
+    arguments += ["--layer", "4", "--imgsz", "64", "-o", str(tmp_path / "o")]
     done = CliRunner().invoke(app, arguments)
     result = survey.survey(
         open_checkpoint(checkpoint), find_images([folder]), SurveySettings(1e-9, imgsz=64), 4, all_layers=False
     )
 
-    assert done.exit_code == 0
+    assert done.exit_code == 0 and "(1 unreadable file skipped)" in done.stdout
+    assert json.loads((tmp_path / "o/ghosts.json").read_text())["skipped"] == [str(tmp_path / "a.jpg")]
     first = result.plotted.trained.pairs[0]
     cells = f"{first.map} {first.partner} {first.correlation:+.3f} {first.mse[1]:.3g} {first.mse[3]:.3g}"
     assert cells in " ".join(re.sub(r"[^\w.+-]+", " ", done.stdout).split())

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ghost_yolo.data.images import preprocess, read_image, to_float
+from ghost_yolo.data.images import find_images, preprocess, read_image, split_readable, to_float
 from ghost_yolo.errors import UserError
 
 
@@ -74,6 +74,27 @@ def test_odd_files(make: Callable[[Path], None], name: str, tmp_path: Path) -> N
         message = str(error)
 
     assert (name in message and len(message) < 1000) if message else image.shape == (4, 4, 3)
+
+
+def test_what_is_no_file_in_a_folder(tmp_path: Path) -> None:
+    """A pipe and a folder that are named like images are left out; given by name they are refused for what they are."""
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "b.jpg").mkdir()
+    fifo(tmp_path / "a.jpg")
+
+    assert find_images([tmp_path]) == [tmp_path / "c.png"]
+    with pytest.raises(UserError, match=r"a\.jpg is not a regular file"):
+        find_images([tmp_path / "a.jpg"])
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    """Files that are no images are told apart, and a folder of nothing else is refused."""
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((8, 8, 3), np.uint8))
+    text(tmp_path / "a.jpg")
+
+    assert split_readable(find_images([tmp_path])) == ([tmp_path / "b.png"], [tmp_path / "a.jpg"])
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        split_readable([tmp_path / "a.jpg"])
 
 
 def test_preprocess_is_the_hosts_letterbox(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ def test_no_label_covers_another(count: int) -> None:
         (lambda d: d["rows"][0].update(times=3), "times is 3"),
         (lambda d: d["rows"][0].update(model="x" * 9999), "model is 'xxx"),
         (lambda d: d["rows"][0].update(imgsz=10**300), "imgsz"),
+        *((lambda d, n=n: d["rows"][0].update({n: 0}), f"{n} is 0") for n in ("imgsz", "batch", "threads", "nc")),
+        (lambda d: d["rows"][0].update(runtime="abacus"), "'abacus'"),
         (lambda d: d.update(rows=d["rows"][:1] * 3000), "entries"),
         (lambda d: d.update(rows={}), "rows is {}"),
         (lambda d: d.update(conditions=None), "conditions"),

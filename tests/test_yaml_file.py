@@ -106,6 +106,52 @@ def test_what_is_refused(text: str, named: str, tmp_path: Path) -> None:
     assert seconds < 1 and memory < 100e6
 
 
+@pytest.mark.parametrize("reader", ["swap", "compare"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"nc": nc} for nc in ("3", 0, True, 1.0, None)),
+        *({"scales": scales} for scales in ([], {}, {"n": [-1, -1, -1]}, {"n": [1, 1]}, {"n": 1}, {1: [1, 1, 64]})),
+        {"backbone": [[-1, 1.0, "Conv", [16, 3, 8]], [-1, 1, "C2f", [32]]]},
+        {"backbone": [[-1, True, "Conv", [16, 3, 8]], [-1, 1, "C2f", [32]]]},
+        {"depth_multiple": 0},
+        {"width_multiple": "1"},
+        {"channels": 0},
+    ],
+    ids=str,
+)
+def test_values_that_mean_nothing(reader: str, change: dict[str, Any], tmp_path: Path) -> None:
+    """Every command refuses the same counts, factors and scales, by name."""
+    file = tmp_path / "yolov8n-mine.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(TEXT) | change))
+    named = "repeats" if "backbone" in change else f"{next(iter(change))}:"
+    with refused(ModelError, file, named, "right is"):
+        READERS[reader](str(file))
+
+
+@pytest.mark.parametrize(
+    "rows,more,named",
+    [
+        ([[-1, 1, "Conv", [9000, 3, 1]], [-1, 1, "Conv", [9000, 3, 1]]], "", "729000000"),
+        ([[-1, 1, "Conv", [16, 9000, 1]]], "", "values"),
+        ([[-1, 1, "nn.Upsample", ["None", 300]], [-1, 1, "nn.Upsample", ["None", 300]]], "", "values"),
+        ([[-1, 1, "Conv", [3000, 3, 1]]] * 6, "", "weights"),
+        ([], "activation: nn.Linear(27000, 27000)\n", "729000000"),
+    ],
+)
+def test_what_would_exhaust_the_memory(rows: list[Any], more: str, named: str, tmp_path: Path) -> None:
+    """Sizes of weights and maps are known before any memory is taken for them."""
+    file = tmp_path / "yolov8n-mine.yaml"
+    content = small([-1, 1, "C2f", [32]])
+    content["backbone"] += rows
+    file.write_text(yaml.safe_dump(content) + more)
+    start = time.process_time()
+    with refused(ModelError, file.name, named):
+        build_from_yaml(str(file), 2)
+
+    assert time.process_time() - start < 5
+
+
 def test_a_checkpoint_of_many_repeats(tiny_model: Any) -> None:
     """A checkpoint's own YAML is bounded like a file before it is built anew."""
     model = copy.deepcopy(tiny_model)
@@ -130,6 +176,14 @@ def test_a_newline_in_the_name(tmp_path: Path) -> None:
     done = yaml_edit.swap(str(file), "backbone", "C2f_Fire")
 
     assert yaml.safe_load(done.text)["nc"] == 2
+
+
+def test_blank_lines() -> None:
+    """Figures of the old model are found in linear time among blank lines."""
+    start = time.process_time()
+    yaml_edit.SUMMARY.sub(r"\1", "\n" * 50_000 + "nc: 1")
+
+    assert time.process_time() - start < 1
 
 
 SCALED = yaml.safe_load(TEXT)

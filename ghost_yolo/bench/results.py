@@ -16,7 +16,7 @@ from ghost_yolo.utils.json_file import Fields
 MIN_ROUNDS = 5  # fewer rounds give no interval
 RESAMPLES = 2000
 TEXTS = ("model", "scale", "runtime", "precision", "device")
-COUNTS = ("imgsz", "batch", "threads", "rounds")
+COUNTS = ("imgsz", "batch", "threads")  # at least 1: the runner has replaced --threads 0
 FIGURES = (
     "median_ms", "q25", "q75", "ratio", "ratio_low", "ratio_high", "gflops", "realised_gain", "peak_memory_mb", "file_mb",
 )  # fmt: skip
@@ -110,9 +110,11 @@ class BenchRow:
         """
         row = values if isinstance(values, Fields) else Fields(values)
         known: dict[str, Any] = {name: row.text(name) for name in TEXTS}
-        known |= {name: row.count(name) for name in COUNTS}
+        if known["runtime"] not in RUNTIMES:
+            raise row.error(f"runtime is {known['runtime']!r:.80}, none of {', '.join(RUNTIMES)}")
+        known |= {name: row.count(name, low=1) for name in COUNTS} | {"rounds": row.count("rounds")}
         known |= {name: None if row.value(name) is None else row.positive(name) for name in FIGURES}
-        known["nc"] = None if row.value("nc") is None else row.count("nc")
+        known["nc"] = None if row.value("nc") is None else row.count("nc", low=1)
         known["error"] = None if row.value("error") is None else row.text("error")
         known["profile_error"] = row.text("profile_error") if "profile_error" in row else None
         for names in (("q25", "median_ms", "q75"), ("ratio_low", "ratio", "ratio_high")):

@@ -40,18 +40,18 @@ def ghosts(
 ) -> None:
     """Measure the redundancy of each layer's feature maps: the share that a depthwise kernel reproduces from another map."""
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.data.images import find_images
+        from ghost_yolo.data.images import find_images, split_readable
         from ghost_yolo.model.checkpoint import open_checkpoint
         from ghost_yolo.redundancy.report import survey_report, write_survey
         from ghost_yolo.redundancy.survey import SurveySettings, survey
         from ghost_yolo.tables import render_report
         from ghost_yolo.utils.system import versions
 
-        folder, images = new_folder(out, "ghosts"), find_images(image)
+        folder, (images, skipped) = new_folder(out, "ghosts"), split_readable(find_images(image))
         opened = open_checkpoint(model, device)
         settings = SurveySettings(within, seed, imgsz or opened.trained_imgsz, inner)
         result = survey(opened, images, settings, layer, all_layers=all_layers or layer is None)
-        report = survey_report(result, settings, str(model), len(images))
+        report = survey_report(result, settings, str(model), len(images), skipped)
         text = render_report(report, versions(), style.value)
     finish(text, folder, lambda: write_survey(folder, result, report, versions(), within))
 

@@ -16,27 +16,57 @@ from ultralytics.data.utils import IMG_FORMATS
 from ultralytics.utils import patches
 
 from ghost_yolo.errors import UserError
+from ghost_yolo.utils.console import progress
 
 MAX_PIXELS = 100_000_000  # about 300 MB decoded; a header may announce any number
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """Return the image files named, those of a folder sorted by name.
+    """Return the image files named, those of a folder sorted by name; whatever else is in a folder is left out.
 
     Raises:
-        UserError: If nothing is given, a path does not exist, or a folder holds no image.
+        UserError: If nothing is given, a path is no file, or a folder holds no image.
     """
     if not given:
         raise UserError("No image is given; name a file or a folder, and repeat the option for more.")
     images: list[Path] = []
     for path in given:
-        found = sorted(p for p in path.iterdir() if p.suffix[1:].lower() in IMG_FORMATS) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
-            wanted = "holds no image" if path.is_dir() else "does not exist"
-            below = " itself (folders in it are not searched)" if path.is_dir() else ""
-            raise UserError(f"{path} {wanted}{below}; give a file or a folder of {', '.join(sorted(IMG_FORMATS))}.")
+        entries = sorted(p for p in path.iterdir() if p.suffix[1:].lower() in IMG_FORMATS) if path.is_dir() else [path]
+        found = [entry for entry in entries if entry.is_file()]
+        if not found:
+            missing = "is not a regular file" if path.exists() else "does not exist"
+            wrong = "holds no image itself (folders in it are not searched)" if path.is_dir() else missing
+            raise UserError(f"{path} {wrong}; give a file or a folder of {', '.join(sorted(IMG_FORMATS))}.")
         images += found
     return images
+
+
+def split_readable(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images that can be read completely, and the files that cannot.
+
+    Raises:
+        UserError: If none can be read.
+    """
+    skipped = []
+    for path in progress(paths, "Checking images"):
+        try:
+            read_image(path, truncated_is_error=True)
+        except UserError:
+            skipped.append(path)
+    require_readable(paths, skipped)
+    unreadable = {*skipped}
+    return [path for path in paths if path not in unreadable], skipped
+
+
+def require_readable(paths: Sequence[Path], skipped: Sequence[Path]) -> None:
+    """Raise an error where all images were skipped."""
+    if len(skipped) == len(paths):
+        raise UserError(f"None of the {len(paths)} images can be read, for example {paths[0]}; give JPEG or PNG files")
+
+
+def skipped_text(count: int) -> str:
+    """Return how many files were skipped, to follow the number of images; "" for none."""
+    return f" ({count} unreadable {'file' if count == 1 else 'files'} skipped)" if count else ""
 
 
 def read_image(path: Path, truncated_is_error: bool = False) -> NDArray[np.uint8]:

@@ -173,20 +173,40 @@ def _read(voc: Path, split: str, name: str, images: Mapping[str, list[Path]], in
 def _parse(xml: Path) -> ET.Element:
     """Return the root of an annotation file; a file that is something else would become an empty label."""
     try:
+        _require_regular(xml)
         root = ET.parse(xml).getroot()
     except (OSError, ET.ParseError, LookupError, ValueError) as error:  # LookupError: an encoding that does not exist
         raise ValueError(f"{xml.stem}: cannot be read: {error}") from error
     if root.tag != "annotation":
         raise ValueError(f"{xml.name}: its root is <{root.tag[:80]}>, not <annotation>")
-    foreign = sorted({item.tag for item in root.iter() if item.tag != "object" and item.tag.lower().endswith("object")})
-    if foreign:
-        raise ValueError(f"{xml.name}: has <{foreign[0][:80]}> in place of <object>")
+    if (lost := _lost(root)) is not None:
+        raise ValueError(f"{xml.name}: has <{lost.tag[:80]}> in place of <object> and its <bndbox>")
     return root
+
+
+def _lost(root: ET.Element) -> ET.Element | None:
+    """Return an element that seems to be an object or a box and would be left out silently; boxes of an object's parts may be."""
+    boxes = {item.find("bndbox") for item in root.iter("object")} | {*root.iterfind(".//object/part/bndbox")}
+    counted = {item for box in boxes if box is not None for item in box.iter()}
+    for item in root.iter():
+        tag = item.tag.lower()
+        is_box = tag in ("bndbox", "xmin") and item not in counted
+        is_object = tag.startswith("obj") or tag.endswith("object")
+        if is_box or (is_object and item.tag != "object" and item.find(".//object") is None):
+            return item
+    return None
+
+
+def _require_regular(file: Path) -> None:
+    """Raise an error for a pipe, which would wait for ever, and for a device."""
+    if file.exists() and not file.is_file():
+        raise ValueError("it is not a regular file")
 
 
 def _size(image: Path, root: ET.Element, xml: str) -> tuple[int, int]:
     """Return an image's width and height as it is displayed; refuse one whose boxes were drawn on its unrotated pixels."""
     try:
+        _require_regular(image)
         with open_with_pillow(image) as opened:
             stored, turn = opened.size, opened.getexif().get(ORIENTATION, 1)
             opened.load()

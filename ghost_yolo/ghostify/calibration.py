@@ -9,7 +9,7 @@ import psutil
 import torch
 from torchvision.transforms import v2
 
-from ghost_yolo.data.images import preprocess, read_image, to_float
+from ghost_yolo.data.images import preprocess, read_image, require_readable, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
@@ -51,10 +51,7 @@ class CalibrationImages:
                 self.skipped.append(path)
                 continue
             images.append(preprocess(image, (imgsz, imgsz)))
-        if not images:
-            raise UserError(
-                f"None of the {len(paths)} images can be read, for example {paths[0]}; give JPEG or PNG files"
-            )
+        require_readable(paths, self.skipped)
         self.images, self.device = torch.stack(images), device
         self._augment = v2.Compose(
             [

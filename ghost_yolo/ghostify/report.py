@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ghost_yolo.data.images import skipped_text
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.ghostify.cost import Cost, model_cost, target_costs
@@ -115,8 +116,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _summary(config: RunConfig, images: CalibrationImages, whole: dict[str, Any]) -> str:
     """Return the settings and the change of the whole model in words."""
-    settings, count = config.settings, len(images.skipped)
-    skipped = f" ({count} unreadable {'file' if count == 1 else 'files'} skipped)" if count else ""
+    settings, skipped = config.settings, skipped_text(len(images.skipped))
     parameters, gflops = (
         format_percent((whole[f"{figure}_after"] / whole[f"{figure}_before"] - 1) * 100)
         for figure in ("parameters", "gflops")

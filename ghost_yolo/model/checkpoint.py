@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 from ultralytics.utils.torch_utils import select_device
 
 from ghost_yolo import host
@@ -150,6 +152,8 @@ def _problems(model: HostModel) -> Iterator[str]:
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         yield f"its class names are {names!r:.80}"
         return
+    if set(names) != set(range(len(names))):
+        yield f"its class names have the keys {[*names]!r:.80}, not 0 to {len(names) - 1}"
     channels = config.get("channels", 3)
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
         yield f"its YAML says channels: {channels!r:.80}"
@@ -164,13 +168,17 @@ def _problems(model: HostModel) -> Iterator[str]:
 
 
 def _trial(model: HostModel) -> Iterator[str]:
-    """Yield why a model does not compute on a small image: tensors of other sizes, or a head without what it needs."""
+    """Yield why a model does not compute on a small image: tensors of other sizes, a head without what it needs, NaN."""
     side, first = TRIAL_CELLS * int(max(model.stride)), next(model.parameters())
     head = vars(model.model[-1])
     before = dict(head)  # heads keep their anchors
     try:
         with torch.no_grad():
-            model(torch.zeros(1, int(model.yaml.get("channels", 3)), side, side, device=first.device))
+            shape = (1, int(model.yaml.get("channels", 3)), side, side)
+            image = torch.linspace(0, 1, math.prod(shape), device=first.device).view(shape)  # in black, weights hide
+            computed = model(image)
+        if not all(_is_finite(leaf) for leaf in tree_leaves(computed) if isinstance(leaf, torch.Tensor)):
+            yield "what it computes on an image is not finite"
     except Exception as error:  # noqa: BLE001 (whatever a layer trips over)
         yield f"it does not compute ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     finally:

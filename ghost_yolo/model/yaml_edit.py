@@ -19,7 +19,7 @@ from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.yaml_file import read_model_yaml
 
 IMGSZ = 640
-SUMMARY = re.compile(r"^(\s*[nsmlx]:\s*\[[^]\n]*\])[ \t]*#.*(?:parameters|GFLOPs).*$", re.MULTILINE)
+SUMMARY = re.compile(r"^([ \t]*[nsmlx]:[ \t]*\[[^]\n]*\])[ \t]*#.*(?:parameters|GFLOPs).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

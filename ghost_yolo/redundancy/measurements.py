@@ -199,7 +199,7 @@ def sequential_swaps(content: Fields) -> list[SwappedLayer]:
 def identity_of(settings: Fields) -> tuple[str, str | None, int]:
     """Return model, fingerprint of its weights and image size."""
     weights = settings.text("weights") if "weights" in settings else None
-    return settings.text("model"), weights, settings.count("imgsz")
+    return settings.text("model"), weights, settings.count("imgsz", low=1)
 
 
 def optional_number(values: Fields, name: str, high: float = MAX_NUMBER) -> float | None:

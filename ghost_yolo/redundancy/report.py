@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ghost_yolo.data.images import skipped_text
 from ghost_yolo.model.catalog import labels
 from ghost_yolo.redundancy import plots
 from ghost_yolo.redundancy.conventions import FILTER_CONVENTIONS, STAGE_CONVENTIONS, SURVEY_CONVENTIONS
@@ -24,14 +25,16 @@ from ghost_yolo.utils.files import atomic_folder, fingerprint
 NETWORKS = ("trained", "shuffled", "untrained")
 
 
-def survey_report(result: SurveyResult, settings: SurveySettings, model: str, num_images: int) -> Report:
+def survey_report(
+    result: SurveyResult, settings: SurveySettings, model: str, num_images: int, skipped: Sequence[Path] = ()
+) -> Report:
     """Return a survey's layers as a report; its JSON has the pairs too."""
     header = ["layer", "maps", "dead", *(f"d={d}" for d in KERNEL_SIZES), "removable", "median d=3"]
     header += [f"{name} d=3" for name in NETWORKS[1:]]
     saved = {"model": model, "weights": fingerprint([Path(model)]), "images": num_images} | asdict(settings)
     note = (
-        f"{model}, {num_images} image(s), imgsz {settings.imgsz}, seed {settings.seed}. d=1 to d=7: share of maps that a d x d "
-        f"depthwise kernel reproduces from another map with a relative error of at most {settings.within:g}."
+        f"{model}, {num_images} image(s){skipped_text(len(skipped))}, imgsz {settings.imgsz}, seed {settings.seed}. d=1 to d=7: "
+        f"share of maps that a d x d depthwise kernel reproduces from another map with a relative error of at most {settings.within:g}."
     )
     lines = [layer_cells(layer) for layer in (*result.layers, *result.inner)]
     return Report(
@@ -41,6 +44,7 @@ def survey_report(result: SurveyResult, settings: SurveySettings, model: str, nu
         notes=[note],
         more={
             "settings": saved,
+            "skipped": [str(path) for path in skipped],
             "pairs": [pair for layer in result.layers for pair in pair_rows(layer)],
             "inner": [layer_row(layer) for layer in result.inner],
         },

@@ -75,5 +75,5 @@ def _record(values: Fields) -> AccuracyRecord:
     known: dict[str, Any] = {name: values.number(name, high=1.0) for name in ("map50_95", "map50", *ends)}
     values.ordered("map50_95_low", "map50_95", "map50_95_high")
     known |= {name: values.text(name) for name in ("model", "data", "split", "conditions")}
-    known |= {name: values.count(name) for name in ("imgsz", "epochs", "seed")}
+    known |= {name: values.count(name) for name in ("epochs", "seed")} | {"imgsz": values.count("imgsz", low=1)}
     return AccuracyRecord(**known)

@@ -22,6 +22,7 @@ except ImportError:  # Windows: what a killed process leaves stays there
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"
+RANDOM = "[0-9a-z_]" * 8  # what tempfile puts between prefix and suffix
 NEW_SECONDS = 5  # an empty folder of this age may be another process's that has not locked it yet
 
 
@@ -112,11 +113,12 @@ def _locked(path: Path, wait: bool = True) -> Iterator[None]:
 def _remove_stale(parent: Path, prefix: str) -> None:
     """Remove the temporary files and folders of a prefix whose process is gone: nobody holds their lock any more.
 
-    Only names that end in TEMPORARY are ours: a hidden folder of the user's may begin like them.
+    Only names of RANDOM and TEMPORARY are ours: a hidden folder of the user's may begin like them, and what is being written
+    as `best.pt-old` begins like a temporary file of `best.pt`.
     """
     if not fcntl:
         return
-    for path in parent.glob(f"{glob.escape(prefix)}*{TEMPORARY}"):
+    for path in parent.glob(f"{glob.escape(prefix)}{RANDOM}{TEMPORARY}"):
         with suppress(OSError), _locked(path, wait=False):  # OSError: in use, somebody else's, or gone
             if _is_new(path):
                 continue
@@ -158,13 +160,14 @@ def write_atomic(file: Path, content: str | bytes) -> None:
         file.write_bytes(data)
         return
     _remove_stale(file.parent, f".{file.name}-")
-    work = file.with_name(f".{file.name}-{secrets.token_hex(8)}{TEMPORARY}")
+    work = file.with_name(f".{file.name}-{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        with work.open("xb") as opened, _locked(work):
-            opened.write(data)
-        if file.exists():
-            shutil.copymode(file, work)
-        work.replace(file)
+        work.touch(exist_ok=False)
+        with _locked(work):  # to the end: another writer of this name would take it for a killed process's
+            work.write_bytes(data)
+            if file.exists():
+                shutil.copymode(file, work)
+            work.replace(file)
     except BaseException:
         work.unlink(missing_ok=True)
         raise

@@ -118,11 +118,11 @@ class Fields:
             raise self.error(f"{name} is {_shown(value)}, not text of at most {MAX_TEXT} characters")
         return value.encode("utf-8", "backslashreplace").decode()  # JSON can hold half of a character
 
-    def count(self, name: str) -> int:
-        """Return a whole number that is not negative."""
+    def count(self, name: str, low: int = 0) -> int:
+        """Return a whole number that is not below `low`."""
         value = self.value(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
-            raise self.error(f"{name} is {_shown(value)}, not a whole number from 0 to {MAX_NUMBER:g}")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_NUMBER:
+            raise self.error(f"{name} is {_shown(value)}, not a whole number from {low} to {MAX_NUMBER:g}")
         return value
 
     def number(self, name: str, high: float = MAX_NUMBER, low: float = 0.0) -> float:

@@ -37,6 +37,7 @@ def read_model_yaml(file: Path) -> tuple[str, dict[str, Any]]:
         raise ModelError(f"{file} is not a model YAML: it has no `backbone:` and `head:` lists")
     _check_numbers(file, content)
     check_repeats(str(file), content)
+    _check_values(file, content)
     _check_activation(file, content)
     return text, content
 
@@ -108,6 +109,32 @@ def check_repeats(name: str, content: dict[str, Any]) -> None:
             f"{name} is not a model YAML: its rows repeat {repeats:g} modules, times a depth of {deepest:g}; at most "
             f"{MAX_REPEATS} are built"
         )
+
+
+def _check_values(file: Path, content: dict[str, Any]) -> None:
+    """Raise an error for a count, a factor or a scale that the host would not refuse and that means nothing."""
+    scales = content.get("scales", {"": [1, 1, 1]})
+    rows = [row for part in ("backbone", "head") for row in content[part] if isinstance(row, list) and len(row) > 1]
+    counts = {name: content[name] for name in ("nc", "channels") if name in content}
+    for name, value in (*counts.items(), *((f"the repeats of {row!s:.80}", row[1]) for row in rows)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(f"{file} says {name}: {value!r:.80}; right is a whole number of at least 1")
+    for name in ("depth_multiple", "width_multiple"):
+        if name in content and not _is_factor(content[name]):
+            raise ModelError(f"{file} says {name}: {content[name]!r:.80}; right is a number above 0")
+    if not isinstance(scales, dict) or not scales or not all(map(_is_scale, scales, scales.values())):
+        right = "right is a depth, a width and most channels for each letter, as {n: [0.33, 0.25, 1024]}"
+        raise ModelError(f"{file} says scales: {scales!r:.80}; {right}")
+
+
+def _is_factor(value: Any) -> bool:
+    """Return whether a value is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_scale(letter: Any, factors: Any) -> bool:
+    """Return whether a scale has a name and three factors."""
+    return isinstance(letter, str) and isinstance(factors, list) and len(factors) == 3 and all(map(_is_factor, factors))
 
 
 def _check_activation(file: Path, content: dict[str, Any]) -> None:

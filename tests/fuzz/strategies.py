@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 import yaml
 from hypothesis import strategies as st
 
@@ -95,3 +96,91 @@ def yaml_files(draw: st.DrawFn, models: list[dict[str, Any]]) -> bytes:
     except (UnicodeEncodeError, RecursionError):
         data = b"nc: 1"
     return draw(changed_bytes(data)) if draw(SELDOM) else data
+
+
+ODD_WEIGHTS = (float("nan"), float("inf"), -1.0, 0.0, -1e30, 3e38, 1e-45)
+
+
+def model_changes(teacher: Any) -> st.SearchStrategy[tuple[str, str, Any]]:
+    """Return changes of one attribute, one place of the YAML, one weight or one value beside the model."""
+    odd = st.sampled_from([*ODD_VALUES, torch.tensor([]), torch.tensor([float("nan")]), torch.zeros(2, 3)])
+    attributes = st.sampled_from(
+        ["names", "yaml", "stride", "args", "nc", "task", "save", "model", "inplace", "training", "end2end"]
+    )
+    weights = st.sampled_from(sorted(teacher.state_dict()))
+    return st.one_of(
+        st.tuples(st.just("attribute"), attributes, odd),
+        st.tuples(st.just("without"), attributes, st.none()),
+        st.tuples(st.just("yaml"), st.just(""), changed(teacher.yaml, 1)),
+        st.tuples(st.just("names"), st.just(""), changed({0: "a", 1: "b", 2: "c"})),
+        st.tuples(st.just("weight"), weights, st.sampled_from([*ODD_WEIGHTS, "shape", "double", "none"])),
+        st.tuples(st.just("args"), st.sampled_from(["imgsz", "task", "data", "model"]), odd),
+        st.tuples(st.just("content"), st.sampled_from(["model", "ema", "train_args", "version", "date"]), odd),
+        st.tuples(st.just("head"), st.sampled_from(["nc", "stride", "reg_max", "nl", "f", "i"]), odd),
+    )
+
+
+def change_weight(model: Any, name: str, value: Any) -> None:
+    """Change a parameter or buffer."""
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    tensor = getattr(module, leaf)
+    if value == "none":
+        setattr(module, leaf, None)
+    elif value in ("shape", "double"):
+        new = torch.cat([tensor.flatten(), tensor.flatten()]) if value == "shape" else tensor.double()
+        table = module._parameters if leaf in module._parameters else module._buffers
+        table[leaf] = torch.nn.Parameter(new, requires_grad=False) if leaf in module._parameters else new
+    elif tensor.is_floating_point():
+        tensor.data.view(-1)[0] = value
+
+
+ANNOTATION = (
+    '<?xml version="1.0" encoding="UTF-8"?><annotation><size><width>80</width><height>64</height></size>'
+    "<object><name>RBC</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object>"
+    "<object><name>WBC</name><bndbox><xmin>5.5</xmin><ymin>2</ymin><xmax>79</xmax><ymax>64</ymax></bndbox></object></annotation>"
+)
+TEXTS = (
+    "nan", "inf", "-1", "1e400", "0x10", "", " ", "RBC ", "\uff11", "1,5", "<a/>", "&lol;", "&#0;", "latin-1", "utf-16", "cp037", "hex", "object>",
+    "<object/>", "ANNOTATION", "<!DOCTYPE a [<!ENTITY lol 'x'>]>", "<!DOCTYPE a SYSTEM 'file:///etc/passwd'>", " xmlns='x'", "\x00",
+)  # fmt: skip
+
+
+@st.composite
+def voc_inputs(draw: st.DrawFn, photo: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return an annotation, the list of its split and its photograph, one or two of them changed."""
+    text, listed = ANNOTATION, b"one\n"
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        old = draw(
+            st.sampled_from(["RBC", "UTF-8", "30", "5.5", "object", "annotation", "bndbox", ">1<", "<size>", "xmin"])
+        )
+        text = text.replace(old, draw(st.sampled_from(TEXTS)), draw(st.sampled_from([1, -1])))
+    xml = text.encode(draw(st.sampled_from(["utf-8"] * 5 + ["latin-1", "utf-16"])), "replace")
+    xml = draw(changed_bytes(xml)) if draw(SELDOM) else xml
+    lines = st.sampled_from(
+        [
+            b"one\n",
+            b"one\none\n",
+            b"one 1\n",
+            b"one.jpg\n",
+            b"../two\n",
+            b"\xff\n",
+            b"",
+            b"\xef\xbb\xbfone\n",
+            b"/one\n",
+            b"one\x00\n",
+            b"o" * 300,
+            b"sub/one\n",
+        ]
+    )
+    listed = draw(st.one_of(lines, st.binary(max_size=20))) if draw(SELDOM) else listed
+    photo = draw(changed_bytes(photo)) if draw(SELDOM) else photo
+    return xml, listed, photo
+
+
+@st.composite
+def image_files(draw: st.DrawFn, photos: dict[str, bytes]) -> tuple[str, bytes]:
+    """Return a photograph in one of the formats, changed, under its own suffix or another."""
+    suffix = draw(st.sampled_from(sorted(photos)))
+    data = draw(changed_bytes(photos[suffix], most=2))
+    return draw(st.sampled_from([suffix, suffix, "jpg", "png", "bmp", "tif"])), data
