@@ -63,11 +63,13 @@ def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path
 
 
 def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: Delivery, imgsz: int) -> Path:
-    """Export a checkpoint into a folder, and return the file.
+    """Export a checkpoint into a folder, and return the file; for PyTorch the checkpoint.
 
     Raises:
         UserError: If the export fails, or an INT8 file finds nothing.
     """
+    if not RUNTIMES[delivery.runtime].format:  # PyTorch runs the checkpoint itself
+        return checkpoint
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     return export_file(checkpoint, file, images, imgsz, delivery.runtime, delivery.precision)
 

@@ -12,7 +12,7 @@ from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.reconstruct import one_cycle, relative_error, require_finite
+from ghost_yolo.ghostify.reconstruct import EPS, one_cycle, relative_error, require_finite
 from ghost_yolo.ghostify.student import Candidate, has_weights
 from ghost_yolo.model.forward import Maps, forward_until, input_indices
 from ghost_yolo.typing import HostModel
@@ -167,7 +167,8 @@ def prediction_loss(
         box_loss = F.kl_div(_log_distribution(boxes, reg_max), target, reduction="none", log_target=True).sum(2)
     else:
         box_loss = (boxes - teacher_boxes).abs()
-    return (class_loss.sum() + (box_loss.mean(1, keepdim=True) * confidence).sum()) / confidence.sum()
+    total = class_loss.sum() + (box_loss.mean(1, keepdim=True) * confidence).sum()
+    return total / (confidence.sum() + EPS)  # a level may be sure of nothing at all
 
 
 def _log_distribution(boxes: torch.Tensor, bins: int) -> torch.Tensor:
