@@ -98,7 +98,7 @@ def test_agreement_is_in_the_report(sure: Path, sixteen: Path, tmp_path: Path) -
     assert content["held_out_images"] == 8 and content["calibration_images"] == 8
     assert trained["name"] == "trained" and 0 < trained["agreement"][0] <= 1
     assert student["name"] == "ghostified" and 0 <= student["agreement"][0] <= 1
-    assert report.tables[1][0][0] == "file"
+    assert report.tables[1][0][0] == "file" and student["file"] == str(tmp_path / "fast.pt")
     report = ghostify(sure, [sixteen], tmp_path / "other.pt", act="relu", settings=Settings(distill_steps=0))
     assert any("16 images" in note for note in report.notes)
 

@@ -193,6 +193,10 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
     reconstructions = train_student(run, student, label)
     with temporary_folder("ghost-yolo-delivery-") as folder:
         judged, conditions = judge_student(run, student, folder / out.name)
+        judged = [
+            item if item.name == "trained" else replace(item, file=str(out.parent / Path(item.file).name))
+            for item in judged
+        ]
         report = build_report(run, student, reconstructions, trade_off)
         report = add_delivery(report, run, judged, conditions, target)
         if trade_off is not None:
