@@ -195,8 +195,9 @@ def require_new_output(out: Path, delivery: Delivery) -> None:
     if out.suffix != ".pt":
         raise UserError(f"--out {out}: must end in .pt")
     require_writable(out)
-    reports = () if resume_file(out).exists() else (".json", ".png")  # a run that failed at its end leaves its reports
-    exported = [out.with_name(file_name(out.stem, delivery.runtime, delivery.precision))] if delivery.runtime else []
-    for file in (out, *exported, *(out.with_suffix(suffix) for suffix in reports)):
+    resumed = resume_file(out).exists()  # a run that failed at its end leaves its reports and its exported file
+    name = file_name(out.stem, delivery.runtime, delivery.precision) if delivery.runtime else out.name
+    others = () if resumed else (out.with_name(name), out.with_suffix(".json"), out.with_suffix(".png"))
+    for file in (out, *others):
         if file.exists():
             raise UserError(f"--out {out}: {file} already exists; give a new path, or remove the file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Delivered:
     accuracy_ratio: Interval = NO_RATIO
     milliseconds: float | None = None
     time_ratio: Interval = NO_RATIO
+
+    def moved_to(self, folder: Path) -> Delivered:
+        """Return the same of a file that was moved to another folder."""
+        return replace(self, file=str(folder / Path(self.file).name))
 
 
 def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
@@ -160,6 +164,4 @@ def time_files(
 
 def with_times(delivered: Delivered, row: BenchRow) -> Delivered:
     """Return a judged file with its time."""
-    from dataclasses import replace
-
     return replace(delivered, milliseconds=row.median_ms, time_ratio=(row.ratio, row.ratio_low, row.ratio_high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
-from ghost_yolo.ghostify.target import build_option, search_target
+from ghost_yolo.ghostify.target import Target, build_option, search_target
 from ghost_yolo.ghostify.target import label as option_label
 from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
@@ -190,13 +191,23 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
     if config.delivery.target is not None:
         target = search_target(run, Path(config.model), config.delivery.target)
         student, label = build_option(run, target.chosen), option_label(target.chosen)
-    reconstructions = train_student(run, student, label)
+    report = write_outputs(run, student, train_student(run, student, label), (trade_off, target), out)
+    run.state.remove()
+    return report
+
+
+def write_outputs(
+    run: GhostifyRun,
+    student: Candidate,
+    reconstructions: Sequence[Reconstruction],
+    found: tuple[TradeOff | None, Target | None],
+    out: Path,
+) -> Report:
+    """Judge the student, and write plot, report, exported file and checkpoint, each atomically, in this order."""
+    trade_off, target = found
     with temporary_folder("ghost-yolo-delivery-") as folder:
         judged, conditions = judge_student(run, student, folder / out.name)
-        judged = [
-            item if item.name == "trained" else replace(item, file=str(out.parent / Path(item.file).name))
-            for item in judged
-        ]
+        judged = [item if item.name == "trained" else item.moved_to(out.parent) for item in judged]
         report = build_report(run, student, reconstructions, trade_off)
         report = add_delivery(report, run, judged, conditions, target)
         if trade_off is not None:
@@ -205,8 +216,9 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
             write_atomic(out.with_suffix(".png"), plot_target(target, judged))
         write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
         for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
+            if (out.parent / file.name).is_dir():  # of a run that was killed here
+                shutil.rmtree(out.parent / file.name)
             publish(file, out.parent / file.name)  # the checkpoint last, so that it implies the others
-    run.state.remove()
     return report
 
 
