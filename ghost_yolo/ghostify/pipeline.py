@@ -36,7 +36,7 @@ from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample
 from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.report import Reconstruction, build_report
-from ghost_yolo.ghostify.search import select_blocks
+from ghost_yolo.ghostify.search import TradeOff, select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.ghostify.target import Target, build_option, search_target
