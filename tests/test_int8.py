@@ -30,13 +30,13 @@ def exporter(sure: Path, squares: list[Path], monkeypatch: pytest.MonkeyPatch) -
     def quantize(fp32: Path, made: Path, inputs: list[Any], exclude: list[str]) -> None:
         made.write_text(f"{fp32.read_text()} {inputs[0].shape} {' '.join(exclude)}")
 
-    def export(self: Int8Exporter) -> Path:
-        file = self.folder / "model.onnx"
+    def export(_: Path, folder: Path, *__: object) -> Path:
+        file = folder / "model.onnx"
         file.write_text("float32")
         return file
 
     boxes = np.random.default_rng(0).random((4, 3, 6), dtype=np.float32)
-    monkeypatch.setattr(Int8Exporter, "_export", export)
+    monkeypatch.setattr(int8, "export_fp32", export)
     monkeypatch.setitem(int8.QUANTIZE, "onnx", quantize)
     monkeypatch.setattr(int8, "find", lambda *_: list(boxes))
     with Int8Exporter(sure, squares, SIDE, "onnx") as opened:

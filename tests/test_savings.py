@@ -86,7 +86,7 @@ def test_options_are_timed_in_groups_with_the_teacher(
 ) -> None:
     """A saving is a share of one latency, however slow its group was; after an interruption no group is timed twice."""
     settings = Settings(imgsz=64, cost="onnx", threads=3, rounds=20)
-    config = RunConfig(settings, "all", tuple(BLOCKS), 0.9, str(best), "", "")
+    config = RunConfig(settings, "all", tuple(BLOCKS), 0.9, "", (), str(best), "", "")
     candidates = build_candidates(tiny_model, config)
     shares = {f"{row}-{block}": 0.5 + row / 10 for row in (1, 3, 4) for block in BLOCKS} | {"5-LightDetect": 0.9}
     fake = fake_bench(shares)

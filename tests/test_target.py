@@ -84,6 +84,7 @@ def test_impossible_deliveries(
 
 def test_an_existing_exported_file_is_not_overwritten(best: Path, image_folder: Path, tmp_path: Path) -> None:
     """Neither by its folder."""
+    pytest.importorskip("nncf")
     (tmp_path / file_name("fast", "openvino", "int8")).mkdir()
     with refused(UserError, "fast_int8_openvino_model", "already exists"):
         ghostify(best, [image_folder], tmp_path / "fast.pt", act="relu", delivery=OPENVINO)
