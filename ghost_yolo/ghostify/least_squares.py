@@ -55,6 +55,8 @@ def solve_conv(
     wanted, seen = max(POSITIONS_PER_UNKNOWN * inputs, PRODUCTS / inputs), 0
     step = max(1, CHUNK // (x.shape[1] * k * target.shape[2] * target.shape[3]))
     sums = Sums(groups, inputs, outputs, x.device)
+    # What the prior leaves over: rounding then is relative to that, and what it does not determine stays at the prior
+    target = target - F.conv2d(x, prior, None, conv.stride, conv.padding, conv.dilation, groups)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
         u = F.unfold(x[part], conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (b, c1 * k, positions)
@@ -62,8 +64,8 @@ def solve_conv(
         seen += u.shape[0] * u.shape[2]
         if seen >= wanted:
             break
-    weight, bias = sums.solve(prior.reshape(groups, outputs, inputs))
-    return weight.reshape(prior.shape), bias.flatten()
+    change, bias = sums.solve()
+    return prior + change.reshape(prior.shape), bias.flatten()
 
 
 class Sums:
@@ -93,16 +95,15 @@ class Sums:
         self.y += y.sum(2, keepdim=True)
         self.count += u.shape[2]
 
-    def solve(self, prior: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weights (g, m, k) of ridge regression drawn towards prior ones, and constants (g, m, 1), which are free."""
+    def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weights (g, m, k) of ridge regression, and the constants (g, m, 1), which are free."""
         assert self.offset is not None, "there is at least one position"
-        u, y, prior = self.u / self.count, self.y / self.count, prior.double()
+        u, y = self.u / self.count, self.y / self.count
         gram, moment = self.gram - self.count * u @ u.mT, self.moment - self.count * u @ y.mT
         damping = (RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1) + EPS)[:, None]
         gram = gram + torch.diag_embed(damping.expand(-1, gram.shape[1]))
         lower, failed = torch.linalg.cholesky_ex(gram)
-        wanted = moment + damping[:, :, None] * prior.mT
-        found = torch.linalg.solve(gram, wanted) if bool(failed.any()) else torch.cholesky_solve(wanted, lower)
+        found = torch.linalg.solve(gram, moment) if bool(failed.any()) else torch.cholesky_solve(moment, lower)
         return found.mT.float(), (y - found.mT @ (u + self.offset)).float()
 
 
