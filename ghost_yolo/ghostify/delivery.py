@@ -125,13 +125,14 @@ def _interval(score: Score | None) -> Interval:
 
 
 def time_files(
-    teacher: Path, files: Sequence[Path], delivery: Delivery, settings: Settings
+    teacher: Path, files: Sequence[Path], images: Sequence[Path], delivery: Delivery, settings: Settings
 ) -> tuple[list[BenchRow], dict[str, Any]]:
     """Time files side by side with the trained model as it would be run otherwise.
 
     Args:
         teacher: The trained checkpoint.
         files: Exported files or checkpoints.
+        images: Calibration images for a baseline in INT8.
         delivery: Runtime and precision of the baseline.
         settings: Image size, threads and rounds.
 
@@ -144,7 +145,7 @@ def time_files(
     with temporary_folder("ghost-yolo-baseline-") as folder:
         runtime, precision = delivery.baseline
         baseline = export_file(
-            teacher, folder / file_name("baseline", runtime, precision), [], settings.imgsz, runtime, precision
+            teacher, folder / file_name("baseline", runtime, precision), images, settings.imgsz, runtime, precision
         )
         plan = BenchPlan(
             models=(str(baseline), *map(str, files)),

@@ -13,8 +13,8 @@ from ultralytics.nn.modules.conv import Conv
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.reconstruct import EPS, one_cycle, relative_error, require_finite
-from ghost_yolo.ghostify.student import Candidate, has_weights
-from ghost_yolo.model.forward import Maps, forward_until, input_indices
+from ghost_yolo.ghostify.student import Candidate
+from ghost_yolo.model.forward import Maps, as_list, forward_until, has_weights, input_indices
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 
@@ -122,18 +122,13 @@ def distillation_loss(
         extra = branch_outputs(teacher_head, "cv4", teacher_inputs)
     inputs, maps = forward_until(student, images, last, inner)
     stands = stands or {}
-    entering = zip(input_indices(head), _as_list(inputs), _as_list(teacher_inputs), strict=True)
+    entering = zip(input_indices(head), as_list(inputs), as_list(teacher_inputs), strict=True)
     compared = [*entering, *((i, maps[i], teacher_maps[i]) for i in sorted(inner))]
     pairs = [(y, expected[:, stands[i]] if i in stands else expected) for i, y, expected in compared]
     pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
     loss = torch.stack([relative_error(y, expected) for y, expected in pairs]).mean()
     levels = zip(predictions(head, inputs), target, strict=True)
     return sum((prediction_loss(y, expected, head.reg_max) for y, expected in levels), loss)
-
-
-def _as_list(maps: Maps) -> list[torch.Tensor]:
-    """Return the inputs of a layer as a list."""
-    return [maps] if isinstance(maps, torch.Tensor) else maps
 
 
 def predictions(head: Any, inputs: Maps) -> Levels:
@@ -145,7 +140,7 @@ def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
     """Return the outputs of a branch at each level: of the one-to-one branch, which is deployed, where there are two."""
     levels = getattr(head, f"one2one_{name}", None)
     levels = getattr(head, name, None) if levels is None else levels
-    return [] if levels is None else [level(x) for level, x in zip(levels, _as_list(inputs), strict=True)]
+    return [] if levels is None else [level(x) for level, x in zip(levels, as_list(inputs), strict=True)]
 
 
 def prediction_loss(

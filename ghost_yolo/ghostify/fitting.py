@@ -24,8 +24,8 @@ from ghost_yolo.ghostify.heads import fit_classify, fit_head, fit_shell
 from ghost_yolo.ghostify.pairs import Lesson, Pair
 from ghost_yolo.ghostify.reconstruct import EPS, reconstruct
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Target, has_weights
-from ghost_yolo.model.forward import Maps, input_indices
+from ghost_yolo.ghostify.student import Target
+from ghost_yolo.model.forward import as_list, has_weights, input_indices
 from ghost_yolo.typing import HostLayer, HostModel
 
 SAMPLES = 96  # augmented images
@@ -163,17 +163,12 @@ def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Sta
 def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands) -> list[Pair]:
     """Return what reaches a row in both models, for as many samples as fit into memory."""
     sides = (cache.teacher, cache.student)
-    one = [maps for side in sides for maps in _as_list(side.inputs([0]))]
+    one = [maps for side in sides for maps in as_list(side.inputs([0]))]
     count = MEMORY // (4 * INNER * sum(maps.numel() for maps in one))
     indices = [*range(min(max(count, BATCH_SIZE), cache.teacher.count))]
-    trained, student = (_as_list(side.inputs(indices)) for side in sides)
+    trained, student = (as_list(side.inputs(indices)) for side in sides)
     places = input_indices(layer)
     return [Pair(a, b, stands[j].keep) for a, b, j in zip(trained, student, places, strict=True)]
-
-
-def _as_list(maps: Maps) -> list[torch.Tensor]:
-    """Return the inputs of a layer as a list."""
-    return [maps] if isinstance(maps, torch.Tensor) else maps
 
 
 def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch.Tensor, list[Lesson]]:

@@ -170,7 +170,6 @@ def fit_sppf(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> P
     return x + y if adds else y
 
 
-@torch.no_grad()
 def fit_inner(trained: Any, module: Any, x: Pair, _: torch.Tensor | None = None) -> Pair:
     """Fit a module that keeps its width: each convolution in the order in which it runs.
 

@@ -55,12 +55,12 @@ def solve_conv(
     wanted, seen = max(POSITIONS_PER_UNKNOWN * inputs, PRODUCTS / inputs), 0
     step = max(1, CHUNK // (x.shape[1] * k * target.shape[2] * target.shape[3]))
     sums = Sums(groups, inputs, outputs, x.device)
-    # What the prior leaves over: rounding then is relative to that, and what it does not determine stays at the prior
-    target = target - F.conv2d(x, prior, None, conv.stride, conv.padding, conv.dilation, groups)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
         u = F.unfold(x[part], conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (b, c1 * k, positions)
-        sums.add(_by_group(u, groups), _by_group(target[part].flatten(2), groups))
+        # What the prior leaves over: rounding is relative to that, and what inputs do not determine stays at the prior
+        rest = target[part] - F.conv2d(x[part], prior, None, conv.stride, conv.padding, conv.dilation, groups)
+        sums.add(_by_group(u, groups), _by_group(rest.flatten(2), groups))
         seen += u.shape[0] * u.shape[2]
         if seen >= wanted:
             break

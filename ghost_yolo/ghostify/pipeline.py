@@ -240,7 +240,7 @@ def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[lis
     judged = judge(files, run.held_out, delivery, settings)
     if not delivery.runtime:
         return judged, {}
-    (baseline, row), conditions = time_files(teacher, [files["exported"]], delivery, settings)
+    (baseline, row), conditions = time_files(teacher, [files["exported"]], run.image_files, delivery, settings)
     return [with_times(judged[0], baseline), judged[1], with_times(judged[2], row)], conditions
 
 

@@ -18,7 +18,7 @@ from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.ops import make_divisible
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.model.forward import forward_until, input_indices
+from ghost_yolo.model.forward import forward_until, has_weights, input_indices
 from ghost_yolo.model.swap import HOSTS, Config, yaml_rows
 from ghost_yolo.typing import HostLayer, HostModel
 
@@ -29,13 +29,9 @@ ACTIVATIONS = {
     "hardswish": "torch.nn.Hardswish()",
     "silu": "torch.nn.SiLU()",
 }
-PARTS = ("backbone", "neck")  # whose rows have widths; the head's follow from theirs
 NARROWED = (Conv, C2f, C3k2, C2, C2PSA, SPPF)  # whose handlers can choose among maps
-SMALL, STEP_SMALL, STEP = (
-    32,
-    8,
-    16,
-)  # multiples of 16, of 8 below 32 channels: others run slower than the next larger one
+# Multiples of 16, of 8 below 32 channels: others run slower than the next larger one
+SMALL, STEP_SMALL, STEP = 32, 8, 16
 FIRST_PARTS_STRIDE = 8  # up to P3, where the maps are large
 
 
@@ -104,17 +100,14 @@ def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int,
         model: The trained model.
         shares: See `require_shares`.
         swapped: Rows that are replaced by another module, which may be as narrow as they like.
-
-    Raises:
-        SwapError: If a row would be left without channels.
     """
     plan: dict[int, RowWidth] = {}
     side, last = 2 * int(max(model.stride)), len(model.model) - 1
     image = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
     maps = forward_until(model, image, last, range(last))[1]
     for layer in model.model[:last]:
-        if not any(True for _ in layer.parameters()):
-            continue  # a Concat or an Upsample is as wide as what reaches it
+        if not has_weights(layer):
+            continue  # as wide as what reaches it
         shape = maps[layer.i].shape
         share = shares[0] if side // shape[2] <= FIRST_PARTS_STRIDE else shares[-1]
         plan[layer.i] = _row_width(layer, shape[1], share, plan, layer.i in swapped)

@@ -13,10 +13,10 @@ from ghost_yolo import host
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.ghostify.reshape import RowWidth, plan_widths, reshape_yaml
-from ghost_yolo.model.forward import Maps
+from ghost_yolo.model.forward import Maps, has_weights
 from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild, take_class_branches
 from ghost_yolo.model.swap import plan_swap, swap_rows
-from ghost_yolo.typing import HostLayer, HostModel
+from ghost_yolo.typing import HostModel
 
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
 SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.plan_swap`
@@ -66,11 +66,6 @@ class Candidate:
             return find_targets(self.model, self.plan)
         rows = [layer for layer in self.model.model if has_weights(layer)]
         return [Target(f"model.{layer.i}", layer.i, layer.type.rpartition(".")[2]) for layer in rows]
-
-
-def has_weights(layer: HostLayer) -> bool:
-    """Return whether a row has weights."""
-    return any(True for _ in layer.parameters())
 
 
 def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:

@@ -146,7 +146,7 @@ def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
             checkpoint = folder / f"candidate{number}.pt"
             host.save(student, checkpoint, dict(run.teacher.args) | {"task": host.task_of(student)})
             files.append(deliver(checkpoint, folder, images, config.delivery, config.settings.imgsz))
-        (baseline, *rows), conditions = time_files(teacher_file, files, config.delivery, config.settings)
+        (baseline, *rows), conditions = time_files(teacher_file, files, images, config.delivery, config.settings)
     times = [
         {"act": act, "width": list(width), "ratio": row.ratio, "ms": row.median_ms}
         for (act, width), row in zip(shapes(run), rows, strict=True)
@@ -155,7 +155,7 @@ def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
 
 
 def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
-    """Return an option with the agreement of its closed form; 1 where there are no images to measure it on."""
+    """Return an option with the agreement of its closed form, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
         student = build_option(run, option)

@@ -11,6 +11,16 @@ from ghost_yolo.typing import HostLayer, HostModel
 Maps = torch.Tensor | list[torch.Tensor]
 
 
+def as_list(maps: Maps) -> list[torch.Tensor]:
+    """Return the inputs of a layer as a list."""
+    return [maps] if isinstance(maps, torch.Tensor) else maps
+
+
+def has_weights(layer: HostLayer) -> bool:
+    """Return whether a layer has weights; a Concat or an Upsample has none."""
+    return any(True for _ in layer.parameters())
+
+
 def input_indices(layer: HostLayer) -> list[int]:
     """Return the layers whose outputs a layer takes, -1 for the image."""
     given = layer.f if isinstance(layer.f, list) else [layer.f]
