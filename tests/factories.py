@@ -49,6 +49,21 @@ TINY: dict[str, Any] = {  # a detector with two C2f in its backbone and one in i
     ],
     "head": [[-1, 1, "C2f", [32]], [[1, 4], 1, "Detect", ["nc"]]],
 }
+NETWORK: dict[str, Any] = {  # a detector with a whole network as its backbone
+    "nc": 3,
+    "backbone": [[-1, 1, "ghost_yolo.Backbone", [2 ** min(i + 3, 7), "squeezenet1_1", i, 0.25]] for i in (3, 4, 5)],
+    "head": [[[0, 1, 2], 1, "Detect", ["nc"]]],
+}
+LAYERS = (2, 4, 6, 8)
+SURVEY: dict[str, Any] = {  # what `correlate` reads of ghosts and of ghostify
+    "settings": {"model": "a.pt", "within": 0.1, "imgsz": 64},
+    "rows": [{"index": i, "module": "C2f", "trained": {"share_d3": i / 10, "median_d3": 1 - i / 10}} for i in LAYERS],
+    "inner": [{"index": i, "module": "m.0.cv1", "trained": {"share_d3": i % 5 / 5, "median_d3": 0.5}} for i in LAYERS],
+}
+SWAPS: dict[str, Any] = {
+    "settings": {"model": "a.pt", "imgsz": 64, "reconstruct_steps": 100},
+    "rows": [{"layer": str(i), "block": "ghost_yolo.C2f_Fire", "error": 1 / i} for i in LAYERS],
+}
 TASK_MODELS = ["11/yolo11-seg", "v8/yolov8-cls"] + ["26/yolo26", "v8/yolov8-pose", "v8/yolov8-obb"] * NEWEST
 SIDE = 128  # pixels, at which boxes of `save_sure` are found
 SURE = 8.0  # times the logits of classes, whose random ones are all alike

@@ -17,6 +17,7 @@ from ghost_yolo.errors import DatasetError, VOCError
 from ghost_yolo.utils.console import progress
 
 BOX = ("xmin", "ymin", "xmax", "ymax")
+MAX_NAME = 255  # bytes of a file name
 ORIENTATION, FIRST_TRANSPOSED = 0x0112, 5  # EXIF: values from 5 on swap width and height
 
 
@@ -108,7 +109,15 @@ def _name(line: str, voc: Path) -> str:
         candidates.append(line[: -len(Path(line).suffix)])
     if flagged := re.fullmatch(r"(\S+)\s+(?:-1|0|1)", line):
         candidates.append(flagged[1])
-    return next((name for name in candidates if _annotation(voc, name).is_file()), line)
+    return next((name for name in candidates if _is_file(_annotation(voc, name))), line)
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is such a file; a name that the file system refuses, of 300 letters for example, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _annotation(voc: Path, name: str) -> Path:
@@ -146,10 +155,12 @@ def _read(voc: Path, split: str, name: str, images: Mapping[str, list[Path]], in
     if len(files) != 1:
         found = f"{len(files)} images, {', '.join(file.name for file in files)}" if files else "no image in JPEGImages/"
         raise ValueError(f"{name} in {split}: {found}")
+    example = _Example(split, name, files[0], [], [])
+    if (length := len(f"{example.stem}{files[0].suffix}".encode())) > MAX_NAME:  # its folders become part of it
+        raise ValueError(f"{name} in {split}: its copy's name would have {length} bytes; at most {MAX_NAME} are right")
     xml = _annotation(voc, name)
     root = _parse(xml)
     width, height = _size(files[0], root, xml.name)
-    lines, dropped = [], []
     for kind, box in _objects(root, xml.name):
         where = f"{xml.name}: {kind} {box}"
         if kind not in index:
@@ -158,7 +169,7 @@ def _read(voc: Path, split: str, name: str, images: Mapping[str, list[Path]], in
         if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
             raise ValueError(f"{where}: outside its image of {width} x {height}, or its corners are swapped")
         if left == right or top == bottom:
-            dropped.append(f"{where}: no area")
+            example.dropped.append(f"{where}: no area")
             continue
         values = (
             (left + right) / 2 / width,
@@ -166,8 +177,8 @@ def _read(voc: Path, split: str, name: str, images: Mapping[str, list[Path]], in
             (right - left) / width,
             (bottom - top) / height,
         )
-        lines.append(" ".join([str(index[kind]), *(f"{value:.6f}" for value in values)]))
-    return _Example(split, name, files[0], lines, dropped)
+        example.lines.append(" ".join([str(index[kind]), *(f"{value:.6f}" for value in values)]))
+    return example
 
 
 def _parse(xml: Path) -> ET.Element:

@@ -19,9 +19,10 @@ from ultralytics.utils import ASSETS
 from ghost_yolo import host
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
-from ghost_yolo.model.catalog import resolve
-from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.export.files import first_line, publish
+from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.typing import HostModel
+from ghost_yolo.utils.files import temporary_folder
 
 BOX_TOLERANCE = 0.05  # pixels
 SCORE_TOLERANCE = 1e-3  # scores and all other outputs of a head
@@ -111,18 +112,31 @@ def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verifica
     if model.endswith(".pt"):
         open_checkpoint(Path(model))  # raises a clear error for a file that is not a whole checkpoint
     else:
-        resolve(model)  # raises an error for a YAML without scale letter
+        build_from_yaml(model)  # raises one for a YAML without scale letter, or from which no model can be built
     yolo = YOLO(model)
     if getattr(yolo.model.model[-1], "one2one_cv2", None) is not None:
         raise UserError(
             f"{model}: the order of an end-to-end head's boxes changes with ties, so outputs cannot be compared; use "
             "`yolo export`."
         )
-    try:
-        file = Path(yolo.export(format="onnx", **arguments))
-    except (SyntaxError, FileNotFoundError) as error:  # the host's errors for unknown arguments and missing files
-        raise UserError(str(error).strip().splitlines()[0]) from error
+    with temporary_folder("ghost-yolo-verify-") as folder:
+        made = _export(yolo, folder / f"{Path(model).stem}.pt", arguments)
+        file = Path(model).with_suffix(made.suffix) if model.endswith(".pt") else Path(made.name)
+        publish(made, file)
     return Verification(file, verify_outputs(yolo.model, file, pixels))
+
+
+def _export(yolo: YOLO, beside: Path, arguments: Mapping[str, Any]) -> Path:
+    """Export a model and return the file, which the host writes beside a checkpoint that it does not read.
+
+    Raises:
+        UserError: If the export fails, or has no such argument.
+    """
+    yolo.model.pt_path = str(beside)
+    try:
+        return Path(yolo.export(format="onnx", **arguments))
+    except Exception as error:  # wrong arguments, and whatever a layer or the exporter trips over
+        raise UserError(f"{beside.stem} cannot be exported to ONNX: {first_line(error)}") from error
 
 
 def require_runtime() -> None:

@@ -16,6 +16,7 @@ from ghost_yolo import host
 from ghost_yolo.errors import ModelError, ModelNameError, UserError
 from ghost_yolo.model.catalog import resolve
 from ghost_yolo.typing import HostModel
+from ghost_yolo.utils.bounded import MAX_TENSORS
 from ghost_yolo.utils.console import quiet
 
 TRIAL_CELLS = 4  # side of the smallest map in a trial pass; RT-DETR wants 300 cells in all
@@ -163,6 +164,9 @@ def _problems(model: HostModel) -> Iterator[str]:
     classes = getattr(model.model[-1], "nc", len(names))
     if classes != len(names):
         yield f"its head has {classes!r:.80} classes and it names {len(names)}"
+    values = sum(value.numel() for value in model.state_dict().values())
+    if values > MAX_TENSORS:  # one value, expanded, is a small file
+        yield f"its weights have {values} values, and at most {MAX_TENSORS} are read"
     yield from (f"{name} is not finite" for name, value in model.state_dict().items() if not _is_finite(value))
     yield from _trial(model)
 

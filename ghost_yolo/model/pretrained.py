@@ -18,6 +18,7 @@ from ghost_yolo.nets.network import Network
 from ghost_yolo.nets.weights import load_by_order
 from ghost_yolo.tables import to_text
 from ghost_yolo.typing import HostModel
+from ghost_yolo.utils.bounded import MAX_TENSORS
 from ghost_yolo.utils.console import quiet
 
 Weights = Mapping[str, torch.Tensor]
@@ -143,6 +144,8 @@ def read(file: Path, source: str) -> Weights:
         ) from error
     if not content or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise WeightsError(f"--weights {file} holds no state dict: write one by torch.save(net.state_dict(), FILE)")
+    if (values := sum(tensor.numel() for tensor in content.values())) > MAX_TENSORS:  # a file may hold one, expanded
+        raise WeightsError(f"--weights {file}: its tensors have {values} values; at most {MAX_TENSORS} are read")
     if bad := [name for name, tensor in content.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise WeightsError(f"--weights {file}: {bad[0]} is not finite")
     return _in_order(content, file, source) if file.suffix == ".safetensors" else content

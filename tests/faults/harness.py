@@ -27,7 +27,13 @@ MODULES = (
     "ghost_yolo.bench.exporting",
     "ghost_yolo.bench.runner",
     "ghost_yolo.ghostify.pipeline",
+    "ghost_yolo.export.verify",
+    "ghost_yolo.model.pretrained",
+    "ghost_yolo.redundancy.measurements",
     "ghost_yolo.redundancy.report",
+    "onnx",
+    "onnxruntime",
+    "timm",
     "ghost_yolo.report.page",
     "ultralytics.models.yolo.detect",
 )

@@ -17,11 +17,12 @@ import cv2
 import pytest
 import torch
 import yaml
-from factories import GHOST, TINY
+from factories import GHOST, NETWORK, SURVEY, SWAPS, TINY
 from fresh import SUPPORTED, Zygote
 from harness import BCCD, COMMAND, MODULES, SMEAR, SPLITS, Command, kill_often, names_in, write_voc
 
 from ghost_yolo import host
+from ghost_yolo.nets import squeezenet1_1
 from ghost_yolo.report.collect import collect
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SUPPORTED, reason="forks and signals of Linux")]
@@ -47,12 +48,12 @@ def kill(
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> Callable[..., None]:
-    """Kill a command often; `share` is the part of the kills that a slow one gets."""
+    """Kill a command often."""
 
-    def start(code: str, arguments: list[Any], result: Path, check: Any, share: float = 1, **env: str) -> None:
+    def start(code: str, arguments: list[Any], result: Path, check: Any, **env: str) -> None:
         command = Command(loaded, tmp_path / "work", code, [str(argument) for argument in arguments], env)
-        kills = max(2, round(request.config.getoption("--kills") * share))
-        done = kill_often(command, result, kills, request.config.getoption("--seed"), check)
+        kills, seed = (request.config.getoption(name) for name in ("--kills", "--seed"))
+        done = kill_often(command, result, kills, seed, check)
         record_property("tried", f"{request.node.name}: {done}")
 
     return start
@@ -64,11 +65,11 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(repr([(str(f.relative_to(folder)), f.read_bytes()) for f in files]).encode()).hexdigest()
 
 
-def same_weights(seen: list[dict[str, torch.Tensor]], file: Path) -> None:
+def same_weights(seen: list[dict[str, torch.Tensor]], file: Path, prefix: str = "") -> None:
     """Check that a checkpoint, where there is one, has the weights of the first that was seen."""
     if file.exists():
         seen.append(host.load(file).state_dict())
-        assert all(torch.equal(value, seen[0][name]) for name, value in seen[-1].items())
+        assert all(torch.equal(value, seen[0][name]) for name, value in seen[-1].items() if name.startswith(prefix))
 
 
 def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
@@ -80,6 +81,49 @@ def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp
     kill(code, arguments, out, lambda: same_weights(seen, out))
 
     assert len(seen) >= 2 and names_in(out.parent) == ["light.json", "light.pt"]
+
+
+def test_pretrained(kill: Callable[..., None], tmp_path: Path) -> None:
+    """The checkpoint is whole or not there, and holds the classifier's weights; the head's are random."""
+    pytest.importorskip("timm", reason="timm reads the weight file")
+    model, weights, out = tmp_path / "net.yaml", tmp_path / "weights.pth", tmp_path / "work/init.pt"
+    model.write_text(yaml.safe_dump(NETWORK))
+    torch.save(squeezenet1_1(num_classes=3, width=0.25).state_dict(), weights)
+    seen = list[dict[str, torch.Tensor]]()
+    arguments = ["pretrained", "--model", model, "--weights", weights, "-o", out]
+    kill(COMMAND, arguments, out, lambda: same_weights(seen, out, "model.0."))
+
+    assert len(seen) >= 2 and names_in(out.parent) == ["init.pt"]
+
+
+def test_compare(kill: Callable[..., None], tmp_path: Path) -> None:
+    """The table is whole or not there."""
+    model, out, seen = tmp_path / "tiny.yaml", tmp_path / "work/out.json", set[str]()
+    model.write_text(yaml.safe_dump(TINY))
+
+    def check() -> None:
+        if out.exists():
+            seen.add(out.read_text(encoding="utf-8"))
+        assert len(seen) <= 1
+
+    kill(COMMAND, ["compare", model, "--imgsz", 32, "--format", "json", "-o", out], out, check)
+
+    assert json.loads(seen.pop()) and names_in(out.parent) == ["out.json"]
+
+
+def test_verify(kill: Callable[..., None], best: Path, tmp_path: Path) -> None:
+    """The ONNX file is whole or not there."""
+    onnx = pytest.importorskip("onnx", reason="verify writes ONNX")
+    out = tmp_path / "work/best.onnx"
+
+    def check() -> None:
+        if out.exists():
+            onnx.checker.check_model(str(out))
+
+    copy = f"import shutil; shutil.copy({str(best)!r}, 'best.pt'); "
+    kill(copy + COMMAND, ["verify", "best.pt", "--imgsz", 64], out, check)
+
+    assert names_in(out.parent) == ["best.onnx", "best.pt"]
 
 
 @pytest.mark.parametrize("code", [SMEAR, BCCD], ids=["smear", "bccd"])
@@ -98,17 +142,21 @@ def test_data_sets(code: str, kill: Callable[..., None], tmp_path: Path) -> None
     assert len(seen) == 1 and names_in(root.parent) == ["data"]
 
 
-def test_ghosts(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ghosts", "correlate"])
+def test_folders(name: str, kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
     """The folder of figures and tables is whole or not there."""
     out, seen = tmp_path / "work/out", set[str]()
+    files = [tmp_path / "ghosts.json", tmp_path / "light.json"]
+    for file, content in zip(files, (SURVEY, SWAPS), strict=True):
+        file.write_text(json.dumps(content))
 
     def check() -> None:
         if out.exists():
             seen.add(digest(out))
         assert len(seen) <= 1
 
-    arguments = ["ghosts", best, "--image", image_folder / "0.png", "--imgsz", 64, "-o", out]
-    kill(COMMAND, arguments, out, check)
+    given = {"ghosts": [best, "--image", image_folder / "0.png", "--imgsz", 64], "correlate": files}[name]
+    kill(COMMAND, [name, *given, "-o", out], out, check)
 
     assert len(seen) == 1 and names_in(out.parent) == ["out"]
 
@@ -168,7 +216,7 @@ def test_train(kill: Callable[..., None], tmp_path: Path) -> None:
     def check() -> None:
         assert len(list(root.rglob("*.png"))) in (0, 16)
 
-    kill(code, arguments, last, check, share=0.5)
+    kill(code, arguments, last, check)
 
     assert not list(root.parent.glob(".set*"))
     host.load(last)

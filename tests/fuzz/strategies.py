@@ -120,6 +120,34 @@ def model_changes(teacher: Any) -> st.SearchStrategy[tuple[str, str, Any]]:
     )
 
 
+def damages() -> st.SearchStrategy[tuple[str, str, int]]:
+    """Return seeds of a file's damage."""
+    return st.tuples(st.just("bytes"), st.just(""), st.integers(0, 2**32))
+
+
+def weight_files(names: list[str]) -> st.SearchStrategy[tuple[str, str, Any]]:
+    """Return changes of a state dict: one tensor, the place where it stands, or all of it."""
+    wide = torch.zeros(1).expand(10**9)  # saved as one number
+    tensors = st.sampled_from(
+        [
+            *ODD_VALUES,
+            wide,
+            torch.tensor([]),
+            torch.tensor(0.0),
+            torch.full((64, 3, 3, 3), float("nan")),
+            wide[:5].int(),
+        ]
+    )
+    one = st.sampled_from(names)
+    return st.one_of(
+        st.tuples(st.just("tensor"), st.one_of(one, st.sampled_from([names[-1], "x", "classifier.1.bias"])), tensors),
+        st.tuples(st.just("without"), one, st.none()),
+        st.tuples(st.just("inside"), st.sampled_from(["state_dict", "state_dict_ema", "model", "x"]), st.none()),
+        st.tuples(st.just("whole"), st.just(""), st.one_of(tensors, st.just({"model": {}}))),
+        damages(),
+    )
+
+
 def change_weight(model: Any, name: str, value: Any) -> None:
     """Change a parameter or buffer."""
     owner, _, leaf = name.rpartition(".")
