@@ -238,3 +238,16 @@ def test_a_folder_that_is_there_is_not_overwritten(voc: Path, tmp_path: Path) ->
         bccd_from(voc, tmp_path / "out")
 
     assert (tmp_path / "out/mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "sub/" + "y" * 248])
+def test_names_that_no_file_can_have(name: str, voc: Path, tmp_path: Path) -> None:
+    """A name that the file system refuses, or whose copy's name it would, is named."""
+    (voc / "ImageSets/Main/val.txt").write_text(f"{name}\n")
+    if "/" in name:
+        for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+            (voc / folder / "sub").mkdir()
+            shutil.copy(voc / folder / f"val_0{suffix}", voc / folder / f"{name}{suffix}")
+    with refused(VOCError, f"{name} in val"):
+        convert(voc, tmp_path / "out", BLOOD_CELLS, ("train", "val"))
+    assert not (tmp_path / "out").exists()
