@@ -55,6 +55,7 @@ def spoil(name: str, value: float = NAN) -> Callable[[Any], None]:
         (spoil("model.4.cv1.bn.running_var", float("inf")), "model.4.cv1.bn.running_var"),
         (spoil("model.4.cv1.bn.running_var", -1.0), "computes"),
         (lambda model: model.model[0].conv.weight.data.fill_(3e38), "computes"),
+        (lambda model: model.register_buffer("wide", torch.zeros(1).expand(10**9)), "1003"),  # saved as one value
     ],
 )
 def test_odd_checkpoints(change: Callable[[Any], object], says: str, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import typer
-from factories import ROOT, Run, build, every_block, randomise, stock
+import yaml
+from factories import ROOT, TINY, Run, build, every_block, randomise, refused, stock
 from ultralytics import YOLO
 
 from ghost_yolo import host
@@ -238,3 +239,15 @@ def test_a_head_that_picks_boxes_itself_is_refused() -> None:
     """The order of an end-to-end head's boxes may change with ties: such a model is refused."""
     with pytest.raises(UserError, match=r"yolov10n\.yaml"):
         export_and_verify("yolov10n.yaml", imgsz=64)
+
+
+def test_a_model_that_cannot_be_built_or_exported_is_refused(tmp_path: Path) -> None:
+    """What the host trips over is one line, and nothing is written."""
+    odd = tmp_path / "yolov8n-odd.yaml"
+    odd.write_text(yaml.safe_dump(TINY | {"head": [[-1, 1, "C2f", ["wide"]], [[1, 4], 1, "Detect", ["nc"]]]}))
+    file = checkpoint(tmp_path, "yolov8n-ghost")
+    with refused(UserError, "yolov8n-odd.yaml"):
+        export_and_verify(str(odd))
+    with refused(UserError, file.stem, "ONNX"):
+        export_and_verify(str(file), opset=99, imgsz=32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([file.name, odd.name])

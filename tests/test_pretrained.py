@@ -179,3 +179,11 @@ def test_training_starts_from_it(tmp_path: Path, run: Run) -> None:
     assert "model=init.pt" in made.stdout
     assert counts[0] == counts[1]
     assert list((tmp_path / "runs").rglob("best.pt"))
+
+
+def test_weights_of_any_size(tmp_path: Path) -> None:
+    """A file of one value that stands for a thousand million is refused before any memory is taken."""
+    pytest.importorskip("timm")
+    torch.save({"classifier.bias": torch.zeros(1).expand(10**9)}, tmp_path / "weights.pth")
+    with refused(WeightsError, "weights.pth", 10**9):
+        pretrained.initialise(SQUEEZENET, tmp_path / "weights.pth", tmp_path / "init.pt")
