@@ -17,9 +17,10 @@ from ultralytics.cfg import parse_key_value_pair
 from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
+from ghost_yolo.accuracy.validate import first_line
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
-from ghost_yolo.export.files import first_line, publish
+from ghost_yolo.export.files import publish
 from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import temporary_folder
