@@ -165,8 +165,14 @@ def test_truncated_and_foreign_checkpoints(tmp_path: Path) -> None:
 @newest_only
 @pytest.mark.slow
 def test_model_round_trip_safely(tmp_path: Path, python: Run) -> None:
-    """Every saved model loads under ULTRALYTICS_SAFE_LOAD=1 in a fresh process, fused too, with the same output."""
+    """Every saved model loads under ULTRALYTICS_SAFE_LOAD=1 in a fresh process, with the same output.
+
+    Fused ones too, where the host so loads a fused model of its own (8.4.120 does not).
+    """
     torch.manual_seed(0)
+    stock = ultralytics.YOLO("yolov8n.yaml", verbose=False)
+    stock.fuse()
+    stock.save(tmp_path / "stock.pt")
     x, expected = torch.rand(1, 3, 64, 64), {}
     for name in families():
         yolo = ultralytics.YOLO(str(path_of(with_scale(name, "n"))), verbose=False)
@@ -178,7 +184,14 @@ def test_model_round_trip_safely(tmp_path: Path, python: Run) -> None:
     code = """
 import torch, ultralytics
 x, expected = torch.load("expected", weights_only=True)
+try:
+    ultralytics.YOLO("stock.pt")
+    loads_fused = True
+except Exception:
+    loads_fused = False
 for file, y in expected.items():
+    if "fused" in file and not loads_fused:
+        continue
     model = ultralytics.YOLO(file).model.float().eval()
     assert "fused" not in file or model.is_fused(), file
     torch.testing.assert_close(model(x)[0], y, msg=file)
