@@ -11,11 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.block import C2, C2PSA, SPPF, Bottleneck, C2f, C3k, C3k2, Proto
 from ultralytics.nn.modules.conv import Conv, DWConv
+from ultralytics.nn.modules.head import Detect
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify.handlers import fit
 from ghost_yolo.ghostify.heads import fit_proto, fit_shell
+from ghost_yolo.ghostify.importance import FLOORS, weigh_branches
 from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv, solve_linear, solve_transposed
 from ghost_yolo.ghostify.match_activation import match_activation
 from ghost_yolo.ghostify.pairs import Pair, concat
@@ -196,3 +198,30 @@ def test_concatenation_counts_the_trained_channels() -> None:
     first = Pair(torch.zeros(1, 4, 1, 1), torch.zeros(1, 2, 1, 1), torch.tensor([1, 3]))
     second = Pair(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([2]))
     assert concat((first, second)).keep.tolist() == [1, 3, 6]
+
+
+@torch.no_grad()
+def test_a_convolution_is_exact_where_it_counts() -> None:
+    """Positions with weight decide: the solution is that of weighted least squares."""
+    torch.manual_seed(0)
+    conv, x, target = nn.Conv2d(3, 2, 1), torch.randn(2, 3, 10, 10), torch.randn(2, 2, 10, 10)
+    importance = torch.rand(2, 1, 10, 10) ** 4
+    found = solve_conv(conv, x, target, torch.zeros_like(conv.weight), importance)
+    root = importance.flatten().sqrt()[:, None]
+    inputs, wanted = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, target))
+    expected = torch.linalg.lstsq(torch.cat((inputs, torch.ones(200, 1)), 1) * root, wanted * root).solution
+
+    torch.testing.assert_close(torch.cat((found[0].flatten(1), found[1][:, None]), 1), expected.T, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_head_counts_where_objects_are() -> None:
+    """The weights of each branch are the confidence of the surest class nearby, and at least the branch's floor."""
+    torch.manual_seed(0)
+    head, inputs = Detect(2, ch=(8, 16)).eval(), [torch.randn(1, 8, 8, 8), torch.randn(1, 16, 4, 4)]
+    head.cv3[0][-1].bias.fill_(-20.0)
+    weights = weigh_branches(head, inputs)
+    expected = F.max_pool2d(head.cv3[1](inputs[1]).sigmoid().amax(1, keepdim=True), 3, 1, 1)
+
+    assert weights.keys() == FLOORS.keys() and float(weights["cv2"][0].max()) == pytest.approx(FLOORS["cv2"])
+    torch.testing.assert_close(weights["cv3"][1], expected.clamp(min=FLOORS["cv3"]))

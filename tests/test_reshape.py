@@ -46,6 +46,14 @@ def test_widths_are_multiples(channels: int, share: float, width: int) -> None:
     assert round_width(channels, share) == width
 
 
+def test_a_width_that_leaves_nothing_of_a_row() -> None:
+    """Is refused with the row, and with what is possible."""
+    model = host.build(stock("v8/yolov8"))
+    with refused(SwapError, "Row 0, Conv, has 16 channels", "--width 0.1 leaves 1.6", "give 0.25 or more"):
+        plan_widths(model, (0.1, 0.5), {})
+    assert plan_widths(model, (0.25,), {})[0].channels == 8
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_yaml_builds_the_planned_widths(name: str) -> None:
     """Every row has the channels that were planned, inside too, and stock Ultralytics reads the YAML."""

@@ -18,7 +18,9 @@ from ghost_yolo.utils.files import temporary_folder
 
 MIN_HELD_OUT = 8  # images; with fewer an interval says nothing
 RESAMPLES = 500  # of the bootstrap
+HARM = 0.02  # of agreement, for which a part of an INT8 file stays in float32 although that is slower
 PASSES = 5
+TWIN = "the same with ReLU, untrained"  # is timed where another activation was asked for
 NO_RATIO = (None, None, None)
 Interval = tuple[float | None, float | None, float | None]  # value and the ends of its 95 % confidence interval
 
@@ -28,7 +30,7 @@ class Delivered:
     """A file that was judged.
 
     Attributes:
-        name: What it is: `trained`, `ghostified` or `exported`.
+        name: What it is: `trained`, `ghostified`, `exported`, or TWIN.
         file: Its path.
         backend: Runtime and precision.
         agreement: mAP50-95 with the trained model's boxes as truth, on images that were held out.
@@ -36,6 +38,7 @@ class Delivered:
         accuracy_ratio: The same, relative to the trained checkpoint's.
         milliseconds: Median time of an image, where it was timed.
         time_ratio: Time relative to the baseline's.
+        excluded: Names of the modules that stay in float32 in an INT8 file.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Delivered:
     accuracy_ratio: Interval = NO_RATIO
     milliseconds: float | None = None
     time_ratio: Interval = NO_RATIO
+    excluded: tuple[str, ...] = ()
 
     def moved_to(self, folder: Path) -> Delivered:
         """Return the same of a file that was moved to another folder."""
@@ -76,6 +80,25 @@ def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: De
         return checkpoint
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     return export_file(checkpoint, file, images, imgsz, delivery.runtime, delivery.precision)
+
+
+def deliver_int8(
+    checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, imgsz: int
+) -> tuple[Path, tuple[str, ...]]:
+    """Export a checkpoint as INT8, with the first convolution or the head in float32 where quantizing it does harm.
+
+    Returns:
+        The file, and the names of the modules that stay in float32.
+
+    Raises:
+        UserError: If the export fails, or the file finds nothing.
+    """
+    from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions  # NNCF and its like, which float32 does not need
+
+    file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
+    with Int8Exporter(checkpoint, images, imgsz, delivery.runtime) as exporter:
+        chosen = choose_exclusions(exporter, truth, HARM)[0]
+        return exporter.write(file, chosen.exclude), chosen.exclude
 
 
 def judge(

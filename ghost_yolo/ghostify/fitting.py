@@ -21,6 +21,7 @@ from ghost_yolo.ghostify.activations import (
 )
 from ghost_yolo.ghostify.handlers import fit
 from ghost_yolo.ghostify.heads import fit_classify, fit_head, fit_shell
+from ghost_yolo.ghostify.importance import resize_weight, weigh_images
 from ghost_yolo.ghostify.pairs import Lesson, Pair
 from ghost_yolo.ghostify.reconstruct import EPS, reconstruct
 from ghost_yolo.ghostify.state import GhostifyRun
@@ -102,12 +103,13 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
     count = limit_samples(SAMPLES, sample_bytes(run.teacher, settings.imgsz), settings.cache)
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
+        weight = _weigh_samples(cache)
         for layer in student.model:
             if has_weights(layer):
                 for side in (cache.teacher, cache.student):  # also before rows that are known: maps are rounded at each
                     side.advance(layer.i, f"Maps up to row {layer.i}")
                 if result_name(layer.i, label) not in run.state.results:
-                    _fit_row(run, cache, layer, stands, label)
+                    _fit_row(run, cache, layer, (stands, weight), label)
             _finish(run, layer, stands, label)
     return stands
 
@@ -137,10 +139,21 @@ def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands, label: str) -> N
     stands[layer.i] = Standing(torch.cat(keep), channels)
 
 
-def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Stands, label: str) -> None:
+def _weigh_samples(cache: PairedCache) -> torch.Tensor | None:
+    """Return how much the positions of all samples count."""
+    parts = [
+        weigh_images(cache.teacher.model, torch.cat(as_list(cache.teacher.inputs(indices))))
+        for indices in batch_indices(cache.teacher.count)
+    ]
+    return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+
+
+def _fit_row(
+    run: GhostifyRun, cache: PairedCache, layer: HostLayer, known: tuple[Stands, torch.Tensor | None], label: str
+) -> None:
     """Fit a row and keep the result."""
     start, trained, text = time.perf_counter(), run.teacher.model[layer.i], f"row {layer.i}"
-    pairs = _pairs(cache, layer, stands)
+    pairs = _pairs(cache, layer, *known)
     try:
         keep, lessons = _fit(trained, layer, pairs)
     except SwapError as reason:
@@ -160,7 +173,7 @@ def _fit_row(run: GhostifyRun, cache: PairedCache, layer: HostLayer, stands: Sta
     run.state.add(result_name(layer.i, label), result)
 
 
-def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands) -> list[Pair]:
+def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands, weight: torch.Tensor | None) -> list[Pair]:
     """Return what reaches a row in both models, for as many samples as fit into memory."""
     sides = (cache.teacher, cache.student)
     one = [maps for side in sides for maps in as_list(side.inputs([0]))]
@@ -168,7 +181,10 @@ def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands) -> list[Pair]:
     indices = [*range(min(max(count, BATCH_SIZE), cache.teacher.count))]
     trained, student = (as_list(side.inputs(indices)) for side in sides)
     places = input_indices(layer)
-    return [Pair(a, b, stands[j].keep) for a, b, j in zip(trained, student, places, strict=True)]
+    weight = None if weight is None else weight[indices]
+    return [
+        Pair(a, b, stands[j].keep, resize_weight(weight, a)) for a, b, j in zip(trained, student, places, strict=True)
+    ]
 
 
 def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch.Tensor, list[Lesson]]:

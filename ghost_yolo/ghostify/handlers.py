@@ -17,6 +17,7 @@ from ultralytics.nn.modules.block import C2, C2PSA, C3, SPPF, Bottleneck, C2f, P
 from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.errors import SwapError
+from ghost_yolo.ghostify.importance import resize_weight
 from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv, solve_linear, solve_transposed
 from ghost_yolo.ghostify.match_activation import match_activation
 from ghost_yolo.ghostify.pairs import Pair, concat
@@ -53,9 +54,10 @@ def fit_conv(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> P
     if repr(module.act) != repr(trained.act):
         scale, shift = match_activation(module.act, target, y[:, keep])
         target, prior = scale * (target + shift), scale.transpose(0, 1) * prior
-    weight, bias = solve_conv(module.conv, x.student, target, prior)
+    counts = resize_weight(x.weight, target)
+    weight, bias = solve_conv(module.conv, x.student, target, prior, counts)
     set_conv(module, x.student, weight, bias)
-    return Pair(y, module(x.student), keep)
+    return Pair(y, module(x.student), keep, counts)
 
 
 def fused_weight(module: Any) -> torch.Tensor:
@@ -85,12 +87,13 @@ def _select(weight: torch.Tensor, outputs: torch.Tensor, inputs: torch.Tensor) -
 
 def fit_plain(trained: Any, module: Any, x: Pair, _: torch.Tensor | None) -> Pair:
     """Fit a layer without BN: a convolution, a transposed one, or a linear layer."""
-    solve, axis = {nn.Conv2d: (solve_conv, 1), nn.ConvTranspose2d: (solve_transposed, 0)}.get(type(module), (None, 1))
-    y, prior = trained(x.trained), trained.weight.index_select(axis, x.keep)
-    if solve is None:
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    y, prior = trained(x.trained), trained.weight.index_select(0 if transposed else 1, x.keep)
+    if isinstance(module, nn.Linear):
         weight, bias = solve_linear(x.student, y, prior)
     else:
-        weight, bias = solve(module, x.student, y, prior)
+        solve = solve_transposed if transposed else solve_conv
+        weight, bias = solve(module, x.student, y, prior, x.weight)
     module.weight.copy_(weight)
     if module.bias is not None:
         module.bias.copy_(bias)

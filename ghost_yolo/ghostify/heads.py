@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo.ghostify.handlers import LEAVES, fit
+from ghost_yolo.ghostify.importance import weigh_branches
 from ghost_yolo.ghostify.least_squares import choose_channels
 from ghost_yolo.ghostify.pairs import Lesson, Pair
 
@@ -20,9 +22,12 @@ def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
     """Fit a head with branches at each level and what else it has; return what has no closed form."""
     outputs: dict[str, list[Pair]] = {}
     lessons: list[Lesson] = []
+    weights = weigh_branches(trained, [x.trained for x in inputs])
     for name, branches in module.named_children():
         old = getattr(trained, name)
         source = outputs.get(name.rpartition("_")[0], inputs)  # of the features before, as cv4_kpts of cv4
+        weight = weights.get(name, [None] * len(source))
+        source = [replace(x, weight=level) for x, level in zip(source, weight, strict=True)]
         if name == "proto":
             fit_proto(old, branches, _fuse_features(old, branches, inputs))
         elif not isinstance(branches, nn.ModuleList):

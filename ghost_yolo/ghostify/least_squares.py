@@ -37,7 +37,7 @@ def choose_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def solve_conv(
-    conv: Any, x: torch.Tensor, target: torch.Tensor, prior: torch.Tensor
+    conv: Any, x: torch.Tensor, target: torch.Tensor, prior: torch.Tensor, importance: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of a convolution, dense or depthwise, that gives target maps from maps x by least squares.
 
@@ -46,6 +46,7 @@ def solve_conv(
         x: Maps (b, c1, h, w).
         target: Maps (b, c2, h', w').
         prior: Weights (c2, c1 / groups, k, k) towards which the solution is drawn.
+        importance: How much each position counts (b, 1, h', w'); all alike if None.
 
     Returns:
         Weight like `prior`, and bias (c2,).
@@ -60,7 +61,8 @@ def solve_conv(
         u = F.unfold(x[part], conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (b, c1 * k, positions)
         # What the prior leaves over: rounding is relative to that, and what inputs do not determine stays at the prior
         rest = target[part] - F.conv2d(x[part], prior, None, conv.stride, conv.padding, conv.dilation, groups)
-        sums.add(_by_group(u, groups), _by_group(rest.flatten(2), groups))
+        counts = None if importance is None else importance[part].flatten()
+        sums.add(_by_group(u, groups), _by_group(rest.flatten(2), groups), counts)
         seen += u.shape[0] * u.shape[2]
         if seen >= wanted:
             break
@@ -83,17 +85,18 @@ class Sums:
         )
         self.u, self.y = torch.zeros(groups, inputs, 1, **double), torch.zeros(groups, outputs, 1, **double)
         self.offset: torch.Tensor | None = None
-        self.count = 0
+        self.count = 0.0
 
-    def add(self, u: torch.Tensor, y: torch.Tensor) -> None:
-        """Add inputs (g, k, n) and targets (g, m, n)."""
+    def add(self, u: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Add inputs (g, k, n) and targets (g, m, n), whose positions count as the weights (n,) say, all alike if None."""
         self.offset = u.mean(2, keepdim=True) if self.offset is None else self.offset
         u = u - self.offset
-        self.gram += (u @ u.mT).double()
-        self.moment += (u @ y.mT).double()
-        self.u += u.sum(2, keepdim=True)
-        self.y += y.sum(2, keepdim=True)
-        self.count += u.shape[2]
+        weighted = u if weight is None else u * weight
+        self.gram += (weighted @ u.mT).double()
+        self.moment += (weighted @ y.mT).double()
+        self.u += weighted.sum(2, keepdim=True)
+        self.y += (y if weight is None else y * weight).sum(2, keepdim=True)
+        self.count += u.shape[2] if weight is None else float(weight.sum())
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weights (g, m, k) of ridge regression, and the constants (g, m, 1), which are free."""
@@ -113,7 +116,7 @@ def _by_group(maps: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def solve_transposed(
-    conv: Any, x: torch.Tensor, target: torch.Tensor, prior: torch.Tensor
+    conv: Any, x: torch.Tensor, target: torch.Tensor, prior: torch.Tensor, importance: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight (c1, c2, k, k) and bias (c2,) of a transposed convolution whose stride is its kernel k.
 
@@ -122,7 +125,7 @@ def solve_transposed(
     k = conv.kernel_size[0]
     taps = torch.nn.Conv2d(x.shape[1], target.shape[1] * k * k, 1)
     as_taps = prior.permute(1, 2, 3, 0).reshape(-1, x.shape[1], 1, 1)
-    weight, bias = solve_conv(taps, x, F.pixel_unshuffle(target, k), as_taps)
+    weight, bias = solve_conv(taps, x, F.pixel_unshuffle(target, k), as_taps, importance)
     weight = weight.view(target.shape[1], k, k, x.shape[1]).permute(3, 0, 1, 2)
     return weight, bias.view(target.shape[1], -1).mean(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,25 +17,27 @@ class Pair:
         trained: Maps (b, c, h, w) of the trained model.
         student: Maps (b, k, h, w) of the student.
         keep: Indices (k,) of the trained maps that the student's stand for.
+        weight: How much each position counts (b, 1, h, w); None where all count alike.
     """
 
     trained: torch.Tensor
     student: torch.Tensor
     keep: torch.Tensor
+    weight: torch.Tensor | None = None
 
     def __add__(self, other: Pair) -> Pair:
         """Return the sums of maps that stand for the same ones."""
-        return Pair(self.trained + other.trained, self.student + other.student, self.keep)
+        return replace(self, trained=self.trained + other.trained, student=self.student + other.student)
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Pair:
         """Return the maps after a function of each map alone."""
-        return Pair(function(self.trained), function(self.student), self.keep)
+        return replace(self, trained=function(self.trained), student=function(self.student))
 
     def halves(self) -> tuple[Pair, Pair]:
         """Return the two halves of maps that were made to be split."""
         (a, b), (c, d) = self.trained.chunk(2, 1), self.student.chunk(2, 1)
         first, second = self.keep.chunk(2)
-        return Pair(a, c, first), Pair(b, d, second - a.shape[1])
+        return Pair(a, c, first, self.weight), Pair(b, d, second - a.shape[1], self.weight)
 
 
 @dataclass(frozen=True)
@@ -54,4 +56,4 @@ def concat(pairs: Sequence[Pair]) -> Pair:
         keep.append(pair.keep + before)
         before += pair.trained.shape[1]
     trained, student = (torch.cat([getattr(pair, name) for pair in pairs], 1) for name in ("trained", "student"))
-    return Pair(trained, student, torch.cat(keep))
+    return Pair(trained, student, torch.cat(keep), pairs[0].weight)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ghost_yolo import host
 from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import ModelError, SwapError, UserError
-from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.closed_form import init_from_teacher
@@ -30,24 +26,30 @@ from ghost_yolo.ghostify.config import (
     validate_budget,
     validate_shape,
 )
-from ghost_yolo.ghostify.delivery import Delivered, deliver, hold_out, judge, time_files, with_times
+from ghost_yolo.ghostify.delivery import hold_out
 from ghost_yolo.ghostify.distill import distill
 from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
-from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
+from ghost_yolo.ghostify.outputs import write_outputs
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
-from ghost_yolo.ghostify.report import Reconstruction, build_report
-from ghost_yolo.ghostify.search import TradeOff, select_blocks
+from ghost_yolo.ghostify.report import Reconstruction
+from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
-from ghost_yolo.ghostify.target import Target, build_option, search_target
+from ghost_yolo.ghostify.target import (
+    Target,
+    agreement,
+    build_option,
+    choose_distilled,
+    finalists,
+    search_target,
+)
 from ghost_yolo.ghostify.target import label as option_label
-from ghost_yolo.ghostify.verdict import add_delivery
-from ghost_yolo.model.checkpoint import OpenedModel, check_model, open_checkpoint
-from ghost_yolo.tables import Report, render_report
+from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
+from ghost_yolo.tables import Report
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import fingerprint, temporary_folder, write_atomic
-from ghost_yolo.utils.system import default_threads, versions
+from ghost_yolo.utils.files import fingerprint
+from ghost_yolo.utils.system import default_threads
 
 MIN_SAMPLES = 256  # cached samples where there are fewer calibration images
 DISTILLATION = "distillation"  # name in the run state
@@ -183,65 +185,29 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
         candidates: One candidate for each block; only one without a budget.
         out: The checkpoint to write.
     """
-    config, student, label = run.config, candidates[0], ""
+    config, student = run.config, candidates[0]
     trade_off = target = None
     if config.budget is not None:
         trade_off = select_blocks(run, candidates, config.budget)
         student = build_candidate(run.teacher, trade_off.selected.blocks, config.settings.seed)
     if config.delivery.target is not None:
-        target = search_target(run, Path(config.model), config.delivery.target)
-        student, label = build_option(run, target.chosen), option_label(target.chosen)
-    report = write_outputs(run, student, train_student(run, student, label), (trade_off, target), out)
+        target, student, rows = train_finalists(run, search_target(run, Path(config.model), config.delivery.target))
+    else:
+        rows = train_student(run, student)
+    report = write_outputs(run, student, rows, (trade_off, target), out)
     run.state.remove()
     return report
 
 
-def write_outputs(
-    run: GhostifyRun,
-    student: Candidate,
-    reconstructions: Sequence[Reconstruction],
-    found: tuple[TradeOff | None, Target | None],
-    out: Path,
-) -> Report:
-    """Judge the student, and write plot, report, exported file and checkpoint, each atomically, in this order."""
-    trade_off, target = found
-    with temporary_folder("ghost-yolo-delivery-") as folder:
-        judged, conditions = judge_student(run, student, folder / out.name)
-        judged = [item if item.name == "trained" else item.moved_to(out.parent) for item in judged]
-        report = build_report(run, student, reconstructions, trade_off)
-        report = add_delivery(report, run, judged, conditions, target)
-        if trade_off is not None:
-            write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
-        if target is not None:
-            write_atomic(out.with_suffix(".png"), plot_target(target, judged))
-        write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
-            if (out.parent / file.name).is_dir():  # of a run that was killed here
-                shutil.rmtree(out.parent / file.name)
-            publish(file, out.parent / file.name)  # the checkpoint last, so that it implies the others
-    return report
-
-
-def checkpoint_arguments(run: GhostifyRun, student: Candidate) -> dict[str, Any]:
-    """Return the training arguments that the student's checkpoint keeps."""
-    return dict(run.teacher.args) | {"task": host.task_of(student.model)}
-
-
-def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[list[Delivered], dict[str, Any]]:
-    """Write the student as a checkpoint, export it beside that if asked for, score both and time the exported file."""
-    delivery, settings, teacher = run.config.delivery, run.config.settings, Path(run.config.model)
-    check_model(file, student.model)
-    host.save(student.model, file, checkpoint_arguments(run, student))
-    files = {"trained": teacher, "ghostified": file}
-    if delivery.runtime:
-        files["exported"] = deliver(file, file.parent, run.image_files, delivery, settings.imgsz)
-    if not (run.held_out or delivery.data or delivery.runtime):
-        return [], {}
-    judged = judge(files, run.held_out, delivery, settings)
-    if not delivery.runtime:
-        return judged, {}
-    (baseline, row), conditions = time_files(teacher, [files["exported"]], run.image_files, delivery, settings)
-    return [with_times(judged[0], baseline), judged[1], with_times(judged[2], row)], conditions
+def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate, list[Reconstruction]]:
+    """Distill the best options of a target, and return the one that then agrees most, with its target."""
+    trained, agreements = {}, {}
+    for option in finalists(target):
+        student = build_option(run, option)
+        trained[option.title] = student, train_student(run, student, option_label(option))
+        agreements[option.title] = agreement(run, student, Path(run.config.model))
+    target = choose_distilled(target, agreements)
+    return target, *trained[target.chosen.title]
 
 
 def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list[Reconstruction]:
@@ -259,7 +225,7 @@ def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list
         for target in targets:
             student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
     torch.manual_seed(settings.seed + len(targets))
-    callback, resumed = partial(state.add, DISTILLATION), state.results.get(DISTILLATION)
+    callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
     keep = {row: standing.keep for row, standing in stands.items()}
     distill(run.teacher, student, run.images, settings.distill_steps or 0, callback, resumed, keep)
     names = [result_name(target.row, label) if student.reshaped else target.name for target in targets]

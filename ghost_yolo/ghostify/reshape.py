@@ -17,7 +17,7 @@ from ultralytics.nn.modules.block import C2, C2PSA, SPPF, Bottleneck, C2f, C3k, 
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.utils.ops import make_divisible
 
-from ghost_yolo.errors import UserError
+from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.model.forward import forward_until, has_weights, input_indices
 from ghost_yolo.model.swap import HOSTS, Config, yaml_rows
 from ghost_yolo.typing import HostLayer, HostModel
@@ -92,6 +92,20 @@ def round_width(channels: int, share: float) -> int:
     return min(channels, max(1, round(wanted / step)) * step)
 
 
+def require_least(layer: HostLayer, channels: int, share: float) -> None:
+    """Check that a share of a row's channels is not rounded up from nothing.
+
+    Raises:
+        SwapError: If it is.
+    """
+    if 2 * channels * share < STEP_SMALL <= channels:
+        least = STEP_SMALL / 2 / channels
+        raise SwapError(
+            f"Row {layer.i}, {layer.type.rpartition('.')[2]}, has {channels} channels: --width {share:g} leaves "
+            f"{channels * share:.1f} of them, and a row has at least {STEP_SMALL}; give {least:g} or more there"
+        )
+
+
 @torch.no_grad()
 def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int, str]) -> dict[int, RowWidth]:
     """Return the width of each row before the head that has weights.
@@ -100,6 +114,9 @@ def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int,
         model: The trained model.
         shares: See `require_shares`.
         swapped: Rows that are replaced by another module, which may be as narrow as they like.
+
+    Raises:
+        SwapError: If a share leaves nothing of a row.
     """
     plan: dict[int, RowWidth] = {}
     side, last = 2 * int(max(model.stride)), len(model.model) - 1
@@ -111,6 +128,8 @@ def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int,
         shape = maps[layer.i].shape
         share = shares[0] if side // shape[2] <= FIRST_PARTS_STRIDE else shares[-1]
         plan[layer.i] = _row_width(layer, shape[1], share, plan, layer.i in swapped)
+        if not plan[layer.i].kept:
+            require_least(layer, shape[1], share)
     return plan
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from ghost_yolo import host
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
-from ghost_yolo.errors import UserError
+from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify.delivery import deliver, time_files
 from ghost_yolo.ghostify.fitting import fit_student
+from ghost_yolo.ghostify.reshape import plan_widths
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, build_reshaped
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
 
@@ -24,6 +26,7 @@ SHAPES = {"": FEWER, "hardswish": FEWER, "relu": WIDTHS}  # widths to try by act
 CALIBRATION = 32  # images for the files that are only timed
 TIMES = "target times"  # names in the run state
 AGREEMENTS = "target agreements"
+FINALISTS, FINAL_MARGIN = 3, 0.05  # that are distilled at most, and how much less than the best they agree at most
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Option:
         time_ratio: Its time relative to the baseline's, measured untrained.
         milliseconds: Its median time.
         agreement: Agreement of its closed form with the trained model; None where it was not fitted.
+        distilled: Agreement after the distillation; None where it was not distilled.
     """
 
     act: str
@@ -43,6 +47,7 @@ class Option:
     time_ratio: float
     milliseconds: float
     agreement: float | None = None
+    distilled: float | None = None
 
     @property
     def title(self) -> str:
@@ -59,7 +64,7 @@ class Target:
     Attributes:
         share: Share of the baseline's time that was asked for.
         options: All that were timed.
-        chosen: The one that is distilled.
+        chosen: The one that agrees most, of those distilled where several were.
         baseline_ms: Median time of the baseline.
         conditions: Machine, workload and versions.
     """
@@ -113,12 +118,41 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     return Target(share, [known.get(o.title, o) for o in options], chosen, baseline_ms, conditions)
 
 
+def finalists(target: Target) -> list[Option]:
+    """Return the options that are worth a distillation, the best first; only one where no agreement is known."""
+    fitted = [option for option in target.options if option.agreement is not None]
+    fitted.sort(key=lambda option: -(option.agreement or 0.0))
+    best = target.chosen.agreement
+    if best is None:
+        return [target.chosen]
+    return [option for option in fitted if (option.agreement or 0.0) >= best - FINAL_MARGIN][:FINALISTS]
+
+
+def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> Target:
+    """Return a target with the agreement of the distilled options, by title, the best of which is chosen."""
+    options = [replace(option, distilled=agreements.get(option.title)) for option in target.options]
+    known = [option for option in options if option.distilled is not None]
+    chosen = max(known, key=lambda option: option.distilled or 0.0) if known else target.chosen
+    return replace(target, options=options, chosen=chosen)
+
+
 def shapes(run: GhostifyRun) -> list[tuple[str, tuple[float, ...]]]:
-    """Return activation and widths of all options; what the user gave is not varied."""
+    """Return activation and widths of all options that leave something of each row; what the user gave is not varied."""
     acts = [run.config.act] if run.config.act else [*SHAPES]
     return [
-        (act, width) for act in acts for width in ([run.config.width] if run.config.width else SHAPES.get(act, WIDTHS))
+        (act, width)
+        for act in acts
+        for width in ([run.config.width] if run.config.width else SHAPES.get(act, WIDTHS))
+        if _fits(run.teacher, width)
     ]
+
+
+def _fits(teacher: HostModel, width: Sequence[float]) -> bool:
+    """Return whether widths leave something of each row."""
+    try:
+        return not width or bool(plan_widths(teacher, width, {}))
+    except SwapError:
+        return False
 
 
 def widest(options: Sequence[Option]) -> list[Option]:
@@ -142,10 +176,7 @@ def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
     with temporary_folder("ghost-yolo-target-") as folder:
         for number, (act, width) in enumerate(progress(shapes(run), "Exporting candidates")):
             student = build_reshaped(run.teacher, {}, act, width, config.settings.seed).model
-            estimate_batchnorm_from_noise(student)
-            checkpoint = folder / f"candidate{number}.pt"
-            host.save(student, checkpoint, dict(run.teacher.args) | {"task": host.task_of(student)})
-            files.append(deliver(checkpoint, folder, images, config.delivery, config.settings.imgsz))
+            files.append(write_untrained(run, student, folder / f"candidate{number}.pt", images))
         (baseline, *rows), conditions = time_files(teacher_file, files, images, config.delivery, config.settings)
     times = [
         {"act": act, "width": list(width), "ratio": row.ratio, "ms": row.median_ms}
@@ -154,18 +185,25 @@ def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
     return [baseline.median_ms, conditions, times]
 
 
+def write_untrained(run: GhostifyRun, student: HostModel, checkpoint: Path, images: Sequence[Path]) -> Path:
+    """Export an untrained model, whose time is that of the trained one, beside its checkpoint; return the file."""
+    estimate_batchnorm_from_noise(student)
+    host.save(student, checkpoint, dict(run.teacher.args) | {"task": host.task_of(student)})
+    return deliver(checkpoint, checkpoint.parent, images, run.config.delivery, run.config.settings.imgsz)
+
+
 def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
     """Return an option with the agreement of its closed form, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
         student = build_option(run, option)
         fit_student(run, student.model, label(option))
-        known = {**known, option.title: _agreement(run, student, teacher_file)}
+        known = {**known, option.title: agreement(run, student, teacher_file)}
         run.state.add(AGREEMENTS, known)
     return replace(option, agreement=known[option.title])
 
 
-def _agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float | None:
+def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float | None:
     """Return the agreement of a student, None where no images were held out."""
     if not run.held_out:
         return None

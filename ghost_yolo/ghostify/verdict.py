@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from ghost_yolo.ghostify.delivery import MIN_HELD_OUT, Delivered, Interval
+from ghost_yolo.ghostify.delivery import HARM, MIN_HELD_OUT, TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.target import Target
 from ghost_yolo.tables import Report
@@ -33,6 +34,7 @@ def add_delivery(
         )
     if judged:
         tables.append(_table(judged))
+        notes += _exceptions(judged) + _slow_activation(run.config.act, judged)
     if target is not None:
         tables.append(_options(target))
         notes.append(_promise(target, judged[-1]))
@@ -44,6 +46,24 @@ def add_delivery(
     more |= {"target": asdict(target)} if target else {}
     known = dict(report.conventions) | (CONVENTIONS if judged else {})
     return replace(report, tables=tables, notes=notes, conventions=known, more=dict(report.more) | more)
+
+
+def _exceptions(judged: Sequence[Delivered]) -> list[str]:
+    """Say what stays in float32 in an INT8 file."""
+    return [
+        f"{Path(item.file).name}: {' and '.join(item.excluded)} in float32, since quantizing cost more than {HARM:.0%} agreement."
+        for item in judged
+        if item.excluded
+    ]
+
+
+def _slow_activation(act: str, judged: Sequence[Delivered]) -> list[str]:
+    """Warn of an activation that takes more time than ReLU, which every runtime computes together with the convolution."""
+    files = {item.name: item.milliseconds for item in judged}
+    own, relu = files.get("exported"), files.get(TWIN)
+    if own is None or relu is None or own < (1 + RESTLESS) * relu:
+        return []
+    return [f"Warning: --act {act} takes {own / relu:.2f} times the time of the same model with --act relu here."]
 
 
 def _table(judged: Sequence[Delivered]) -> tuple[list[str], list[list[str]]]:
@@ -86,9 +106,9 @@ def _options(target: Target) -> tuple[list[str], list[list[str]]]:
     rows = []
     for option in sorted(target.options, key=lambda option: option.time_ratio):
         mark = "chosen" if option.title == target.chosen.title else ""
-        agreement = "" if option.agreement is None else f"{option.agreement:.3f}"
-        rows.append([mark, option.title, f"{option.milliseconds:.2f}", f"{1 / option.time_ratio:.2f}x", agreement])
-    return ["target", "model", "ms untrained", "speed-up", "agreement of its closed form"], rows
+        scores = ["" if score is None else f"{score:.3f}" for score in (option.agreement, option.distilled)]
+        rows.append([mark, option.title, f"{option.milliseconds:.2f}", f"{1 / option.time_ratio:.2f}x", *scores])
+    return ["target", "model", "ms untrained", "speed-up", "agreement of its closed form", "distilled"], rows
 
 
 def _promise(target: Target, delivered: Delivered) -> str:

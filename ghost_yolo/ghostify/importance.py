@@ -1,0 +1,55 @@
+"""How much each position counts: as much as the trained model is sure of an object there.
+
+Most positions are background, where boxes mean nothing and classes are easy; fitted to all alike, a detector is most exact
+where nobody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ghost_yolo.model.forward import as_list, forward_until
+from ghost_yolo.typing import HostModel
+
+NEIGHBOURS = 3  # positions around a sure one, which the next convolutions see
+# What a position counts at least: in the rows before the head, and in the branches of its boxes and classes
+ROW_FLOOR, FLOORS = 0.2, {"cv2": 0.05, "cv3": 0.2}
+
+
+def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+    """Return the weights (b, 1, h, w) of each level's positions by branch of a trained head; none of a classifier."""
+    weights: dict[str, list[torch.Tensor]] = {}
+    for prefix in ("", "one2one_"):
+        sure = _confidence(getattr(head, f"{prefix}cv3", None) or (), inputs)
+        for name, floor in FLOORS.items():
+            if sure:
+                weights[prefix + name] = [level.clamp(min=floor) for level in sure]
+    return weights
+
+
+def weigh_images(model: HostModel, images: torch.Tensor) -> torch.Tensor | None:
+    """Return the weights (b, 1, h, w) of the positions of images on the finest level; None of a classifier."""
+    head = model.model[-1]
+    levels = getattr(head, "one2one_cv3", None) or getattr(head, "cv3", None)
+    if levels is None:
+        return None
+    first, *others = _confidence(levels, as_list(forward_until(model, images, len(model.model) - 1)[0]))
+    for level in others:
+        first = torch.maximum(first, F.interpolate(level, first.shape[2:]))
+    return first.clamp(min=ROW_FLOOR)
+
+
+def _confidence(branches: Sequence[Any], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the confidence (b, 1, h, w) of the surest class at each level, or in its neighbourhood."""
+    pairs = zip(branches, inputs, strict=True) if len(branches) else ()
+    logits = [branch(x) for branch, x in pairs]
+    return [F.max_pool2d(y.sigmoid().amax(1, keepdim=True), NEIGHBOURS, 1, NEIGHBOURS // 2) for y in logits]
+
+
+def resize_weight(weight: torch.Tensor | None, maps: torch.Tensor) -> torch.Tensor | None:
+    """Return weights at the positions of maps."""
+    return None if weight is None else F.adaptive_max_pool2d(weight, maps.shape[2:])

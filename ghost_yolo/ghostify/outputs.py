@@ -1,0 +1,96 @@
+"""What a run writes: the checkpoint, the exported file, the report that judges both, and the plot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ghost_yolo import host
+from ghost_yolo.accuracy import AgreementSet
+from ghost_yolo.export.files import publish
+from ghost_yolo.ghostify.delivery import TWIN, Delivered, deliver, deliver_int8, judge, time_files, with_times
+from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
+from ghost_yolo.ghostify.report import Reconstruction, build_report
+from ghost_yolo.ghostify.search import TradeOff
+from ghost_yolo.ghostify.state import GhostifyRun
+from ghost_yolo.ghostify.student import Candidate, build_reshaped
+from ghost_yolo.ghostify.target import Target, write_untrained
+from ghost_yolo.ghostify.verdict import add_delivery
+from ghost_yolo.model.checkpoint import check_model
+from ghost_yolo.tables import Report, render_report
+from ghost_yolo.utils.files import temporary_folder, write_atomic
+from ghost_yolo.utils.system import versions
+
+Conditions = dict[str, Any]  # of a measurement
+
+
+def write_outputs(
+    run: GhostifyRun,
+    student: Candidate,
+    reconstructions: Sequence[Reconstruction],
+    found: tuple[TradeOff | None, Target | None],
+    out: Path,
+) -> Report:
+    """Judge the student, and write plot, report, exported file and checkpoint, each atomically, in this order."""
+    trade_off, target = found
+    with temporary_folder("ghost-yolo-delivery-") as folder:
+        judged, conditions = judge_student(run, student, folder / out.name)
+        judged = [item if item.name == "trained" else item.moved_to(out.parent) for item in judged]
+        report = build_report(run, student, reconstructions, trade_off)
+        report = add_delivery(report, run, judged, conditions, target)
+        if trade_off is not None:
+            write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
+        if target is not None:
+            write_atomic(out.with_suffix(".png"), plot_target(target, judged))
+        write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
+            if (out.parent / file.name).is_dir():  # of a run that was killed here
+                shutil.rmtree(out.parent / file.name)
+            publish(file, out.parent / file.name)  # the checkpoint last, so that it implies the others
+    return report
+
+
+def checkpoint_arguments(run: GhostifyRun, student: Candidate) -> dict[str, Any]:
+    """Return the training arguments that the student's checkpoint keeps."""
+    return dict(run.teacher.args) | {"task": host.task_of(student.model)}
+
+
+def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[list[Delivered], Conditions]:
+    """Write the student as a checkpoint, export it beside that if asked for, score both and time the exported file."""
+    delivery, settings, teacher = run.config.delivery, run.config.settings, Path(run.config.model)
+    check_model(file, student.model)
+    host.save(student.model, file, checkpoint_arguments(run, student))
+    files, excluded = {"trained": teacher, "ghostified": file}, tuple[str, ...]()
+    if delivery.runtime:
+        files["exported"], excluded = export_student(run, file)
+    if not (run.held_out or delivery.data or delivery.runtime):
+        return [], {}
+    judged = judge(files, run.held_out, delivery, settings)
+    if not delivery.runtime:
+        return judged, {}
+    with temporary_folder("ghost-yolo-relu-") as folder:
+        timed = [files["exported"], *relu_twin(run, student, folder / "relu.pt")]
+        (baseline, row, *twin), conditions = time_files(teacher, timed, run.image_files, delivery, settings)
+    judged = [with_times(judged[0], baseline), judged[1], replace(with_times(judged[2], row), excluded=excluded)]
+    return judged + [with_times(Delivered(TWIN, "", judged[2].backend), row) for row in twin], conditions
+
+
+def export_student(run: GhostifyRun, file: Path) -> tuple[Path, tuple[str, ...]]:
+    """Export the student beside its checkpoint; return the file, and what stays in float32 in an INT8 one."""
+    delivery, imgsz = run.config.delivery, run.config.settings.imgsz
+    if delivery.precision != "int8" or not run.held_out:
+        return deliver(file, file.parent, run.image_files, delivery, imgsz), ()
+    with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
+        return deliver_int8(file, file.parent, run.image_files, truth, delivery, imgsz)
+
+
+def relu_twin(run: GhostifyRun, student: Candidate, checkpoint: Path) -> list[Path]:
+    """Return the exported file of the same shape with ReLU, untrained, if another activation was asked for."""
+    config = run.config
+    if config.act in ("", "relu") or config.delivery.target:
+        return []
+    twin = build_reshaped(run.teacher, student.plan, "relu", config.width, config.settings.seed).model
+    return [write_untrained(run, twin, checkpoint, run.image_files)]
