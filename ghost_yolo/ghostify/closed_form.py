@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.block import Bottleneck
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
+from ghost_yolo.ghostify.handlers import set_conv
+from ghost_yolo.ghostify.least_squares import solve_conv
 
 MAX_POSITIONS = 100_000  # of the maps that are used: many times the unknowns
 MIN_POSITIONS = 4  # for each unknown
-RIDGE = 1e-3  # relative to the mean square of the regressors: maps may be almost collinear
 EPS = 1e-12
 
 
@@ -71,64 +73,32 @@ def init_ghost_split(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
 
     The maps that are closest to linear in x become the intrinsic ones, the others ghosts of these.
     """
-    filters = solve_pointwise(x, maps)
+    pointwise = nn.Conv2d(x.shape[1], maps.shape[1], 1, bias=False)
+    filters, bias = solve(pointwise, x, maps)
     residual = F.conv2d(x, filters).sub_(maps).var((0, 2, 3)) / maps.var((0, 2, 3)).clamp(min=EPS)
     intrinsic, others = residual.argsort().tensor_split([module.cv1.conv.out_channels])
-    set_conv(module.cv1, x, filters[intrinsic], maps[:, intrinsic])
+    set_conv(module.cv1, x, filters[intrinsic], bias[intrinsic])
     y = module.cv1(x)
     similarity = correlation(y, maps[:, others]).abs()
     pairs = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)[1]
     ghosts = maps[:, others[torch.from_numpy(pairs).to(others.device)]]
-    set_conv(module.cv2, y, solve_depthwise(y, ghosts, module.cv2.conv.kernel_size[0]), ghosts)
+    set_conv(module.cv2, y, *solve(module.cv2.conv, y, ghosts))
 
 
 def init_ghost_half(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:
     """Fit a Ghost module to maps (b, c, h, w) in their order: the first half from x, the second from the first half."""
     first, second = maps.tensor_split([module.cv1.conv.out_channels], 1)
-    set_conv(module.cv1, x, solve_pointwise(x, first), first)
+    set_conv(module.cv1, x, *solve(module.cv1.conv, x, first))
     y = module.cv1(x)
-    set_conv(module.cv2, y, solve_depthwise(y, second, module.cv2.conv.kernel_size[0]), second)
+    set_conv(module.cv2, y, *solve(module.cv2.conv, y, second))
 
 
-def solve_pointwise(x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Return the least-squares 1x1 filters (c2, c1, 1, 1) from x to maps, up to a constant for each map."""
-    return solve_ridge(centre(x).T, centre(maps).T).T[:, :, None, None]
-
-
-def solve_depthwise(x: torch.Tensor, maps: torch.Tensor, d: int) -> torch.Tensor:
-    """Return the least-squares d x d kernels (c, 1, d, d) from each map of x to the map of the same index, up to a constant."""
-    b, c = x.shape[:2]
-    taps = (
-        F.unfold(x, d, padding=d // 2).view(b, c, d * d, -1).permute(1, 0, 3, 2).flatten(1, 2)
-    )  # (c, b * h * w, d * d)
-    kernels = solve_ridge(taps - taps.mean(1, keepdim=True), centre(maps)[:, :, None])
-    return kernels.view(c, 1, d, d)
-
-
-def solve_ridge(a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the ridge regression (..., k, m) of y (..., p, m) on a (..., p, k)."""
-    gram = a.mT @ a
-    damping = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + EPS
-    return torch.linalg.solve(gram + damping * torch.eye(gram.shape[-1], device=a.device), a.mT @ y)
-
-
-def centre(maps: torch.Tensor) -> torch.Tensor:
-    """Return maps (b, c, h, w) as (c, b * h * w) with zero mean."""
-    values = maps.transpose(0, 1).flatten(1)
-    return values - values.mean(1, keepdim=True)
+def solve(conv: Any, x: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of a new convolution that gives maps from maps x by least squares."""
+    return solve_conv(conv, x, maps, torch.zeros_like(conv.weight, device=x.device))
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return the correlations (c1, c2) of maps (b, c1, h, w) with maps (b, c2, h, w); 0 for a constant map."""
-    return F.normalize(centre(x), dim=1) @ F.normalize(centre(y), dim=1).T
-
-
-def set_conv(conv: Any, x: torch.Tensor, weight: torch.Tensor, maps: torch.Tensor) -> None:
-    """Set the weight of a convolution, and its BN to keep the scale and to shift each mean to that of the target maps."""
-    conv.conv.weight.copy_(weight)
-    y = conv.conv(x)
-    mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3))
-    conv.bn.running_mean.copy_(mean)
-    conv.bn.running_var.copy_(variance)
-    conv.bn.weight.copy_((variance + conv.bn.eps).sqrt())
-    conv.bn.bias.copy_(maps.mean((0, 2, 3)))
+    x, y = (maps.transpose(0, 1).flatten(1) for maps in (x, y))
+    return F.normalize(x - x.mean(1, keepdim=True), dim=1) @ F.normalize(y - y.mean(1, keepdim=True), dim=1).T

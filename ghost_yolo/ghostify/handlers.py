@@ -47,14 +47,14 @@ def fit(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None = None) ->
 def fit_conv(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit the host's convolution, dense or depthwise, with its BN: for the maps before activation."""
     before = trained.bn(trained.conv(x.trained))
+    counts = resize_weight(x.weight, before)
     y = trained.act(before.clone())  # the host's activations work in place
     if keep is None:
-        keep = x.keep if module.conv.groups > 1 else choose_channels(y, module.conv.out_channels)
+        keep = x.keep if module.conv.groups > 1 else choose_channels(y, module.conv.out_channels, counts)
     prior, target = _select(fused_weight(trained), keep, x.keep), before[:, keep]
     if repr(module.act) != repr(trained.act):
         scale, shift = match_activation(module.act, target, y[:, keep])
         target, prior = scale * (target + shift), scale.transpose(0, 1) * prior
-    counts = resize_weight(x.weight, target)
     weight, bias = solve_conv(module.conv, x.student, target, prior, counts)
     set_conv(module, x.student, weight, bias)
     return Pair(y, module(x.student), keep, counts)
@@ -117,8 +117,8 @@ def fit_bottleneck(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None
 def fit_c2f(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C2f or C3k2: what its second half and all sums on top of it stand for is chosen together."""
     first, second = trained.cv1(x.trained).chunk(2, 1)
-    sums = choose_channels(torch.cat([*_sums(trained.m, second)]), module.c)
-    both = torch.cat((choose_channels(first, module.c), trained.c + sums))
+    sums = choose_channels(torch.cat([*_sums(trained.m, second)]), module.c, x.weight)
+    both = torch.cat((choose_channels(first, module.c, x.weight), trained.c + sums))
     parts = [*fit(trained.cv1, module.cv1, x, both).halves()]
     for old, new in zip(trained.m, module.m, strict=True):
         parts.append(fit(old, new, parts[-1]))
@@ -128,8 +128,8 @@ def fit_c2f(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pa
 def fit_c2(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C2, which passes on the second half and the last of the sums on top of the first."""
     first, second = trained.cv1(x.trained).chunk(2, 1)
-    sums = choose_channels(torch.cat([*_sums(trained.m, first)]), module.c)
-    both = torch.cat((sums, trained.c + choose_channels(second, module.c)))
+    sums = choose_channels(torch.cat([*_sums(trained.m, first)]), module.c, x.weight)
+    both = torch.cat((sums, trained.c + choose_channels(second, module.c, x.weight)))
     one, other = fit(trained.cv1, module.cv1, x, both).halves()
     return fit(trained.cv2, module.cv2, concat((fit(trained.m, module.m, one), other)), keep)
 
@@ -142,7 +142,9 @@ def fit_c2psa(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> 
 
 def fit_c3(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C3 or C3k: what its first branch and all sums on top of it stand for is chosen together."""
-    sums = choose_channels(torch.cat([*_sums(trained.m, trained.cv1(x.trained))]), module.cv1.conv.out_channels)
+    sums = choose_channels(
+        torch.cat([*_sums(trained.m, trained.cv1(x.trained))]), module.cv1.conv.out_channels, x.weight
+    )
     y = fit(trained.m, module.m, fit(trained.cv1, module.cv1, x, sums))
     return fit(trained.cv3, module.cv3, concat((y, fit(trained.cv2, module.cv2, x))), keep)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ultralytics.nn.modules.block import C2f
 
 from ghost_yolo.ghostify.handlers import LEAVES, fit
-from ghost_yolo.ghostify.importance import weigh_branches
+from ghost_yolo.ghostify.importance import resize_weight, weigh_branches
 from ghost_yolo.ghostify.least_squares import choose_channels
 from ghost_yolo.ghostify.pairs import Lesson, Pair
 
@@ -51,10 +51,12 @@ def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]
         What has no closed form, and what the module's output stands for.
     """
     y = trained(x.trained)
-    keep = choose_channels(y, module(x.student).shape[1])
+    keep = choose_channels(y, module(x.student).shape[1], resize_weight(x.weight, y))
     if isinstance(module, C2f) and isinstance(trained, C2f) and module.c <= trained.c:
         first, second = trained.cv1(x.trained).chunk(2, 1)
-        both = torch.cat((choose_channels(first, module.c), trained.c + choose_channels(second, module.c)))
+        both = torch.cat(
+            (choose_channels(first, module.c, x.weight), trained.c + choose_channels(second, module.c, x.weight))
+        )
         fit(trained.cv1, module.cv1, x, both)
     return Lesson(module, x.student, y[:, keep]), keep
 

@@ -17,7 +17,7 @@ from ghost_yolo.typing import HostModel
 
 NEIGHBOURS = 3  # positions around a sure one, which the next convolutions see
 # What a position counts at least: in the rows before the head, and in the branches of its boxes and classes
-ROW_FLOOR, FLOORS = 0.2, {"cv2": 0.05, "cv3": 0.2}
+ROW_FLOOR, FLOORS = 0.1, {"cv2": 0.001, "cv3": 0.01}
 
 
 def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[torch.Tensor]]:

@@ -20,18 +20,24 @@ POSITIONS_PER_UNKNOWN = 12  # at least
 CHOICE_POSITIONS = 20_000  # for the covariance of maps
 
 
-def choose_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
+def choose_channels(maps: torch.Tensor, count: int, importance: torch.Tensor | None = None) -> torch.Tensor:
     """Return the indices, ascending, of the channels of maps (b, c, h, w) from which the others can best be predicted.
 
     They are the first pivots of the Cholesky decomposition of the covariance: each one is the channel that those before it
     leave the most variance of.
+
+    Args:
+        maps: Maps (b, c, h, w).
+        count: How many to choose.
+        importance: How much each position counts, (b, 1, h, w), or of fewer images for maps that are theirs again and again.
     """
     channels = maps.shape[1]
     if count == channels:
         return torch.arange(channels)
     values = maps.transpose(0, 1).flatten(1)
-    values = values[:, :: max(values.shape[1] // CHOICE_POSITIONS, 1)]
-    covariance = torch.cov(values).double().cpu().numpy()
+    step = max(values.shape[1] // CHOICE_POSITIONS, 1)
+    counts = None if importance is None else importance.repeat(len(maps) // len(importance), 1, 1, 1).flatten()[::step]
+    covariance = torch.cov(values[:, ::step], aweights=counts).double().cpu().numpy()
     pivots = dpstrf(covariance, tol=0.0)[1]  # of equal channels any order
     return torch.from_numpy(pivots[:count] - 1).long().sort().values
 
