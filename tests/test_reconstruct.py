@@ -88,6 +88,17 @@ def test_reconstruction_reduces_the_error(teacher: Any, calibration_images: Cali
     assert errors[60] < 0.7 * errors[1]
 
 
+def test_errors_count_where_objects_are() -> None:
+    """Where all positions count alike the error is the plain one, and an error at a position without weight is none."""
+    torch.manual_seed(0)
+    target, importance = torch.randn(2, 3, 4, 4), torch.ones(2, 1, 4, 4)
+    y = target.clone()
+    y[:, :, 0] += 1
+    torch.testing.assert_close(relative_error(y, target, importance), relative_error(y, target))
+    importance[:, :, 0] = 0
+    assert relative_error(y, target, importance) == 0
+
+
 def test_closed_form_initialisation_reduces_the_error(teacher: Any, calibration_images: CalibrationImages) -> None:
     """Ghost blocks start nearer to the trained block; class branches and maps of 2 x 2 keep their random weights."""
     student = build_candidate(teacher, plan_swap(teacher.yaml, "all", GHOST), 0)

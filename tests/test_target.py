@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,10 +17,10 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
 from ghost_yolo.ghostify import Settings, ghostify, target
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
-from ghost_yolo.ghostify.delivery import Delivered, hold_out
+from ghost_yolo.ghostify.delivery import TWIN, Delivered, hold_out
 from ghost_yolo.ghostify.plot import plot_target
-from ghost_yolo.ghostify.target import Option, Target, parse_target, widest
-from ghost_yolo.ghostify.verdict import _promise, format_interval, format_speed_up
+from ghost_yolo.ghostify.target import Option, Target, choose_distilled, finalists, parse_target, shapes, widest
+from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5)
 OPENVINO = Delivery(runtime="openvino", precision="int8")
@@ -118,6 +120,38 @@ def test_the_widest_of_each_activation_is_fitted() -> None:
         option("", (), 0.5),
     ]
     assert [o.title for o in widest(options)] == ["--act relu --width 0.5,0.625", "as trained"]
+
+
+def test_the_best_few_are_distilled() -> None:
+    """Those near the best; the one that agrees most afterwards is chosen."""
+    options = [
+        option("relu", (), 0.2, 0.8),
+        option("", (0.5,), 0.3, 0.83),
+        option("hardswish", (), 0.2, 0.7),
+        option("", (), 0.9),
+    ]
+    found = Target(0.3, options, options[1], 10.0, {})
+    assert [o.title for o in finalists(found)] == ["--width 0.5", "--act relu"]
+    assert choose_distilled(found, {"--width 0.5": 0.85, "--act relu": 0.9}).chosen.title == "--act relu"
+    alone = Target(0.3, [options[3]], options[3], 10.0, {})
+    assert finalists(alone) == [options[3]] and choose_distilled(alone, {"as trained": None}).chosen == options[3]
+
+
+def test_what_an_int8_file_and_an_activation_cost_is_said() -> None:
+    """What stays in float32, and an activation that is slower than ReLU."""
+    exported = Delivered("exported", "out/fast.onnx", "ONNX Runtime int8", milliseconds=6.0, excluded=("model.22",))
+    twin = Delivered(TWIN, "", "ONNX Runtime int8", milliseconds=5.0)
+    assert "fast.onnx: model.22 in float32" in _exceptions([exported])[0]
+    assert "--act hardswish takes 1.20 times" in _slow_activation("hardswish", [exported, twin])[0]
+    assert not _slow_activation("hardswish", [replace(exported, milliseconds=5.1), twin])
+    assert not _slow_activation("relu", [exported])
+
+
+def test_widths_that_leave_nothing_are_not_tried(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model's rows bound the candidates of a target."""
+    monkeypatch.setattr(target, "SHAPES", {"relu": ((), (0.1,))})
+    run = SimpleNamespace(teacher=host.load(best), config=SimpleNamespace(act="relu", width=()))
+    assert shapes(run) == [("relu", ())]
 
 
 def test_a_target_that_cannot_be_had(

@@ -24,10 +24,12 @@ def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[
     """Return the weights (b, 1, h, w) of each level's positions by branch of a trained head; none of a classifier."""
     weights: dict[str, list[torch.Tensor]] = {}
     for prefix in ("", "one2one_"):
-        sure = _confidence(getattr(head, f"{prefix}cv3", None) or (), inputs)
+        branches = getattr(head, f"{prefix}cv3", None)
+        if branches is None:
+            continue
+        sure = [_confidence(branch(x)) for branch, x in zip(branches, inputs, strict=True)]
         for name, floor in FLOORS.items():
-            if sure:
-                weights[prefix + name] = [level.clamp(min=floor) for level in sure]
+            weights[prefix + name] = [level.clamp(min=floor) for level in sure]
     return weights
 
 
@@ -37,17 +39,27 @@ def weigh_images(model: HostModel, images: torch.Tensor) -> torch.Tensor | None:
     levels = getattr(head, "one2one_cv3", None) or getattr(head, "cv3", None)
     if levels is None:
         return None
-    first, *others = _confidence(levels, as_list(forward_until(model, images, len(model.model) - 1)[0]))
+    inputs = as_list(forward_until(model, images, len(model.model) - 1)[0])
+    return weigh_positions([branch(x) for branch, x in zip(levels, inputs, strict=True)])
+
+
+def weigh_positions(logits: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Return the weights (b, 1, h, w) of the positions on the finest level.
+
+    Args:
+        logits: Of the classes at each level, the finest first; none of a classifier.
+    """
+    if not logits:
+        return None
+    first, *others = map(_confidence, logits)
     for level in others:
         first = torch.maximum(first, F.interpolate(level, first.shape[2:]))
     return first.clamp(min=ROW_FLOOR)
 
 
-def _confidence(branches: Sequence[Any], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the confidence (b, 1, h, w) of the surest class at each level, or in its neighbourhood."""
-    pairs = zip(branches, inputs, strict=True) if len(branches) else ()
-    logits = [branch(x) for branch, x in pairs]
-    return [F.max_pool2d(y.sigmoid().amax(1, keepdim=True), NEIGHBOURS, 1, NEIGHBOURS // 2) for y in logits]
+def _confidence(logits: torch.Tensor) -> torch.Tensor:
+    """Return the confidence (b, 1, h, w) of the surest class at each position, or in its neighbourhood."""
+    return F.max_pool2d(logits.sigmoid().amax(1, keepdim=True), NEIGHBOURS, 1, NEIGHBOURS // 2)
 
 
 def resize_weight(weight: torch.Tensor | None, maps: torch.Tensor) -> torch.Tensor | None:

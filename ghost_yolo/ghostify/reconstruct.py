@@ -16,14 +16,22 @@ VARIANCE_FLOOR = 0.01  # of the mean variance, added to each channel's: a consta
 EPS = 1e-8  # for maps that are constant in every channel
 
 
-def relative_error(y: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def relative_error(y: torch.Tensor, target: torch.Tensor, importance: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean squared error of maps (b, c, h, w), each channel relative to its target's variance.
 
     Predicting each channel's mean scores 1. Without the division, a few channels of large scale would dominate.
+
+    Args:
+        y: Maps.
+        target: Maps that they should be.
+        importance: How much each position counts (b, 1, h, w); all alike if None.
     """
     dims = (0, 2, 3)
     variance = target.var(dims, correction=0)
-    return ((y - target).square().mean(dims) / (variance + VARIANCE_FLOOR * variance.mean() + EPS)).mean()
+    squares = (y - target).square()
+    if importance is not None:
+        squares = squares * (importance / importance.mean())
+    return (squares.mean(dims) / (variance + VARIANCE_FLOOR * variance.mean() + EPS)).mean()
 
 
 def reconstruct(block: nn.Module, data: Samples, steps: int, text: str) -> None:
