@@ -64,14 +64,16 @@ def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, i
     return Path(made)
 
 
-def export_file(checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int, runtime: str, precision: str) -> Path:
+def export_file(
+    checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int | tuple[int, int], runtime: str, precision: str
+) -> Path:
     """Write the file that is deployed, whole or not at all.
 
     Args:
         checkpoint: The trained model.
         out: The file or folder, named as `file_name` says; new.
         images: Calibration images for INT8, no labels.
-        imgsz: Image side in pixels.
+        imgsz: Image side in pixels, or height and width.
         runtime: Key of RUNTIMES; `pytorch` gives a copy of the checkpoint.
         precision: `fp32` or `int8`.
 
@@ -87,7 +89,8 @@ def export_file(checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int,
     if out.exists():
         raise OutputExistsError(f"{out} exists; move it away, or give another name")
     with temporary_folder("ghost-yolo-export-") as folder:
-        publish(export_fp32(checkpoint, folder, runtime, (imgsz, imgsz)), out)
+        size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+        publish(export_fp32(checkpoint, folder, runtime, size), out)
     return out
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ghost_yolo import host
-from ghost_yolo.data.images import find_images
+from ghost_yolo.data.images import find_images, hold_out
 from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
@@ -30,7 +30,7 @@ from ghost_yolo.ghostify.config import (
     validate_budget,
     validate_shape,
 )
-from ghost_yolo.ghostify.delivery import Delivered, deliver, hold_out, judge, time_files, with_times
+from ghost_yolo.ghostify.delivery import Delivered, deliver, judge, time_files, with_times
 from ghost_yolo.ghostify.distill import distill
 from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
 from ghost_yolo.ghostify.plot import plot_target, plot_trade_off

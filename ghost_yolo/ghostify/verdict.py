@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ghost_yolo.ghostify.delivery import MIN_HELD_OUT, Delivered, Interval
+from ghost_yolo.data.images import MIN_HELD_OUT
+from ghost_yolo.ghostify.delivery import Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.target import Target
 from ghost_yolo.tables import Report
