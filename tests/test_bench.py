@@ -73,6 +73,15 @@ def test_models_take_turns(fake: type[Fake]) -> None:
     assert [row.times for row in result.rows] == [[2.0] * 8] * 3 and result.failed == []
 
 
+def test_the_precision_that_openvino_chooses_is_a_row(fake: type[Fake]) -> None:
+    """Beside float32, and of no other runtime; that is not called unavailable."""
+    pytest.importorskip("openvino")
+    result = bench(BenchPlan(("a.yaml",), ("pytorch", "openvino"), ("fp32", "default"), rounds=1))
+
+    assert [row.backend for row in result.rows] == ["PyTorch fp32", "OpenVINO fp32", "OpenVINO default"]
+    assert result.unavailable == []
+
+
 @pytest.mark.parametrize("where", ["prepare", "export", "open", "time"])
 def test_a_failure_is_one_row(where: str, fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that fails at any step keeps its reason; the others are measured."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghost_yolo.bench.runtimes import PRECISIONS, RUNTIMES
+from ghost_yolo.bench.runtimes import DEFAULT, PRECISIONS, RUNTIMES
 from ghost_yolo.errors import UserError
 
 
@@ -16,7 +16,7 @@ class BenchPlan:
     Attributes:
         models: YAMLs, checkpoints, or files that the host exported; ratios are to the first.
         runtimes: Keys of RUNTIMES; an exported file runs in its own runtime only.
-        precisions: fp32, fp16, int8; an exported file has its own precision.
+        precisions: fp32, fp16, int8, and `default` for what OpenVINO chooses on this CPU; an exported file has its own.
         device: `cpu`, or the number of a GPU.
         nc: Number of classes of the YAMLs' models, each YAML's own if None.
         imgsz: Image side in pixels.
@@ -53,7 +53,7 @@ class BenchPlan:
     @property
     def unavailable(self) -> list[str]:
         """Requested runtimes with precisions that do not exist, as printed."""
-        pairs = [pair for pair in self._requested() if pair not in self.combinations]
+        pairs = [pair for pair in self._requested() if pair not in self.combinations and pair[1] != DEFAULT]
         return [f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in pairs]
 
     def _requested(self) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ class BenchPlan:
         Raises:
             UserError: If one of them is out of its range.
         """
-        for name, known in (("runtimes", tuple(RUNTIMES)), ("precisions", PRECISIONS)):
+        for name, known in (("runtimes", tuple(RUNTIMES)), ("precisions", (*PRECISIONS, DEFAULT))):
             given = getattr(self, name)
             if not given or set(given) - set(known) or len(set(given)) < len(given):
                 raise UserError(f"--{name} {','.join(given)}: give some of {','.join(known)}, each once")
@@ -80,7 +80,8 @@ class BenchPlan:
         if self.device != "cpu" and not self.device.isdecimal():
             raise UserError(f"--device {self.device}: give cpu, or the number of a GPU, such as 0")
         if not self.combinations:
-            raise UserError(f"--device {self.device} does not support {', '.join(self.unavailable)}")
+            wanted = ", ".join(f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in self._requested())
+            raise UserError(f"--device {self.device} does not support {wanted}")
         if self.keep is not None and self.keep.exists() and (not self.keep.is_dir() or any(self.keep.iterdir())):
             raise UserError(f"--keep {self.keep} is not an empty folder; name a new one")
 

@@ -35,7 +35,7 @@ class BenchRow:
         imgsz: Image side in pixels.
         batch: Images in one forward pass.
         runtime: Key of RUNTIMES.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, int8 or default.
         device: `cpu`, or the number of a GPU.
         threads: CPU threads.
         error: Why the row could not be measured.

@@ -27,7 +27,7 @@ CONVENTIONS = {
     "file_mb": "size of graph and weights as exported, in 1024 x 1024 bytes; for PyTorch of the stripped fp16 checkpoint",
     "precision": "fp32 computes in float32 even where the CPU has bfloat16 units; fp16 is the format of the stored weights, "
     "and a CPU without fp16 arithmetic computes in float32; int8 covers the layers that Ultralytics quantises, the others "
-    "compute in float32",
+    "compute in float32; default is a float32 file in what OpenVINO chooses for this CPU where nobody asks for a precision",
     "times": "milliseconds of each round",
     "operators": "milliseconds of a forward pass by operator type, from the runtime's own profiler",
 }

@@ -96,7 +96,7 @@ def warnings_before(
     """Return what is already known to be less than it could be."""
     found = [f"{', '.join(plan.unavailable)}: not available here"] if plan.unavailable else []
     if skipped:
-        found.append(f"{len(skipped)} of {len(skipped) + len(fitted) + len(held_out)} photographs cannot be read, for example {skipped[0]}")  # fmt: skip
+        found.append(f"{len(skipped)} of {len(skipped) + len(fitted) + len(held_out)} photographs cannot be read, for example {skipped[0].name}")  # fmt: skip
     if "int8" in plan.precisions and len(fitted) < USUAL:
         found.append(f"INT8 is calibrated on {len(fitted)} photographs; {USUAL} and more are usual")
     if not held_out:

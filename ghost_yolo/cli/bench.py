@@ -21,7 +21,12 @@ def bench(
     runtimes: Annotated[
         str | None, typer.Option(help="Comma-separated: pytorch,onnx,openvino,ncnn. Default: all that are installed.")
     ] = None,
-    precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,fp16,int8.")] = "fp32",
+    precisions: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: fp32,fp16,int8,default. Default: fp32, and what OpenVINO itself chooses for this CPU."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     nc: Annotated[
         int | None, typer.Option(help="Number of classes for models built from YAMLs. Default: each YAML's own.")
@@ -48,13 +53,13 @@ def bench(
     with redirect_stdout(sys.stderr):
         from ghost_yolo.bench import BenchPlan
         from ghost_yolo.bench import bench as run_bench
-        from ghost_yolo.bench.runtimes import installed
+        from ghost_yolo.bench.runtimes import DEFAULT, installed
         from ghost_yolo.bench.tables import render
 
         plan = BenchPlan(
             models=tuple(models),
             runtimes=tuple(runtimes.split(",")) if runtimes is not None else installed(),
-            precisions=tuple(precisions.split(",")),
+            precisions=tuple((precisions or f"fp32,{DEFAULT}").split(",")),
             device=device,
             nc=nc,
             imgsz=imgsz,
