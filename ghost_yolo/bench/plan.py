@@ -27,6 +27,7 @@ class BenchPlan:
         data: Dataset YAML for INT8 calibration.
         profile: Whether to profile each model by operator type.
         keep: New or empty folder for the exported files; a temporary one where None.
+        photo: Photograph of which letterbox and NMS are timed too; only the network, on noise, where None.
         mixed: Whether all rows are timed side by side, whatever their runtime and precision, with ratios to the first row.
     """
 
@@ -44,6 +45,7 @@ class BenchPlan:
     profile: bool = False
     keep: Path | None = None
     mixed: bool = False
+    photo: Path | None = None
 
     @property
     def combinations(self) -> list[tuple[str, str]]:
@@ -79,6 +81,8 @@ class BenchPlan:
             raise UserError(f"--threads {self.threads}: give 0 or more")
         if self.device != "cpu" and not self.device.isdecimal():
             raise UserError(f"--device {self.device}: give cpu, or the number of a GPU, such as 0")
+        if self.photo is not None and (self.batch != 1 or self.device != "cpu" or not self.photo.is_file()):
+            raise UserError(f"--end-to-end times one photograph on the CPU: --batch 1, and --image {self.photo} a file")
         if not self.combinations:
             wanted = ", ".join(f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in self._requested())
             raise UserError(f"--device {self.device} does not support {wanted}")

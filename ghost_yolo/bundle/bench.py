@@ -71,7 +71,14 @@ class Timed:
         times, known = self.rounds["network"], self.detector.known
         low, middle, high = np.percentile(times, (25, 50, 75)).tolist()
         files = [self.detector.file] if self.detector.file.is_file() else list(self.detector.file.iterdir())
-        figures = {"median_ms": middle, "q25": low, "q75": high, "rounds": len(times), "times": times}
+        figures = {
+            "median_ms": middle,
+            "q25": low,
+            "q75": high,
+            "rounds": len(times),
+            "times": times,
+            "parts": self.rounds,
+        }
         parts = {f"{part}_ms": float(np.median(self.rounds[part])) for part in PARTS}
         total = np.sum([self.rounds[part] for part in PARTS], 0)
         size = {"imgsz": max(known.size), "batch": 1, "file_mb": sum(file.stat().st_size for file in files) / 1024**2}

@@ -39,6 +39,12 @@ def bench(
     data: Annotated[
         str | None, typer.Option(help="Dataset YAML for int8 calibration. Default: the generated smear dataset.")
     ] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Time photograph to boxes, with letterbox and NMS as parts.")
+    ] = False,
+    image: Annotated[
+        Path | None, typer.Option(help="Photograph for --end-to-end. Default: Ultralytics' sample image.")
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also report the time by operator type.")] = False,
     keep: Annotated[Path | None, typer.Option(help="New folder in which to keep the exported files.")] = None,
     style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
@@ -51,6 +57,8 @@ def bench(
     """
     check_target(out)
     with redirect_stdout(sys.stderr):
+        from ultralytics.utils import ASSETS
+
         from ghost_yolo.bench import BenchPlan
         from ghost_yolo.bench import bench as run_bench
         from ghost_yolo.bench.runtimes import DEFAULT, installed
@@ -70,6 +78,7 @@ def bench(
             data=data or str(path_of("smear")),
             profile=profile,
             keep=keep,
+            photo=(image or ASSETS / "bus.jpg") if end_to_end else None,
         )
         result = run_bench(plan)
         text = render(result, style.value)
