@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import typer
-from factories import ROOT, Run, build, every_block, randomise, stock
+from factories import ROOT, SIDE, Run, build, every_block, randomise, stock
 from ultralytics import YOLO
 
 from ghost_yolo import host
 from ghost_yolo.cli.export import parse_sides, verify
 from ghost_yolo.errors import UserError
 from ghost_yolo.export import verify as verifying
+from ghost_yolo.export.files import export_file, file_name
 from ghost_yolo.export.verify import (
     OutputCheck,
     Verification,
@@ -238,3 +239,28 @@ def test_a_head_that_picks_boxes_itself_is_refused() -> None:
     """The order of an end-to-end head's boxes may change with ties: such a model is refused."""
     with pytest.raises(UserError, match=r"yolov10n\.yaml"):
         export_and_verify("yolov10n.yaml", imgsz=64)
+
+
+@pytest.mark.slow
+@traced
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_file_of_another_checkpoint_differs_from_a_layer_on(
+    runtime: str, sure: Path, squares: list[Path], tmp_path: Path, run: Run
+) -> None:
+    """The file is verified against its own checkpoint; against one that was trained on, the first layer is named."""
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[runtime])
+    file = export_file(sure, tmp_path / file_name("sure", runtime, "fp32"), [], SIDE, runtime, "fp32")
+    options = ["--image", str(squares[0].parent)]
+    done = run("ghost-yolo", "verify", file, "--checkpoint", sure, *options)
+    assert done.stdout.count("ok") == 9  # noise and eight photographs
+    changed = YOLO(str(sure)).model
+    changed.model[2].conv.weight.data[3] += 0.5
+    host.save(changed, tmp_path / "changed.pt", {"imgsz": SIDE, "task": "detect"})
+    done = run("ghost-yolo", "verify", file, "--checkpoint", tmp_path / "changed.pt", *options, ok=False)
+    assert "model.2 (Conv)" in done.stdout
+
+
+def test_a_file_needs_its_checkpoint(run: Run, tmp_path: Path) -> None:
+    """And a checkpoint needs a file."""
+    assert "--checkpoint" in run("ghost-yolo", "verify", "model.onnx", ok=False).stderr
+    assert "--checkpoint" in run("ghost-yolo", "verify", "best.pt", "--checkpoint", "best.pt", ok=False).stderr

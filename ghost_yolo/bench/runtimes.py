@@ -28,7 +28,7 @@ class InferenceConfig:
 
     Attributes:
         batch: Images in one forward pass.
-        imgsz: Image side in pixels.
+        imgsz: Image side in pixels, or height and width.
         channels: Channels of an image.
         precision: fp32, fp16 or int8.
         device: `cpu`, or the number of a GPU.
@@ -36,7 +36,7 @@ class InferenceConfig:
     """
 
     batch: int
-    imgsz: int
+    imgsz: int | tuple[int, int]
     channels: int
     precision: str
     device: str
@@ -44,7 +44,8 @@ class InferenceConfig:
 
     def image(self) -> NDArray[np.float32]:
         """Return seeded noise (b, c, h, w) in 0..1."""
-        shape = (self.batch, self.channels, self.imgsz, self.imgsz)
+        sides = (self.imgsz, self.imgsz) if isinstance(self.imgsz, int) else self.imgsz
+        shape = (self.batch, self.channels, *sides)
         return np.random.RandomState(0).rand(*shape).astype(np.float32)
 
 

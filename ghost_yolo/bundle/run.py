@@ -404,6 +404,8 @@ class Detector:
         name = model.rstrip("/") or choose_file(folder, self.known.files)
         check_sums(folder, name)
         self.file = folder / name
+        if threads:
+            cv2.setNumThreads(threads)
         self.network = open_network(self.file, threads, hint)
         self.letterbox = Letterbox(self.known.size, self.known.channels)
         self.times: dict[str, float] = {}
