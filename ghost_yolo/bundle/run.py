@@ -428,36 +428,34 @@ class Detector:
         scores = outputs[0][0]
         if len(outputs) != 1 or scores.shape != (len(self.known.names),):
             raise unknown_outputs(outputs, self.known)
-        return [self._named(index, scores[index]) for index in np.argsort(-scores, kind="stable")[:TOP]]
+        likely = np.argsort(-scores, kind="stable")[:TOP]
+        return self._named(likely, scores[likely])
 
-    def _named(self, index: float, score: float) -> Found:
-        """Return a class with its score."""
-        return {"name": self.known.names[int(index)], "class": int(index), "score": round(float(score), 6)}
+    def _named(self, classes: Any, scores: Array) -> list[Found]:
+        """Return classes with their scores."""
+        pairs = zip(classes.astype(int).tolist(), np.round(scores.astype(np.float64), 6).tolist(), strict=True)
+        return [{"name": self.known.names[index], "class": index, "score": score} for index, score in pairs]
 
     def _objects(self, outputs: Sequence[Array], geometry: Geometry) -> list[Found]:
         """Return the objects in outputs, in pixels of the photograph."""
         rows, prototypes = decode(outputs, self.known)
+        found, more = self._named(rows[:, 5], rows[:, 4]), {}
         if self.known.task == "obb":
-            return [
-                {
-                    **self._named(row[5], row[4]),
-                    "box": numbers([*points.min(0), *points.max(0)]),
-                    "corners": numbers(points),
-                }
-                for row, points in zip(rows, corners_of(geometry.to_photo_rotated(rows)), strict=True)
-            ]
-        boxes = geometry.to_photo(rows[:, :4].reshape(-1, 2, 2)).reshape(-1, 4)
-        found = [self._named(row[5], row[4]) | {"box": numbers(box)} for row, box in zip(rows, boxes, strict=True)]
+            more["corners"] = corners_of(geometry.to_photo_rotated(rows))
+            more["box"] = np.concatenate([more["corners"].min(1), more["corners"].max(1)], 1)
+        else:
+            more["box"] = geometry.to_photo(rows[:, :4].reshape(-1, 2, 2)).reshape(-1, 4)
+        if self.known.keypoints:
+            more["keypoints"] = rows[:, 6:].reshape(len(rows), *self.known.keypoints)
+            more["keypoints"][..., :2] = geometry.to_photo(more["keypoints"][..., :2])
+        for key, values in more.items():
+            for one, value in zip(found, numbers(values), strict=True):
+                one[key] = value
         if prototypes is not None:
             for one, mask in zip(found, cut_masks(prototypes, rows, self.known.size), strict=True):
                 lines = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
                 one["polygons"] = [numbers(geometry.to_photo(line[:, 0].astype(np.float32))) for line in lines]
             found = [one for one in found if one["polygons"]]  # as Ultralytics leaves out what has no mask
-        if self.known.keypoints:
-            for one, row in zip(found, rows, strict=True):
-                points = row[6:].reshape(self.known.keypoints)
-                points[:, :2] = geometry.to_photo(points[:, :2])
-                one["keypoints"] = numbers(points)
         return found
 
 
