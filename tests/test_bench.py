@@ -18,8 +18,9 @@ import yaml
 from factories import ROOT, TINY, Run
 
 from ghost_yolo import cli
-from ghost_yolo.bench import BenchPlan, bench, runner
+from ghost_yolo.bench import BenchPlan, BenchRow, bench, runner
 from ghost_yolo.bench.exporting import prepare
+from ghost_yolo.bench.tables import render
 from ghost_yolo.cli.common import Format
 from ghost_yolo.errors import UserError, WorkerError
 
@@ -71,6 +72,42 @@ def test_models_take_turns(fake: type[Fake]) -> None:
     assert len({tuple(files) for files in rounds}) > 1
     assert [name for name, _ in fake.calls[:6]] == ["prepare"] * 3 + ["open"] * 3
     assert [row.times for row in result.rows] == [[2.0] * 8] * 3 and result.failed == []
+
+
+def test_the_precision_that_openvino_chooses_is_a_row(fake: type[Fake]) -> None:
+    """Beside float32, and of no other runtime; that is not called unavailable."""
+    pytest.importorskip("openvino")
+    result = bench(BenchPlan(("a.yaml",), ("pytorch", "openvino"), ("fp32", "default"), rounds=1))
+
+    assert [row.backend for row in result.rows] == ["PyTorch fp32", "OpenVINO fp32", "OpenVINO default"]
+    assert result.unavailable == []
+
+
+def test_the_way_to_boxes_is_timed_in_parts(fake: type[Fake], tmp_path: Path) -> None:
+    """The median of each part in each round; the network's is the row's time."""
+    part = {"letterbox": 0.5, "network": 2.0, "nms": 0.25}
+    answer = {"ms": [2.0], "memory_mb": 50.0, "parts": [part, part]}
+    fake.answer = staticmethod(lambda name, arguments: answer if name == "time" else None)
+    (tmp_path / "photo.jpg").touch()
+    result = bench(BenchPlan(("a.yaml",), rounds=3, photo=tmp_path / "photo.jpg"))
+    text = render(result, "text")
+
+    assert result.rows[0].parts == {name: [ms] * 3 for name, ms in part.items()}
+    assert all(word in text for word in ("letterbox ms", "0.50", "0.25", "2.75", "photo.jpg"))
+    assert BenchRow.from_dict(result.rows[0].to_dict()) == result.rows[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_a_real_way_to_boxes(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    """In PyTorch and ONNX Runtime, for a task with masks too; a classifier has no boxes."""
+    pytest.importorskip("onnxruntime")
+    size = ["--imgsz", "64", "--threads", "1", "--rounds", "1", "--passes", "1", "--runtimes", "pytorch,onnx"]
+    for name, ok in (("yolov8n", True), ("yolov8n-seg", True), ("yolov8n-cls", False)):
+        options = ["--end-to-end", "--image", str(image_folder / "0.png"), "--format", "json", "-o", "out.json"]
+        run("ghost-yolo", "bench", f"{name}.yaml", *size, *options, ok=ok)
+        rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+        assert [sorted(row["parts"]) for row in rows] == [["letterbox", "network", "nms"] if ok else []] * 2
 
 
 @pytest.mark.parametrize("where", ["prepare", "export", "open", "time"])

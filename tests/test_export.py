@@ -11,13 +11,14 @@ import pytest
 import torch
 import typer
 import yaml
-from factories import ROOT, TINY, Run, build, every_block, randomise, refused, stock
+from factories import ROOT, SIDE, TINY, Run, build, every_block, randomise, refused, stock
 from ultralytics import YOLO
 
 from ghost_yolo import host
 from ghost_yolo.cli.export import parse_sides, verify
 from ghost_yolo.errors import UserError
 from ghost_yolo.export import verify as verifying
+from ghost_yolo.export.files import export_file, file_name
 from ghost_yolo.export.verify import (
     OutputCheck,
     Verification,
@@ -251,3 +252,28 @@ def test_a_model_that_cannot_be_built_or_exported_is_refused(tmp_path: Path) -> 
     with refused(UserError, file.stem, "ONNX"):
         export_and_verify(str(file), opset=99, imgsz=32)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([file.name, odd.name])
+
+
+@pytest.mark.slow
+@traced
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_file_of_another_checkpoint_differs_from_a_layer_on(
+    runtime: str, sure: Path, squares: list[Path], tmp_path: Path, run: Run
+) -> None:
+    """The file is verified against its own checkpoint; against one that was trained on, the first layer is named."""
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[runtime])
+    file = export_file(sure, tmp_path / file_name("sure", runtime, "fp32"), [], SIDE, runtime, "fp32")
+    options = ["--image", str(squares[0].parent)]
+    done = run("ghost-yolo", "verify", file, "--checkpoint", sure, *options)
+    assert done.stdout.count("ok") == 9  # noise and eight photographs
+    changed = YOLO(str(sure)).model
+    changed.model[2].conv.weight.data[3] += 0.5
+    host.save(changed, tmp_path / "changed.pt", {"imgsz": SIDE, "task": "detect"})
+    done = run("ghost-yolo", "verify", file, "--checkpoint", tmp_path / "changed.pt", *options, ok=False)
+    assert "model.2 (Conv)" in done.stdout
+
+
+def test_a_file_needs_its_checkpoint(run: Run, tmp_path: Path) -> None:
+    """And a checkpoint needs a file."""
+    assert "--checkpoint" in run("ghost-yolo", "verify", "model.onnx", ok=False).stderr
+    assert "--checkpoint" in run("ghost-yolo", "verify", "best.pt", "--checkpoint", "best.pt", ok=False).stderr

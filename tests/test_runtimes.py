@@ -95,6 +95,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker,
     [
         ("onnx", "fp32", 0.05, 1.0),
         ("openvino", "fp32", 0.05, 1.0),
+        ("openvino", "default", 40.0, 1.0),  # bfloat16 on some CPUs
         pytest.param("ncnn", "fp32", 0.05, 1.0, marks=newest_only),  # the oldest host downloads the converter
         pytest.param("onnx", "int8", np.inf, 0.3, marks=newest_only),  # the oldest exports none
         ("openvino", "int8", np.inf, 0.3),  # untrained weights and noise: what int8 gives is far from float32

@@ -13,11 +13,12 @@ import pytest
 from factories import Run, bench_row, refused
 
 from ghost_yolo import host
+from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
 from ghost_yolo.ghostify import Settings, ghostify, target
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
-from ghost_yolo.ghostify.delivery import TWIN, Delivered, hold_out
+from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.plot import plot_target
 from ghost_yolo.ghostify.target import Option, Target, choose_distilled, finalists, parse_target, shapes, widest
 from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up

@@ -18,7 +18,7 @@ from ultralytics.utils.checks import check_yolov5u_filename
 
 from ghost_yolo import host
 from ghost_yolo.bench.plan import ModelInfo
-from ghost_yolo.bench.runtimes import RUNTIMES, file_mb, runtime_of
+from ghost_yolo.bench.runtimes import DEFAULT, RUNTIMES, file_mb, runtime_of
 from ghost_yolo.errors import ModelNameError, UserError
 from ghost_yolo.model.checkpoint import OpenedModel, build_from_yaml, open_checkpoint
 from ghost_yolo.model.profile import count_gflops
@@ -138,7 +138,7 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
         checkpoint: A prepared model.
         folder: Folder of the export; it appears complete or not at all.
         runtime: Key of RUNTIMES.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, int8 or default.
         imgsz: Image side in pixels.
         batch: Images in one forward pass.
         data: Dataset YAML for INT8 calibration.
@@ -166,7 +166,7 @@ def precision_arguments(export_format: str, precision: str) -> dict[str, Any]:
     Raises:
         UserError: If this host would silently export another precision.
     """
-    if precision == "fp32":
+    if precision in ("fp32", DEFAULT):
         return {}
     if "quantize" in DEFAULT_CFG_DICT:
         return {"quantize": BITS[precision]}

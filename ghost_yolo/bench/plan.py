@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghost_yolo.bench.runtimes import PRECISIONS, RUNTIMES
+from ghost_yolo.bench.runtimes import DEFAULT, PRECISIONS, RUNTIMES
 from ghost_yolo.errors import UserError
 
 
@@ -16,7 +16,7 @@ class BenchPlan:
     Attributes:
         models: YAMLs, checkpoints, or files that the host exported; ratios are to the first.
         runtimes: Keys of RUNTIMES; an exported file runs in its own runtime only.
-        precisions: fp32, fp16, int8; an exported file has its own precision.
+        precisions: fp32, fp16, int8, and `default` for what OpenVINO chooses on this CPU; an exported file has its own.
         device: `cpu`, or the number of a GPU.
         nc: Number of classes of the YAMLs' models, each YAML's own if None.
         imgsz: Image side in pixels.
@@ -27,6 +27,7 @@ class BenchPlan:
         data: Dataset YAML for INT8 calibration.
         profile: Whether to profile each model by operator type.
         keep: New or empty folder for the exported files; a temporary one where None.
+        photo: Photograph of which letterbox and NMS are timed too; only the network, on noise, where None.
         mixed: Whether all rows are timed side by side, whatever their runtime and precision, with ratios to the first row.
     """
 
@@ -44,6 +45,7 @@ class BenchPlan:
     profile: bool = False
     keep: Path | None = None
     mixed: bool = False
+    photo: Path | None = None
 
     @property
     def combinations(self) -> list[tuple[str, str]]:
@@ -53,7 +55,7 @@ class BenchPlan:
     @property
     def unavailable(self) -> list[str]:
         """Requested runtimes with precisions that do not exist, as printed."""
-        pairs = [pair for pair in self._requested() if pair not in self.combinations]
+        pairs = [pair for pair in self._requested() if pair not in self.combinations and pair[1] != DEFAULT]
         return [f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in pairs]
 
     def _requested(self) -> list[tuple[str, str]]:
@@ -66,7 +68,7 @@ class BenchPlan:
         Raises:
             UserError: If one of them is out of its range.
         """
-        for name, known in (("runtimes", tuple(RUNTIMES)), ("precisions", PRECISIONS)):
+        for name, known in (("runtimes", tuple(RUNTIMES)), ("precisions", (*PRECISIONS, DEFAULT))):
             given = getattr(self, name)
             if not given or set(given) - set(known) or len(set(given)) < len(given):
                 raise UserError(f"--{name} {','.join(given)}: give some of {','.join(known)}, each once")
@@ -79,8 +81,11 @@ class BenchPlan:
             raise UserError(f"--threads {self.threads}: give 0 or more")
         if self.device != "cpu" and not self.device.isdecimal():
             raise UserError(f"--device {self.device}: give cpu, or the number of a GPU, such as 0")
+        if self.photo is not None and (self.batch != 1 or self.device != "cpu" or not self.photo.is_file()):
+            raise UserError(f"--end-to-end times one photograph on the CPU: --batch 1, and --image {self.photo} a file")
         if not self.combinations:
-            raise UserError(f"--device {self.device} does not support {', '.join(self.unavailable)}")
+            wanted = ", ".join(f"{RUNTIMES[runtime].title} {precision}" for runtime, precision in self._requested())
+            raise UserError(f"--device {self.device} does not support {wanted}")
         if self.keep is not None and self.keep.exists() and (not self.keep.is_dir() or any(self.keep.iterdir())):
             raise UserError(f"--keep {self.keep} is not an empty folder; name a new one")
 

@@ -17,6 +17,7 @@ MIN_ROUNDS = 5  # fewer rounds give no interval
 RESAMPLES = 2000
 TEXTS = ("model", "scale", "runtime", "precision", "device")
 COUNTS = ("imgsz", "batch", "threads")  # at least 1: the runner has replaced --threads 0
+PARTS = ("letterbox", "network", "nms")  # of the way of a photograph to boxes
 FIGURES = (
     "median_ms", "q25", "q75", "ratio", "ratio_low", "ratio_high", "gflops", "realised_gain", "peak_memory_mb", "file_mb",
 )  # fmt: skip
@@ -35,13 +36,14 @@ class BenchRow:
         imgsz: Image side in pixels.
         batch: Images in one forward pass.
         runtime: Key of RUNTIMES.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, int8 or default.
         device: `cpu`, or the number of a GPU.
         threads: CPU threads.
         error: Why the row could not be measured.
         times: Milliseconds of a forward pass, one entry for each round.
         operators: Milliseconds of a forward pass by operator type, from the runtime's profiler.
         profile_error: Why the row could not be profiled.
+        parts: Milliseconds of letterbox, network and NMS, one entry for each round, where they were timed.
     """
 
     model: str
@@ -68,6 +70,7 @@ class BenchRow:
     times: list[float] = field(default_factory=list)
     operators: dict[str, float] = field(default_factory=dict)
     profile_error: str | None = None
+    parts: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -123,6 +126,8 @@ class BenchRow:
                 raise row.error(f"{names[0]} and {names[2]} are the two ends of an interval, and one is missing")
         operators = row.object("operators") if "operators" in row else Fields({})
         known["operators"] = {name: operators.positive(name) for name in operators.scalars()}
+        given = row.object("parts") if "parts" in row else Fields({})
+        known["parts"] = {name: given.positives(name) for name in PARTS if name in given}
         return cls(**known, times=row.positives("times") if "times" in row else [])
 
 

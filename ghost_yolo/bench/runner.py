@@ -51,6 +51,11 @@ class _Job:
             self.row.error = f"{error}, after {len(self.row.times)} rounds" if self.row.times else str(error)
             return None
 
+    def pipeline(self, photo: Path | None) -> list[object] | None:
+        """Return the settings of letterbox and NMS around the model; None where only the network is timed."""
+        assert self.info is not None
+        return [photo.resolve(), self.info.task, self.info.nc, self.info.channels] if photo else None
+
     def inference(self) -> tuple[str, Path | None, dict[str, object]]:
         """Return runtime, file and configuration as the process takes them."""
         row = self.row
@@ -69,6 +74,7 @@ def bench(plan: BenchPlan) -> BenchResult:
     plan = replace(plan, threads=plan.threads or system.default_threads())
     conditions = system.conditions(plan.device, plan.threads)
     conditions |= {name: getattr(plan, name) for name in ("imgsz", "batch", "rounds", "passes")}
+    conditions |= {"photograph": plan.photo.name} if plan.photo else {}
     interrupted = False
     with _folder(plan.keep) as folder, _folder(None) as logs:
         jobs = _jobs(plan, folder)
@@ -179,7 +185,7 @@ def _time(plan: BenchPlan, group: list[_Job], logs: Path) -> None:
     with ExitStack() as stack:
         for job in group:
             job.worker = stack.enter_context(closing(Worker(logs / "run.log", plan.threads)))
-            job.call("open", *job.inference(), WARMUP, job.info is not None and job.info.nms)
+            job.call("open", *job.inference(), WARMUP, job.info is not None and job.info.nms, job.pipeline(plan.photo))
         running = _running(group)
         for _ in progress(range(plan.rounds), f"Timing {'all' if plan.mixed else group[0].row.backend}"):
             order.shuffle(running)
@@ -201,6 +207,9 @@ def _time_round(job: _Job, passes: int) -> None:
     if isinstance(answer, dict):
         job.row.times.append(median(answer["ms"]))
         job.row.peak_memory_mb = answer["memory_mb"]
+        parts = answer.get("parts", [])
+        for name in parts[0] if parts else ():
+            job.row.parts.setdefault(name, []).append(median(one[name] for one in parts))
 
 
 def _profile(job: _Job, passes: int) -> None:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from ghost_yolo.errors import UserError
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "default"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+DEFAULT: Precision = (
+    "default"  # a float32 file in the precision that the runtime chooses for the CPU; only OpenVINO has a choice
+)
 MB = 1024 * 1024
 
 
@@ -25,7 +28,7 @@ class InferenceConfig:
 
     Attributes:
         batch: Images in one forward pass.
-        imgsz: Image side in pixels.
+        imgsz: Image side in pixels, or height and width.
         channels: Channels of an image.
         precision: fp32, fp16 or int8.
         device: `cpu`, or the number of a GPU.
@@ -33,7 +36,7 @@ class InferenceConfig:
     """
 
     batch: int
-    imgsz: int
+    imgsz: int | tuple[int, int]
     channels: int
     precision: str
     device: str
@@ -41,7 +44,8 @@ class InferenceConfig:
 
     def image(self) -> NDArray[np.float32]:
         """Return seeded noise (b, c, h, w) in 0..1."""
-        shape = (self.batch, self.channels, self.imgsz, self.imgsz)
+        sides = (self.imgsz, self.imgsz) if isinstance(self.imgsz, int) else self.imgsz
+        shape = (self.batch, self.channels, *sides)
         return np.random.RandomState(0).rand(*shape).astype(np.float32)
 
 
@@ -177,17 +181,15 @@ def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> LoadedMode
 def open_openvino(file: Path, config: InferenceConfig, **properties: Any) -> LoadedModel:
     """Run an OpenVINO model on the CPU; `properties` are further properties of the compiled model.
 
-    The inference precision is set, because OpenVINO would compute float32 files in bfloat16 on a CPU with bfloat16 units.
+    The inference precision is set, because OpenVINO would compute float32 files in bfloat16 on a CPU with bfloat16 units:
+    that is what a precision of `default` times.
     """
     import openvino
 
     require_cpu("OpenVINO", config)
-    precision = "f16" if config.precision == "fp16" else "f32"
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": config.threads,
-        "INFERENCE_PRECISION_HINT": precision,
-    }
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": config.threads}
+    if config.precision != DEFAULT:
+        settings["INFERENCE_PRECISION_HINT"] = "f16" if config.precision == "fp16" else "f32"
     compiled = openvino.Core().compile_model(str(_inside(file, "*.xml")), "CPU", settings | properties)
     request = compiled.create_infer_request()
     image = config.image()
@@ -240,7 +242,7 @@ RUNTIMES = {
         "ONNX Runtime", "export", ("onnxruntime",), ("onnx", "onnxslim"), ".onnx", PRECISIONS, open_onnx, "onnx"
     ),
     "openvino": Runtime(
-        "OpenVINO", "openvino", ("openvino",), (), "_openvino_model", PRECISIONS, open_openvino, "openvino"
+        "OpenVINO", "openvino", ("openvino",), (), "_openvino_model", (*PRECISIONS, DEFAULT), open_openvino, "openvino"
     ),
     "ncnn": Runtime("NCNN", "ncnn", ("ncnn",), ("pnnx",), "_ncnn_model", ("fp32", "fp16"), open_ncnn, "ncnn"),
 }

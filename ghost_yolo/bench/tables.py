@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ghost_yolo.bench.results import BenchResult, BenchRow, group_rows
+import numpy as np
+
+from ghost_yolo.bench.results import PARTS, BenchResult, BenchRow, group_rows
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.model.profile import CONVENTIONS as COUNTED
 from ghost_yolo.tables import Report, render_report
 
 MIN_SHARE = 0.01  # operator types below this share of every model's time are summed in one line
-JSON_ONLY = ("times", "operators", "profile_error")
+JSON_ONLY = ("times", "operators", "profile_error", "parts")
 CONVENTIONS = {
     "median_ms": "milliseconds of the network's forward pass on fixed noise, without pre- and post-processing (no NMS): "
     "the median over rounds of the median pass of each round; every round starts with one untimed pass. "
@@ -27,10 +29,13 @@ CONVENTIONS = {
     "file_mb": "size of graph and weights as exported, in 1024 x 1024 bytes; for PyTorch of the stripped fp16 checkpoint",
     "precision": "fp32 computes in float32 even where the CPU has bfloat16 units; fp16 is the format of the stored weights, "
     "and a CPU without fp16 arithmetic computes in float32; int8 covers the layers that Ultralytics quantises, the others "
-    "compute in float32",
+    "compute in float32; default is a float32 file in what OpenVINO chooses for this CPU where nobody asks for a precision",
     "times": "milliseconds of each round",
+    "parts": "milliseconds of each round, photograph to boxes: letterbox, network, and NMS with what turns outputs into boxes in "
+    "the photograph's pixels; reading and decoding the photograph is not in them",
     "operators": "milliseconds of a forward pass by operator type, from the runtime's own profiler",
 }
+PARTS_HEADER = ["photograph to boxes, without decoding", "runtime", "precision", "letterbox ms", "network ms", "NMS ms", "in all ms"]  # fmt: skip
 HEADER = ["model", "runtime", "precision", "ms", "q25 to q75", "ratio", "95 % CI", "GFLOPs", "realised gain", "peak MB", "file MB"]  # fmt: skip
 
 
@@ -41,7 +46,9 @@ def render(result: BenchResult, style: str) -> str:
     if style != "json":
         rows = [{name: value for name, value in row.items() if name not in JSON_ONLY} for row in rows]
         conventions = {name: text for name, text in CONVENTIONS.items() if name not in JSON_ONLY}
-    tables = [(HEADER, [cells(row) for row in result.rows if row.measured]), *operator_tables(result.rows)]
+    measured = [row for row in result.rows if row.measured]
+    ways = (PARTS_HEADER, [part_cells(row) for row in measured if row.parts])
+    tables = [(HEADER, [cells(row) for row in measured]), ways, *operator_tables(result.rows)]
     shown = [table for table in tables if table[1]]
     report = Report(rows, shown, conventions, notes(result), {"conditions": result.conditions})
     return render_report(report, result.versions, style)
@@ -62,6 +69,13 @@ def cells(row: BenchRow) -> list[str]:
         number(row.peak_memory_mb, 0),
         number(row.file_mb, 1),
     ]
+
+
+def part_cells(row: BenchRow) -> list[str]:
+    """Return the cells of a row on the way of a photograph to boxes."""
+    times = [float(np.median(row.parts[name])) for name in PARTS]
+    whole = float(np.median(np.sum([row.parts[name] for name in PARTS], 0)))
+    return [row.model, RUNTIMES[row.runtime].title, row.precision, *map(number, [*times, whole])]
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -114,6 +115,7 @@ class Calls:
     """The child's side: the methods that can be called."""
 
     model: LoadedModel
+    pipeline: Callable[[], dict[str, float]] | None
 
     def prepare(self, model: str, folder: str, nc: int | None, imgsz: int) -> dict[str, Any]:
         """Build or load a model, save it, and return its ModelInfo as a dict."""
@@ -128,18 +130,30 @@ class Calls:
         _kill_at_parents_end(0)  # converters that it starts would stay: `_watch` ends them too
         return str(export(Path(checkpoint), Path(folder), *settings))
 
-    def open(self, runtime: str, file: str, config: dict[str, Any], passes: int, nms: bool) -> None:
-        """Load a file into a runtime, check that it computes, and warm up."""
+    def open(
+        self, runtime: str, file: str, config: dict[str, Any], passes: int, nms: bool, photo: list[Any] | None = None
+    ) -> None:
+        """Load a file into a runtime, check that it computes, and warm up; `photo` are the settings of `build_pipeline`."""
         self.model = RUNTIMES[runtime].open(Path(file), InferenceConfig(**config))
         require_sound_outputs(self.model, nms=nms)
+        self.pipeline = None
+        if photo:
+            from ghost_yolo.bench.end_to_end import build_pipeline
+
+            self.pipeline = build_pipeline(self.model, Path(photo[0]), *photo[1:])
         self.time(passes)
 
     def time(self, passes: int) -> dict[str, Any]:
         """Time forward passes, after an untimed one that fills the caches.
 
         Returns:
-            `ms`, the milliseconds of each, and `memory_mb`, the peak memory of this process so far.
+            `ms`, the milliseconds of each, and `memory_mb`, the peak memory of this process so far; end to end also `parts`,
+            those of letterbox, network and NMS, of which `ms` are the network's.
         """
+        if self.pipeline is not None:
+            self.pipeline()
+            parts = [self.pipeline() for _ in range(passes)]
+            return {"ms": [one["network"] for one in parts], "memory_mb": peak_memory_mb(), "parts": parts}
         self.model()
         times = []
         for _ in range(passes):

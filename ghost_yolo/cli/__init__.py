@@ -9,6 +9,7 @@ import typer
 
 from ghost_yolo import _hook
 from ghost_yolo.cli.bench import bench, report
+from ghost_yolo.cli.bundle import bundle
 from ghost_yolo.cli.export import verify
 from ghost_yolo.cli.ghostify import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
@@ -16,7 +17,21 @@ from ghost_yolo.cli.process import run_program
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (compare, swap, ghostify, bench, verify, report, ghosts, pairs, correlate, cfg, pretrained, doctor):
+for command in (
+    compare,
+    swap,
+    ghostify,
+    bench,
+    verify,
+    bundle,
+    report,
+    ghosts,
+    pairs,
+    correlate,
+    cfg,
+    pretrained,
+    doctor,
+):
     app.command()(command)
 
 

@@ -21,7 +21,12 @@ def bench(
     runtimes: Annotated[
         str | None, typer.Option(help="Comma-separated: pytorch,onnx,openvino,ncnn. Default: all that are installed.")
     ] = None,
-    precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,fp16,int8.")] = "fp32",
+    precisions: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: fp32,fp16,int8,default. Default: fp32, and what OpenVINO itself chooses for this CPU."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     nc: Annotated[
         int | None, typer.Option(help="Number of classes for models built from YAMLs. Default: each YAML's own.")
@@ -33,6 +38,12 @@ def bench(
     passes: Annotated[int, typer.Option(help="Forward passes of each model per round.")] = 5,
     data: Annotated[
         str | None, typer.Option(help="Dataset YAML for int8 calibration. Default: the generated smear dataset.")
+    ] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Time photograph to boxes, with letterbox and NMS as parts.")
+    ] = False,
+    image: Annotated[
+        Path | None, typer.Option(help="Photograph for --end-to-end. Default: Ultralytics' sample image.")
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also report the time by operator type.")] = False,
     keep: Annotated[Path | None, typer.Option(help="New folder in which to keep the exported files.")] = None,
@@ -46,15 +57,17 @@ def bench(
     """
     check_target(out)
     with redirect_stdout(sys.stderr):
+        from ultralytics.utils import ASSETS
+
         from ghost_yolo.bench import BenchPlan
         from ghost_yolo.bench import bench as run_bench
-        from ghost_yolo.bench.runtimes import installed
+        from ghost_yolo.bench.runtimes import DEFAULT, installed
         from ghost_yolo.bench.tables import render
 
         plan = BenchPlan(
             models=tuple(models),
             runtimes=tuple(runtimes.split(",")) if runtimes is not None else installed(),
-            precisions=tuple(precisions.split(",")),
+            precisions=tuple((precisions or f"fp32,{DEFAULT}").split(",")),
             device=device,
             nc=nc,
             imgsz=imgsz,
@@ -65,6 +78,7 @@ def bench(
             data=data or str(path_of("smear")),
             profile=profile,
             keep=keep,
+            photo=(image or ASSETS / "bus.jpg") if end_to_end else None,
         )
         result = run_bench(plan)
         text = render(result, style.value)

@@ -18,6 +18,7 @@ from ultralytics.utils import patches
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import progress
 
+MIN_HELD_OUT = 8  # images; with fewer an interval says nothing
 MAX_PIXELS = 100_000_000  # about 300 MB decoded; a header may announce any number
 
 
@@ -56,6 +57,20 @@ def split_readable(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     require_readable(paths, skipped)
     unreadable = {*skipped}
     return [path for path in paths if path not in unreadable], skipped
+
+
+def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
+    """Divide images into those for fitting and those held out, evenly spaced; none are held out where they would be few.
+
+    Args:
+        paths: Images.
+        share: Share to hold out.
+    """
+    count = round(share * len(paths))
+    if count < MIN_HELD_OUT or len(paths) - count < MIN_HELD_OUT:
+        return list(paths), []
+    held = {round((index + 0.5) * len(paths) / count) for index in range(count)}
+    return [p for i, p in enumerate(paths) if i not in held], [p for i, p in enumerate(paths) if i in held]
 
 
 def require_readable(paths: Sequence[Path], skipped: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ultralytics import YOLO
 
@@ -38,8 +39,15 @@ def require_file(runtime: str, precision: str) -> None:
     RUNTIMES[runtime].require(precision)
 
 
-def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, int]) -> Path:
+def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, int], **arguments: Any) -> Path:
     """Export a checkpoint as float32 by the host, and return the file or folder in `folder`.
+
+    Args:
+        checkpoint: The trained model.
+        folder: Where the file is made.
+        runtime: Key of RUNTIMES.
+        size: Height and width in pixels.
+        arguments: Further arguments of the host's export, such as `nms=False` for the end-to-end head of a YOLO26.
 
     Raises:
         UserError: If the export fails.
@@ -49,20 +57,23 @@ def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, i
         return file
     try:
         with quiet():
-            made = YOLO(str(file)).export(format=RUNTIMES[runtime].format, imgsz=list(size), batch=1, device="cpu")
+            settings = {"format": RUNTIMES[runtime].format, "imgsz": list(size), "batch": 1, "device": "cpu"}
+            made = YOLO(str(file)).export(**settings, **arguments)
     except Exception as error:  # whatever a layer or a converter trips over
         raise UserError(f"{checkpoint} cannot be exported to {runtime}: {first_line(error)}") from error
     return Path(made)
 
 
-def export_file(checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int, runtime: str, precision: str) -> Path:
+def export_file(
+    checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int | tuple[int, int], runtime: str, precision: str
+) -> Path:
     """Write the file that is deployed, whole or not at all.
 
     Args:
         checkpoint: The trained model.
         out: The file or folder, named as `file_name` says; new.
         images: Calibration images for INT8, no labels.
-        imgsz: Image side in pixels.
+        imgsz: Image side in pixels, or height and width.
         runtime: Key of RUNTIMES; `pytorch` gives a copy of the checkpoint.
         precision: `fp32` or `int8`.
 
@@ -78,7 +89,8 @@ def export_file(checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int,
     if out.exists():
         raise OutputExistsError(f"{out} exists; move it away, or give another name")
     with temporary_folder("ghost-yolo-export-") as folder:
-        publish(export_fp32(checkpoint, folder, runtime, (imgsz, imgsz)), out)
+        size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+        publish(export_fp32(checkpoint, folder, runtime, size), out)
     return out
 
 

@@ -41,36 +41,41 @@ class OutputCheck:
 
     Attributes:
         size: Height and width of the input in pixels.
-        image: `noise` or `image`.
+        image: `noise`, `image`, or a photograph's name.
         boxes: Largest difference of box coordinates in pixels.
         scores: Largest difference of all other outputs.
+        box_tolerance: Of boxes, in pixels.
+        score_tolerance: Of the others.
     """
 
     size: tuple[int, int]
     image: str
     boxes: float
     scores: float
+    box_tolerance: float = BOX_TOLERANCE
+    score_tolerance: float = SCORE_TOLERANCE
 
     @property
     def passed(self) -> bool:
         """Whether both are within tolerance; NaN is not."""
-        return self.boxes <= BOX_TOLERANCE and self.scores <= SCORE_TOLERANCE
+        return self.boxes <= self.box_tolerance and self.scores <= self.score_tolerance
 
     def __str__(self) -> str:
         """Return one line of the report."""
         verdict, (height, width) = "ok  " if self.passed else "FAIL", self.size
         return (
-            f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {BOX_TOLERANCE}), "
-            f"scores {self.scores:.2g} (tolerance {SCORE_TOLERANCE})"
+            f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {self.box_tolerance}), "
+            f"scores {self.scores:.2g} (tolerance {self.score_tolerance})"
         )
 
 
 @dataclass(frozen=True)
 class Verification:
-    """An exported ONNX file and the checks of its outputs."""
+    """An exported file, the checks of its outputs, and where they begin to differ, "" where they are alike."""
 
     file: Path
     checks: list[OutputCheck]
+    first: str = ""
 
     @property
     def passed(self) -> bool:
@@ -80,7 +85,8 @@ class Verification:
     def __str__(self) -> str:
         """Return the report: one line for each check, then the verdict."""
         verdict = "verified" if self.passed else "NOT equal to PyTorch"
-        return "\n".join([*map(str, self.checks), f"{self.file}: {verdict}"])
+        first = [self.first] if self.first else []
+        return "\n".join([*map(str, self.checks), *first, f"{self.file}: {verdict}"])
 
 
 def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from ghost_yolo.ghostify.config import Delivery, Settings
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
 
-MIN_HELD_OUT = 8  # images; with fewer an interval says nothing
 RESAMPLES = 500  # of the bootstrap
 HARM = 0.02  # of agreement, for which a part of an INT8 file stays in float32 although that is slower
 PASSES = 5
@@ -54,20 +53,6 @@ class Delivered:
     def moved_to(self, folder: Path) -> Delivered:
         """Return the same of a file that was moved to another folder."""
         return replace(self, file=str(folder / Path(self.file).name))
-
-
-def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """Divide images into those for fitting and those held out, evenly spaced; none are held out where they would be few.
-
-    Args:
-        paths: Images.
-        share: Share to hold out.
-    """
-    count = round(share * len(paths))
-    if count < MIN_HELD_OUT or len(paths) - count < MIN_HELD_OUT:
-        return list(paths), []
-    held = {round((index + 0.5) * len(paths) / count) for index in range(count)}
-    return [p for i, p in enumerate(paths) if i not in held], [p for i, p in enumerate(paths) if i in held]
 
 
 def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: Delivery, imgsz: int) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ghost_yolo.data.images import find_images
+from ghost_yolo.data.images import find_images, hold_out
 from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
@@ -26,7 +26,6 @@ from ghost_yolo.ghostify.config import (
     validate_budget,
     validate_shape,
 )
-from ghost_yolo.ghostify.delivery import hold_out
 from ghost_yolo.ghostify.distill import distill
 from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
 from ghost_yolo.ghostify.outputs import write_outputs

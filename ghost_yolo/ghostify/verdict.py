@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.ghostify.delivery import HARM, MIN_HELD_OUT, TWIN, Delivered, Interval
+from ghost_yolo.data.images import MIN_HELD_OUT
+from ghost_yolo.ghostify.delivery import HARM, TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.target import Target
 from ghost_yolo.tables import Report

@@ -1,0 +1,238 @@
+"""Write a bundle: models, runner, measured times and proof in one folder, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ghost_yolo.accuracy import AgreementSet
+from ghost_yolo.accuracy.counts import RESAMPLES
+from ghost_yolo.bundle.card import render_card
+from ghost_yolo.bundle.description import describe, write_description
+from ghost_yolo.bundle.plan import BundlePlan
+from ghost_yolo.data.images import find_images, hold_out, read_image, split_readable
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import export_file
+from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions
+from ghost_yolo.export.verify import verify_outputs
+from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
+from ghost_yolo.utils.console import progress
+from ghost_yolo.utils.files import atomic_folder
+from ghost_yolo.utils.system import runtime_versions
+
+HERE = Path(__file__).parent
+SCRIPTS = ("run.py", "bench.py")
+USUAL = 100  # calibration photographs, with fewer INT8 may suffer
+MODULES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+CHECKSUMS = "checksums.txt"
+
+
+@dataclass
+class Bundle:
+    """A bundle that was written.
+
+    Attributes:
+        folder: The folder.
+        files: One entry for each model file: name, runtime, precision, agreement with its interval, times.
+        outputs: How the outputs of the ONNX file differ from PyTorch's, one line for each input.
+        warnings: What to know before it is used.
+    """
+
+    folder: Path
+    files: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def bundle(plan: BundlePlan) -> Bundle:
+    """Export a checkpoint for every runtime and precision, and put beside the files all that running them needs.
+
+    Raises:
+        OutputExistsError: If the folder exists.
+        UserError: If a setting is wrong, no photograph can be read, an export fails, an INT8 file finds nothing, or the outputs
+            of the float32 ONNX file are not PyTorch's. Nothing is written then.
+    """
+    plan.validate()
+    opened = open_checkpoint(plan.checkpoint)
+    opened.require_rgb()
+    size = plan.size_for(opened)
+    readable, skipped = split_readable(find_images(plan.images))
+    fitted, held_out = hold_out(readable, plan.holdout)
+    made = Bundle(plan.out, warnings=warnings_before(plan, fitted, held_out, skipped))
+    with atomic_folder(plan.out) as work:
+        chosen = write_models(plan, work, size, fitted, held_out)
+        write_description(work / "model.yaml", described(plan, work, size))
+        for name in SCRIPTS:
+            shutil.copy(HERE / name, work / name)
+        (work / "requirements.txt").write_text(requirements(plan), encoding="utf-8")
+        (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
+        (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
+        made.outputs = check_outputs(opened, work, readable[0], made.warnings)
+        made.files = measure(plan, work, size, readable[0], held_out, chosen)
+        proof = {
+            "outputs": made.outputs,
+            "files": made.files,
+            "warnings": made.warnings,
+            "versions": runtime_versions(),
+        }
+        (work / "proof.json").write_text(json.dumps(proof, indent=1) + "\n", encoding="utf-8")
+        counts = {"fitted": len(fitted), "held_out": len(held_out)}
+        card = render_card(work, made.files, made.outputs, warnings=made.warnings, **counts)
+        (work / "README.md").write_text(card, encoding="utf-8")
+        (work / CHECKSUMS).write_text(hash_folder(work), encoding="utf-8")
+    return made
+
+
+def warnings_before(
+    plan: BundlePlan, fitted: Sequence[Path], held_out: Sequence[Path], skipped: Sequence[Path]
+) -> list[str]:
+    """Return what is already known to be less than it could be."""
+    found = [f"{', '.join(plan.unavailable)}: not available here"] if plan.unavailable else []
+    if skipped:
+        found.append(f"{len(skipped)} of {len(skipped) + len(fitted) + len(held_out)} photographs cannot be read, for example {skipped[0].name}")  # fmt: skip
+    if "int8" in plan.precisions and len(fitted) < USUAL:
+        found.append(f"INT8 is calibrated on {len(fitted)} photographs; {USUAL} and more are usual")
+    if not held_out:
+        found.append(f"no agreement: {len(fitted)} photographs are too few to hold some out (16 and more)")
+    return found
+
+
+def write_models(
+    plan: BundlePlan, work: Path, size: tuple[int, int], fitted: Sequence[Path], held_out: Sequence[Path]
+) -> dict[str, Variant]:
+    """Export every file, and return of the INT8 files what stayed in float32 because that measured better."""
+    chosen = {}
+    for name, (runtime, precision) in progress([*plan.files.items()], "Exporting"):
+        if precision == "int8" and held_out:
+            chosen[name] = write_int8(plan, work / name, size, runtime, fitted, held_out)
+        else:
+            export_file(plan.checkpoint, work / name, fitted, size, runtime, precision)
+    return chosen
+
+
+def write_int8(
+    plan: BundlePlan, out: Path, size: tuple[int, int], runtime: str, fitted: Sequence[Path], held_out: Sequence[Path]
+) -> Variant:
+    """Write the INT8 file whose agreement is best, with head or first convolution in float32 where that measures better."""
+    with (
+        AgreementSet(plan.checkpoint, held_out, max(size)) as truth,
+        Int8Exporter(plan.checkpoint, fitted, size, runtime) as exporter,
+    ):
+        best, _ = choose_exclusions(exporter, truth)
+        exporter.write(out, best.exclude)
+    return best
+
+
+def described(plan: BundlePlan, work: Path, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the content of `model.yaml`."""
+    names = [*plan.files]
+    source = {"name": plan.checkpoint.name, "sha256": sha256(plan.checkpoint)}
+    return describe(work / names[0], names) | {"imgsz": list(size), "checkpoint": source}
+
+
+def requirements(plan: BundlePlan) -> str:
+    """Return requirements.txt: NumPy, OpenCV and one runtime, the others as comments."""
+    versions = runtime_versions()
+    needed = [f"{MODULES[runtime]}  # measured with {versions[MODULES[runtime]]}" for runtime in plan.runtimes]
+    others = [f"# {line}, instead" for line in needed[1:]]
+    return "\n".join(["numpy", "opencv-python-headless  # or opencv-python", needed[0], *others]) + "\n"
+
+
+def check_outputs(opened: OpenedModel, work: Path, photo: Path, warnings: list[str]) -> list[str]:
+    """Compare the float32 ONNX file's outputs with PyTorch's on noise and a photograph.
+
+    Raises:
+        UserError: If they differ by more than `verify` tolerates.
+    """
+    file = work / "model.onnx"
+    if not file.exists() or getattr(opened.model.model[-1], "one2one_cv2", None) is not None:
+        warnings.append(
+            "outputs are not compared number by number: that takes float32 ONNX of a head that is not end to end"
+        )
+        return []
+    checks = verify_outputs(opened.model, file, read_image(photo))
+    for check in checks:
+        if not check.passed:
+            raise UserError(f"the ONNX file of {opened.name} does not compute what PyTorch computes: {check}")
+    return [str(check) for check in checks]
+
+
+def measure(
+    plan: BundlePlan,
+    work: Path,
+    size: tuple[int, int],
+    photo: Path,
+    held_out: Sequence[Path],
+    chosen: dict[str, Variant],
+) -> list[dict[str, Any]]:
+    """Return what was measured of every file: agreement with the checkpoint, and times by the bundle's own bench.py."""
+    scores = {}
+    if held_out:
+        with AgreementSet(plan.checkpoint, held_out, max(size)) as truth:
+            for name in progress([*plan.files], "Agreement"):
+                scores[name] = asdict(truth.score(work / name, RESAMPLES)) | {"counts": None}
+    run_script(work, "run.py", str(photo.resolve()), "--json")
+    options = ("--threads", str(plan.threads), "--rounds", str(plan.rounds), "--photo", str(photo.resolve()))
+    run_script(work, "bench.py", *options, "--out", "times.json")
+    rows = json.loads((work / "times.json").read_text(encoding="utf-8"))["rows"]
+    times = {(row["model"], row["precision"]): row for row in rows}
+    return [
+        {
+            "name": name,
+            "runtime": runtime,
+            "precision": precision,
+            "in_float32": list(chosen[name].exclude) if name in chosen else [],
+            "agreement": scores.get(name),
+            "times": {key: value for key, value in times[name, precision].items() if key.endswith("_ms")},
+            "file_mb": times[name, precision]["file_mb"],
+        }
+        for name, (runtime, precision) in plan.files.items()
+    ]
+
+
+def run_script(work: Path, name: str, *arguments: str) -> None:
+    """Run one of the bundle's scripts in it, which also shows that it works.
+
+    Raises:
+        UserError: If it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-B", name, *arguments], cwd=work, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"the bundle's {name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+
+
+def licence_text() -> str:
+    """Return the licence of the runner and of models made with Ultralytics, with a line on what it covers."""
+    from importlib.metadata import files
+
+    installed = [file for file in files("ghost-yolo") or [] if file.name == "LICENSE"]
+    places = [Path(str(file.locate())) for file in installed] + [HERE.parent.parent / "LICENSE"]
+    place = next((place for place in places if place.is_file()), None)
+    if place is None:
+        raise UserError("the LICENSE file of ghost-yolo is missing: install it again")
+    return place.read_text(encoding="utf-8")
+
+
+def sha256(file: Path) -> str:
+    """Return a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def hash_lines(files: Sequence[Path]) -> str:
+    """Return lines of SHA-256 and name, as `sha256sum` prints them."""
+    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+
+
+def hash_folder(work: Path) -> str:
+    """Return the lines of all files in a folder."""
+    files = sorted(file for file in work.rglob("*") if file.is_file())
+    return "".join(f"{sha256(file)}  {file.relative_to(work).as_posix()}\n" for file in files)

@@ -1,0 +1,141 @@
+"""The bundle: one folder that runs without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from factories import SIDE, refused
+
+from ghost_yolo.bundle import BundlePlan, bundle
+from ghost_yolo.errors import OutputExistsError, UserError
+from ghost_yolo.report.sources import read_bench
+
+
+@pytest.fixture
+def photographs(squares, tmp_path) -> Path:
+    """A folder of twenty, of which one cannot be read."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(20):
+        image = cv2.imread(str(squares[number % 8]))
+        cv2.imwrite(str(folder / f"{number:02}.png"), np.roll(image, number, 1))
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def plan(sure, photographs, tmp_path) -> BundlePlan:
+    """A small bundle for ONNX Runtime."""
+    return BundlePlan(sure, (photographs,), tmp_path / "bundle", size=(SIDE, SIDE), holdout=0.4, threads=1, rounds=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"runtimes": ("onnx", "tensorrt")}, ["--to", "tensorrt", "openvino"]),
+        ({"precisions": ("int4",)}, ["--precision", "int4"]),
+        ({"runtimes": ("ncnn",), "precisions": ("int8",)}, ["ncnn", "INT8"]),
+        ({"rounds": 0}, ["--rounds"]),
+        ({"size": (64, 65)}, ["65", "stride"]),
+    ],
+)
+def test_refuses_what_it_cannot_do(plan, changes, names):
+    """Before any work, and without a trace."""
+    from dataclasses import replace
+
+    with refused(UserError, *names):
+        bundle(replace(plan, **changes))
+    assert not plan.out.exists()
+
+
+def test_refuses_a_folder_that_exists(plan):
+    """It is not touched."""
+    plan.out.mkdir()
+    (plan.out / "mine.txt").write_text("mine")
+    with refused(OutputExistsError, plan.out):
+        bundle(plan)
+    assert [path.name for path in plan.out.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporters
+def test_runs_without_torch(sure, photographs, tmp_path, run):
+    """Every file of the folder is there, works, is proved, and is what the checksums say."""
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "bundle"
+    options = [
+        "--to",
+        "onnx,ncnn",
+        "--precision",
+        "fp32,int8",
+        "--imgsz",
+        str(SIDE),
+        "--holdout",
+        "0.4",
+        "--rounds",
+        "8",
+    ]
+    done = run("ghost-yolo", "bundle", sure, "--images", photographs, *options, "-o", out)
+    assert "model_int8.onnx" in done.stdout
+    for warning in ("NCNN int8", "1 of 21", "12 photographs"):
+        assert warning in done.stderr
+    for line in (out / "checksums.txt").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    listed = {line.split("  ")[1] for line in (out / "checksums.txt").read_text().splitlines()}
+    assert listed >= {
+        "run.py",
+        "bench.py",
+        "model.yaml",
+        "model.onnx",
+        "README.md",
+        "LICENSE",
+        "proof.json",
+        "times.json",
+    }
+    assert len((out / "calibration.txt").read_text().splitlines()) == 12
+    photo = photographs / "00.png"
+    code = f"import sys, run; sys.modules['torch'] = None; sys.exit(run.main([{str(photo)!r}, '--json']))"
+    boxes = json.loads(run("python", "-c", code, cwd=out, fresh=True).stdout)
+    predicted = run(
+        "yolo", "predict", f"model={out / 'model.onnx'}", f"source={photo}", "save_txt=True", "exist_ok=True"
+    )
+    assert boxes
+    assert "not found" not in predicted.stderr
+    rows = read_bench(out / "times.json").rows
+    assert [(row.model, row.runtime, row.precision, row.rounds) for row in rows][:2] == [
+        ("model.onnx", "onnx", "fp32", 8),
+        ("model_int8.onnx", "onnx", "int8", 8),
+    ]
+    proof = json.loads((out / "proof.json").read_text())
+    assert all(line.startswith("ok") for line in proof["outputs"])
+    assert proof["files"][0]["agreement"]["map50_95"] > 0.5  # of random weights
+
+
+def test_sensors_are_read_where_there_are_any(tmp_path, monkeypatch):
+    """Temperature, clock rate and throttling, from the files of Linux; a board without them has none."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "ghost_yolo/bundle"))
+    import bench
+
+    assert bench.sensors(tmp_path) == {}
+    for name, text in (
+        ("class/thermal/thermal_zone0/temp", "61500"),
+        ("class/thermal/thermal_zone1/temp", "asleep"),
+        ("devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1500000"),
+        ("devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "600000"),
+        ("devices/platform/soc/soc:firmware/get_throttled", "50000"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert bench.sensors(tmp_path) == {"celsius": 61.5, "mhz": 1050.0, "throttled": 0x50000}
+    hot = [{"mhz": 1500.0}] * 4 + [{"mhz": 600.0}] * 4
+    assert "1500 to 600 MHz" in bench.slowed(hot, [])[0]
+    assert bench.slowed(hot[:4] * 2, []) == []
+    monkeypatch.delitem(sys.modules, "run")
+    monkeypatch.delitem(sys.modules, "bench")
