@@ -31,7 +31,7 @@ from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline
+from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline, training, writing
 from ghost_yolo.ghostify.state import load_checked, save_checked
 from ghost_yolo.ghostify.student import build_student
 from ghost_yolo.model import swap
@@ -80,7 +80,7 @@ def test_other_tasks_and_families(name: str, image_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "module,name,stop,calls", [(pipeline, "reconstruct", 2, 3), (distill, "distillation_loss", 4, 7)]
+    "module,name,stop,calls", [(training, "reconstruct", 2, 3), (distill, "distillation_loss", 4, 7)]
 )
 def test_resumed_run_equals_an_uninterrupted_one(
     module: Any,
@@ -102,11 +102,11 @@ def test_resumed_run_equals_an_uninterrupted_one(
     torch.rand(1)  # the global generator must not matter
     original, seen = getattr(module, name), []
 
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         seen.append(args)
         if len(seen) == stop:
             raise KeyboardInterrupt
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(module, name, interrupted)
     out, resume_file = tmp_path / "light.pt", tmp_path / "light.pt.part"
@@ -132,7 +132,7 @@ def test_threads_are_set_and_restored(
 ) -> None:
     """The number during the run is the given one, although loading a model makes the host set its own."""
     seen: list[int] = []
-    monkeypatch.setattr(pipeline, "distill", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(training, "distill", lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     for threads in (3, 0):
         settings = Settings(reconstruct_steps=1, distill_steps=1, threads=threads)
@@ -144,7 +144,7 @@ def test_command_names_the_resume_file(
     best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C ends the command with status 130 and the path of the resume file; invalid options are a UserError."""
-    monkeypatch.setattr(pipeline, "distill", interrupt)
+    monkeypatch.setattr(training, "distill", interrupt)
     options = ["ghostify", str(best), "--images", str(image_folder), "--block", GHOST, "--reconstruct-steps", "1", "-o"]
     done = CliRunner().invoke(app, [*options, str(tmp_path / "light.pt")])
     assert done.exit_code == 130 and str(tmp_path / "light.pt.part") in done.output.replace("\n", "")
@@ -173,11 +173,11 @@ def test_failure_at_the_end_is_resumed(
 ) -> None:
     """If the checkpoint cannot be written, the same call finishes later without reconstructing again."""
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "publish", raise_no_space)
+        patched.setattr(writing, "publish", raise_no_space)
         with pytest.raises(OSError, match="No space"):
             ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert (tmp_path / "light.json").exists()
-    monkeypatch.setattr(pipeline, "reconstruct_targets", None)
+    monkeypatch.setattr(training, "reconstruct_targets", None)
     ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["light.json", "light.pt"]
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ghost_yolo import host
 from ghost_yolo.cli import app
-from ghost_yolo.ghostify import Settings, ghostify, pipeline, search
+from ghost_yolo.ghostify import Settings, ghostify, search, training
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_resumed_run_with_a_budget_equals_an_uninterrupted_one(
     call = {"blocks": [GHOST], "where": "all", "budget": 0.95, "settings": settings}
     ghostify(best, [image_folder], tmp_path / "whole.pt", **call)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "distill", interrupt)
+        patched.setattr(training, "distill", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ghostify(best, [image_folder], tmp_path / "light.pt", **call)
     monkeypatch.setattr(search, "measure_options", interrupt)  # must not be called again

@@ -10,13 +10,14 @@ from typing import Any
 
 import cv2
 import pytest
+import torch
 from factories import Run, bench_row, refused
 
 from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
-from ghost_yolo.ghostify import Settings, ghostify, target
+from ghost_yolo.ghostify import Settings, ghostify, target, training
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.plot import plot_target
@@ -247,3 +248,24 @@ def test_bench_rows_of_one_group() -> None:
     assert rows[1].ratio == 0.25
     add_statistics(rows, "a.onnx")
     assert rows[0].ratio == 1
+
+
+def test_a_last_pass_that_does_harm_is_not_kept(
+    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closed form is written then, and the report says both losses; otherwise the distilled weights."""
+
+    def spoil(_: Any, student: Any, *__: Any) -> None:
+        student.model.model[0].conv.weight.zero_()
+
+    start, spoiled = tmp_path / "start.pt", tmp_path / "spoiled.pt"
+    ghostify(sure, [sixteen], start, act="relu", settings=replace(QUICK, distill_steps=0))
+    monkeypatch.setattr(training, "distill", spoil)
+    report = ghostify(sure, [sixteen], spoiled, act="relu", settings=QUICK)
+    a, b = (host.load(file).state_dict() for file in (start, spoiled))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any("was therefore not kept" in note for note in report.notes)
+    monkeypatch.setattr(training, "held_out_loss", lambda *_: next(losses))
+    losses = iter((0.2, 0.1))
+    ghostify(sure, [sixteen], tmp_path / "kept.pt", act="relu", settings=QUICK)
+    assert not host.load(tmp_path / "kept.pt").model[0].conv.weight.any()

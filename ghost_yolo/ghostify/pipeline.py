@@ -6,16 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from ghost_yolo.data.images import find_images, hold_out
 from ghost_yolo.errors import ModelError, SwapError, UserError
-from ghost_yolo.ghostify.activations import BATCH_SIZE, bytes_per_sample, cache_activations, limit_samples
+from ghost_yolo.ghostify.activations import bytes_per_sample, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.closed_form import init_from_teacher
 from ghost_yolo.ghostify.config import (
     DISTILL_STEPS,
     RESHAPED_STEPS,
@@ -26,10 +24,7 @@ from ghost_yolo.ghostify.config import (
     validate_budget,
     validate_shape,
 )
-from ghost_yolo.ghostify.distill import distill
-from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name, sample_bytes
-from ghost_yolo.ghostify.outputs import write_outputs
-from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
+from ghost_yolo.ghostify.fitting import sample_bytes
 from ghost_yolo.ghostify.report import Reconstruction
 from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
@@ -43,15 +38,14 @@ from ghost_yolo.ghostify.target import (
     search_target,
 )
 from ghost_yolo.ghostify.target import label as option_label
+from ghost_yolo.ghostify.training import MIN_SAMPLES, train_student
+from ghost_yolo.ghostify.writing import write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import fingerprint
 from ghost_yolo.utils.system import default_threads
-
-MIN_SAMPLES = 256  # cached samples where there are fewer calibration images
-DISTILLATION = "distillation"  # name in the run state
 
 
 def ghostify(
@@ -123,9 +117,14 @@ def prepare(
     limit_samples(MIN_SAMPLES, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
     state.require_space(opened.model)
     fitted, held_out = hold_out(paths, settings.holdout)
-    images = CalibrationImages(fitted, settings.imgsz, next(opened.model.parameters()).device)
+    device = next(opened.model.parameters()).device
+    images = CalibrationImages(fitted, settings.imgsz, device)
     files = [path for path in fitted if path not in images.skipped]
-    return GhostifyRun(config, opened.model, images, state, files, held_out)
+    if not held_out:
+        return GhostifyRun(config, opened.model, images, state, files)
+    others = CalibrationImages(held_out, settings.imgsz, device)
+    readable = [path for path in held_out if path not in others.skipped]
+    return GhostifyRun(config, opened.model, images, state, files, readable, others)
 
 
 def resolve_settings(opened: OpenedModel, settings: Settings, *, reshapes: bool) -> Settings:
@@ -207,45 +206,3 @@ def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate
         agreements[option.title] = agreement(run, student, Path(run.config.model))
     target = choose_distilled(target, agreements)
     return target, *trained[target.chosen.title]
-
-
-def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list[Reconstruction]:
-    """Reconstruct all target modules in forward order, then distill the whole student.
-
-    Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
-    """
-    state, settings, targets = run.state, run.config.settings, student.targets
-    stands: Stands = {}
-    if student.reshaped:
-        stands = fit_student(run, student.model, label)
-    else:
-        if any(target.name not in state.results for target in targets):
-            reconstruct_targets(run, student)
-        for target in targets:
-            student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
-    torch.manual_seed(settings.seed + len(targets))
-    callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
-    keep = {row: standing.keep for row, standing in stands.items()}
-    distill(run.teacher, student, run.images, settings.distill_steps or 0, callback, resumed, keep)
-    names = [result_name(target.row, label) if student.reshaped else target.name for target in targets]
-    results = [state.results[name] for name in names]
-    return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
-
-
-def reconstruct_targets(run: GhostifyRun, student: Candidate) -> None:
-    """Reconstruct the target modules that the run state lacks, and load the others."""
-    settings, results, targets = run.config.settings, run.state.results, student.targets
-    wanted = min(max(len(run.images), MIN_SAMPLES), settings.reconstruct_steps * BATCH_SIZE)
-    count = limit_samples(wanted, bytes_per_sample(run.teacher, targets, settings.imgsz), settings.cache)
-    torch.manual_seed(settings.seed)
-    with cache_activations(run.teacher, student.model, run.images, count) as cache:
-        for number, target in enumerate(targets):
-            module, start = student.model.get_submodule(target.name), time.perf_counter()
-            data = cache.data_for(target)
-            if target.name not in results:
-                torch.manual_seed(settings.seed + number)
-                init_from_teacher(module, run.teacher.get_submodule(target.name), data.init_inputs())
-                reconstruct(module, data, settings.reconstruct_steps, f"Reconstructing {target.name}")
-                error, seconds = reconstruction_error(module, data), time.perf_counter() - start
-                run.state.add(target.name, {"state": module.state_dict(), "error": error, "seconds": seconds})
-            module.load_state_dict(results[target.name]["state"])

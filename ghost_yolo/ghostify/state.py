@@ -126,7 +126,8 @@ class GhostifyRun:
         images: Calibration images.
         state: Results so far.
         image_files: Files of the calibration images.
-        held_out: Images that nothing is fitted on.
+        held_out: Files of the images that nothing is fitted on.
+        held_out_images: The same, in memory; None without any.
     """
 
     config: RunConfig
@@ -135,3 +136,4 @@ class GhostifyRun:
     state: RunState
     image_files: Sequence[Path] = ()
     held_out: Sequence[Path] = ()
+    held_out_images: CalibrationImages | None = None

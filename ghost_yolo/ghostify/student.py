@@ -60,6 +60,11 @@ class Candidate:
     widths: Mapping[int, RowWidth] = field(default_factory=dict)
 
     @property
+    def keeps_shape(self) -> bool:
+        """Whether only the activation is another one."""
+        return self.reshaped and not self.plan and not self.widths
+
+    @property
     def targets(self) -> list[Target]:
         """The target modules in forward order: of a reshaped model all rows with weights."""
         if not self.reshaped:

@@ -10,7 +10,8 @@ from typing import Any
 from ghost_yolo.data.images import MIN_HELD_OUT
 from ghost_yolo.ghostify.delivery import HARM, TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.target import Target
+from ghost_yolo.ghostify.target import Target, label
+from ghost_yolo.ghostify.training import LOSSES
 from ghost_yolo.tables import Report
 
 RESTLESS = 0.05  # relative difference of two measurements of one architecture
@@ -28,6 +29,8 @@ def add_delivery(
 ) -> Report:
     """Return a report with the files that were judged, and what a target was searched among."""
     notes, tables = [*report.notes], [*report.tables]
+    losses = run.state.results.get(f"{label(target.chosen) if target else ''}{LOSSES}")
+    notes += [] if losses is None else [_last_pass(*losses)]
     if not run.held_out:
         need = f"{2 * MIN_HELD_OUT} images and a --holdout of {MIN_HELD_OUT} of them"
         notes.append(
@@ -47,6 +50,12 @@ def add_delivery(
     more |= {"target": asdict(target)} if target else {}
     known = dict(report.conventions) | (CONVENTIONS if judged else {})
     return replace(report, tables=tables, notes=notes, conventions=known, more=dict(report.more) | more)
+
+
+def _last_pass(before: float, after: float) -> str:
+    """Say what the distillation did to the predictions."""
+    text = f"Loss of the predictions on the held-out images: {before:.4g} after the closed form, {after:.4g} after the distillation"
+    return f"{text}." if after < before else f"{text}, which was therefore not kept."
 
 
 def _exceptions(judged: Sequence[Delivered]) -> list[str]:
