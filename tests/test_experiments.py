@@ -182,8 +182,9 @@ def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
 
 def test_ablation_replaces_what_exists() -> None:
     """Every idea that is left out is a name of the package; an unknown one is refused."""
-    for replacement in filter(None, ablation.IDEAS.values()):
-        pkgutil.resolve_name(f"{ablation.PACKAGE}.{replacement[0]}")
-    assert len(ablation.select("nothing,plain")) == 2
+    ideas = ablation.IDEAS | ablation.BLOCK_IDEAS | ablation.SHAPE_IDEAS
+    for name in [name for replaced in ideas.values() for name in replaced]:
+        pkgutil.resolve_name(f"{ablation.PACKAGE}.{name}")
+    assert len(ablation.select(ideas, "nothing,plain")) == 2
     with pytest.raises(UserError, match="gost"):
-        ablation.select("gost")
+        ablation.select(ideas, "gost")
