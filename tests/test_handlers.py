@@ -215,6 +215,32 @@ def test_a_convolution_is_exact_where_it_counts() -> None:
 
 
 @torch.no_grad()
+def test_a_fit_uses_the_weights_of_its_positions() -> None:
+    """A narrower convolution gives the trained maps better where they count, and passes the weights on at its own size."""
+    trained, x = trained_like(Conv(3, 32, 3, 2)), images()
+    importance = torch.full((8, 1, 32, 32), 1e-3)
+    importance[..., :8, :8] = 1
+    errors = []
+    for weight in (None, importance):
+        torch.manual_seed(0)
+        module = nn.Sequential(Conv(3, 8, 3, 2), Conv(8, 32)).eval()
+        narrow = fit(nn.Sequential(trained, trained_like(Conv(32, 32))), module, Pair(x, x, torch.arange(3), weight))
+        errors.append(float((narrow.student - narrow.trained)[..., :4, :4].square().mean()))
+    assert errors[1] < 0.9 * errors[0] and narrow.weight.shape == (8, 1, 16, 16)
+
+
+def test_channels_are_chosen_where_it_counts() -> None:
+    """A channel that varies only where nothing counts is left out, also of maps that are given several times over."""
+    torch.manual_seed(0)
+    maps, importance = torch.randn(2, 2, 8, 8), torch.zeros(2, 1, 8, 8)
+    importance[..., :4] = 1
+    maps[:, 0, :, 4:] *= 100
+    maps[:, 0, :, :4] *= 0.1
+    assert choose_channels(maps, 1).tolist() == [0]
+    assert choose_channels(torch.cat((maps, maps)), 1, importance).tolist() == [1]
+
+
+@torch.no_grad()
 def test_a_head_counts_where_objects_are() -> None:
     """The weights of each branch are the confidence of the surest class nearby, and at least the branch's floor."""
     torch.manual_seed(0)

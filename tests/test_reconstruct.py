@@ -14,7 +14,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import closed_form
 from ghost_yolo.ghostify.activations import bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.distill import distill, distillation_loss
+from ghost_yolo.ghostify.distill import checkpoint, distill, distillation_loss
 from ghost_yolo.ghostify.reconstruct import one_cycle, reconstruct, reconstruction_error, relative_error, require_finite
 from ghost_yolo.ghostify.student import build_candidate, build_student
 from ghost_yolo.model import swap
@@ -86,6 +86,18 @@ def test_reconstruction_reduces_the_error(teacher: Any, calibration_images: Cali
             assert reconstruction_error(block, unseen.data_for(target)) < 1.3 * errors[steps]
         assert not any(m.training for m in block.modules()) and not any(p.requires_grad for p in block.parameters())
     assert errors[60] < 0.7 * errors[1]
+
+
+def test_a_checkpoint_is_a_copy() -> None:
+    """Training on does not change a state that was kept, which is written again later."""
+    model: Any = torch.nn.Linear(2, 2)
+    optimizer, kept = torch.optim.Adam(model.parameters(), 0.1), None
+    for _ in range(2):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        kept = kept or checkpoint(model, optimizer, 1)
+    assert not torch.equal(kept["model"]["weight"], model.weight)
+    assert kept["optimizer"]["state"][0]["step"] == 1
 
 
 def test_errors_count_where_objects_are() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from ghost_yolo.data import smear
 from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify import Settings, fitting, ghostify
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.reshape import parse_shares, plan_widths, reshape_yaml, round_width
+from ghost_yolo.ghostify.reshape import parse_shares, plan_widths, require_least, reshape_yaml, round_width
 from ghost_yolo.model.forward import forward_until
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1)
@@ -52,6 +53,10 @@ def test_a_width_that_leaves_nothing_of_a_row() -> None:
     with refused(SwapError, "Row 0, Conv, has 16 channels", "--width 0.1 leaves 1.6", "give 0.25 or more"):
         plan_widths(model, (0.1, 0.5), {})
     assert plan_widths(model, (0.25,), {})[0].channels == 8
+    row: Any = SimpleNamespace(i=0, type="Conv")
+    with refused(SwapError, "give 0.084 or more"):
+        require_least(row, 48, 0.0833)
+    require_least(row, 48, 0.084)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,3 +133,11 @@ def test_weights_are_written_once(tmp_path: Path) -> None:
 
     assert files["stripped"].samefile(tmp_path / "stripped.pt")
     assert files["full"].stat().st_size < 0.6 * (tmp_path / "full.pt").stat().st_size
+
+
+def test_nothing_is_reported_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO and NNCF find no telemetry package once a runtime of ours is asked for."""
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    RUNTIMES["pytorch"].require("fp32")
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")

@@ -201,6 +201,8 @@ def test_the_promise_is_checked() -> None:
     chosen = option("relu", (0.5,), 0.2, 0.8)
     found = Target(0.25, [chosen], chosen, 10.0, {})
     assert "restless" not in _promise(found, judged(0.205)) and "restless" in _promise(found, judged(0.25))
+    assert "missed" in _promise(found, judged(0.251)) and "missed" not in _promise(found, judged(0.205))
+    assert "model.22" in _promise(found, replace(judged(0.24), excluded=("model.22",)))
     assert plot_target(found, [judged(0.205)]).startswith(b"\x89PNG")
 
 

@@ -113,6 +113,12 @@ class Runtime:
         if missing:
             lacking = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
             raise UserError(f"{lacking} not installed; install with pip install 'ghost-yolo[{self.extra}]'")
+        disable_telemetry()
+
+
+def disable_telemetry() -> None:
+    """Keep OpenVINO and NNCF from reporting what they are used for: without this package they use stubs of their own."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # an import of None fails
 
 
 def require_cpu(title: str, config: InferenceConfig) -> None:

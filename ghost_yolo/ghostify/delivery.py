@@ -52,7 +52,7 @@ class Delivered:
 
     def moved_to(self, folder: Path) -> Delivered:
         """Return the same of a file that was moved to another folder."""
-        return replace(self, file=str(folder / Path(self.file).name))
+        return replace(self, file=str(folder / Path(self.file).name)) if self.file else self
 
 
 def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: Delivery, imgsz: int) -> Path:

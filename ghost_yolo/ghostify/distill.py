@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
@@ -80,11 +81,11 @@ def distill(
 
 
 def checkpoint(model: HostModel, optimizer: torch.optim.Optimizer, step: int) -> DistillState:
-    """Return the state after a number of steps."""
+    """Return a copy of the state after a number of steps: it is also written later, beside another model's."""
     return {
         "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": copy.deepcopy(model.state_dict()),
+        "optimizer": copy.deepcopy(optimizer.state_dict()),
         "rng": torch.get_rng_state(),
     }
 

@@ -88,7 +88,7 @@ def _select(weight: torch.Tensor, outputs: torch.Tensor, inputs: torch.Tensor) -
 def fit_plain(trained: Any, module: Any, x: Pair, _: torch.Tensor | None) -> Pair:
     """Fit a layer without BN: a convolution, a transposed one, or a linear layer."""
     transposed = isinstance(module, nn.ConvTranspose2d)
-    y, prior = trained(x.trained), trained.weight.index_select(0 if transposed else 1, x.keep)
+    y, prior = trained(x.trained), trained.weight.index_select(0 if transposed else 1, x.keep.to(trained.weight.device))
     if isinstance(module, nn.Linear):
         weight, bias = solve_linear(x.student, y, prior)
     else:

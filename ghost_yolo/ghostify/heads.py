@@ -26,8 +26,8 @@ def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
     for name, branches in module.named_children():
         old = getattr(trained, name)
         source = outputs.get(name.rpartition("_")[0], inputs)  # of the features before, as cv4_kpts of cv4
-        weight = weights.get(name, [None] * len(source))
-        source = [replace(x, weight=level) for x, level in zip(source, weight, strict=True)]
+        if name in weights:
+            source = [replace(x, weight=level) for x, level in zip(source, weights[name], strict=True)]
         if name == "proto":
             fit_proto(old, branches, _fuse_features(old, branches, inputs))
         elif not isinstance(branches, nn.ModuleList):

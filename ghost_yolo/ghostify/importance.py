@@ -16,8 +16,9 @@ from ghost_yolo.model.forward import as_list, forward_until
 from ghost_yolo.typing import HostModel
 
 NEIGHBOURS = 3  # positions around a sure one, which the next convolutions see
-# What a position counts at least: in the rows before the head, and in the branches of its boxes and classes
-ROW_FLOOR, FLOORS = 0.1, {"cv2": 0.001, "cv3": 0.01}
+# What a position counts at least: in the rows before the head, and in the branches of its boxes, of its classes,
+# and of masks, key points or angles
+ROW_FLOOR, FLOORS = 0.1, {"cv2": 0.001, "cv3": 0.01, "cv4": 0.001}
 
 
 def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[torch.Tensor]]:

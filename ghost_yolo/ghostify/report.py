@@ -118,7 +118,7 @@ def _summary(config: RunConfig, images: CalibrationImages, whole: dict[str, Any]
     """Return the settings and the change of the whole model in words."""
     settings, skipped = config.settings, skipped_text(len(images.skipped))
     parameters, gflops = (
-        format_percent((whole[f"{figure}_after"] / whole[f"{figure}_before"] - 1) * 100)
+        format_percent((whole[f"{figure}_after"] / whole[f"{figure}_before"] - 1) * 100) or "unchanged"
         for figure in ("parameters", "gflops")
     )
     return (

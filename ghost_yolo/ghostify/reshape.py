@@ -99,7 +99,7 @@ def require_least(layer: HostLayer, channels: int, share: float) -> None:
         SwapError: If it is.
     """
     if 2 * channels * share < STEP_SMALL <= channels:
-        least = STEP_SMALL / 2 / channels
+        least = math.ceil(1000 * STEP_SMALL / 2 / channels) / 1000
         raise SwapError(
             f"Row {layer.i}, {layer.type.rpartition('.')[2]}, has {channels} channels: --width {share:g} leaves "
             f"{channels * share:.1f} of them, and a row has at least {STEP_SMALL}; give {least:g} or more there"

@@ -15,7 +15,7 @@ from ghost_yolo.ghostify.delivery import deliver, time_files
 from ghost_yolo.ghostify.fitting import fit_student
 from ghost_yolo.ghostify.reshape import plan_widths
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Candidate, build_reshaped
+from ghost_yolo.ghostify.student import Candidate, build_candidate, build_reshaped
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
@@ -197,7 +197,8 @@ def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
         student = build_option(run, option)
-        fit_student(run, student.model, label(option))
+        if student.reshaped:
+            fit_student(run, student.model, label(option))
         known = {**known, option.title: agreement(run, student, teacher_file)}
         run.state.add(AGREEMENTS, known)
     return replace(option, agreement=known[option.title])
@@ -222,5 +223,7 @@ def label(option: Option) -> str:
 
 
 def build_option(run: GhostifyRun, option: Option) -> Candidate:
-    """Build the untrained student of an option."""
+    """Build the untrained student of an option; where nothing changes it is the trained model."""
+    if not (option.act or option.width):
+        return build_candidate(run.teacher, {}, run.config.settings.seed)
     return build_reshaped(run.teacher, {}, option.act, option.width, run.config.settings.seed)

@@ -36,6 +36,8 @@ def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list
     Results in the run state are not computed again. Every stage sets the seed anew, so that a resumed run gives the same result.
     """
     state, targets = run.state, student.targets
+    if not targets:  # a target that the trained model itself meets
+        return []
     stands: Stands = {}
     if student.reshaped:
         stands = fit_student(run, student.model, label)
