@@ -294,3 +294,14 @@ def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="may not write"):
         common.new_folder(tmp_path / "file" / "out", "ghosts")
+
+
+def test_an_error_of_several_lines_is_one_line() -> None:
+    """As a YAML parser's that is quoted in ours."""
+
+    def work() -> int:
+        raise UserError("my  model.yaml is no YAML:\n  while parsing\n    a scalar")
+
+    with pytest.raises(SystemExit) as end:
+        process.run_program("ghost-yolo", work)
+    assert end.value.code == "ghost-yolo: my  model.yaml is no YAML: while parsing a scalar"

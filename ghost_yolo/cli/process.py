@@ -85,7 +85,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> None:
         with orderly_end():
             sys.exit(work())
     except (UserError, OSError) as error:
-        text = str(error)
+        text = " ".join(map(str.strip, str(error).splitlines()))  # a parser's or the host's may have several
         sys.exit(f"{name}: {text[:MAX_ERROR]}{' ...' if len(text) > MAX_ERROR else ''}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

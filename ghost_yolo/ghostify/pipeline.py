@@ -35,9 +35,9 @@ from ghost_yolo.ghostify.target import (
     build_option,
     choose_distilled,
     finalists,
+    result_prefix,
     search_target,
 )
-from ghost_yolo.ghostify.target import label as option_label
 from ghost_yolo.ghostify.training import MIN_SAMPLES, train_student
 from ghost_yolo.ghostify.writing import write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
@@ -202,7 +202,7 @@ def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate
     trained, agreements = {}, {}
     for option in finalists(target):
         student = build_option(run, option)
-        trained[option.title] = student, train_student(run, student, option_label(option))
+        trained[option.title] = student, train_student(run, student, result_prefix(option))
         agreements[option.title] = agreement(run, student, Path(run.config.model))
     target = choose_distilled(target, agreements)
     return target, *trained[target.chosen.title]

@@ -64,6 +64,15 @@ def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
         color="tab:blue",
         label="closed form",
     )
+    distilled = [option for option in fitted if option.distilled is not None]
+    axes.plot(
+        [1 / o.time_ratio for o in distilled],
+        [o.distilled or 0.0 for o in distilled],
+        "o",
+        color="tab:blue",
+        mfc="none",
+        label="distilled",
+    )
     for option in fitted:
         axes.annotate(option.title, (1 / option.time_ratio, option.agreement or 0), (5, 5), textcoords="offset points")
     speeds = [1 / option.time_ratio for option in target.options]
@@ -77,7 +86,7 @@ def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
         axes.errorbar(1 / share, value[0], yerr=bars, fmt="o", color="black", label="delivered file, 95 %")
     axes.axvline(1 / target.share, color="grey", linestyle=":", label="target")
     axes.set(xlabel="speed-up over the baseline", ylabel="agreement with the trained model, mAP50-95")
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(loc="outside lower center", ncols=5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -198,7 +198,7 @@ def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
     if option.title not in known:
         student = build_option(run, option)
         if student.reshaped:
-            fit_student(run, student.model, label(option))
+            fit_student(run, student.model, result_prefix(option))
         known = {**known, option.title: agreement(run, student, teacher_file)}
         run.state.add(AGREEMENTS, known)
     return replace(option, agreement=known[option.title])
@@ -217,7 +217,7 @@ def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float
         return truth.score(folder / "student.pt", resamples=0).map50_95
 
 
-def label(option: Option) -> str:
+def result_prefix(option: Option) -> str:
     """Return the prefix of an option's results in the run state."""
     return f"{option.title}: "
 

@@ -11,7 +11,7 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import MIN_HELD_OUT
 from ghost_yolo.ghostify.delivery import HARM, TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.target import Target, label
+from ghost_yolo.ghostify.target import Target, result_prefix
 from ghost_yolo.ghostify.training import LOSSES
 from ghost_yolo.tables import Report
 
@@ -30,7 +30,7 @@ def add_delivery(
 ) -> Report:
     """Return a report with the files that were judged, and what a target was searched among."""
     notes, tables = [*report.notes], [*report.tables]
-    losses = run.state.results.get(f"{label(target.chosen) if target else ''}{LOSSES}")
+    losses = run.state.results.get(f"{result_prefix(target.chosen) if target else ''}{LOSSES}")
     notes += [] if losses is None else [_last_pass(*losses)]
     if not run.held_out:
         need = f"{2 * MIN_HELD_OUT} images and a --holdout of {MIN_HELD_OUT} of them"
