@@ -252,7 +252,7 @@ def test_bench_rows_of_one_group() -> None:
     assert rows[0].ratio == 1
 
 
-def test_a_last_pass_that_does_harm_is_not_kept(
+def test_a_last_pass_that_makes_it_worse_is_not_kept(
     sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The closed form is written then, and the report says both losses; otherwise the distilled weights."""

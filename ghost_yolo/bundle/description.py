@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ghost_yolo.bench.end_to_end import CONF, IOU, MAX_DET
 from ghost_yolo.bench.exporting import read_metadata
 from ghost_yolo.bench.runtimes import runtime_of
 
-CONFIDENCE, IOU, MAX_DET = 0.25, 0.7, 300  # the host's for prediction
 LETTERBOX = {
     "resize": "as large as fits, bilinear (cv2.INTER_LINEAR), small photographs enlarged",
     "place": "in the middle",
@@ -48,7 +48,7 @@ def describe(file: Path, names: Sequence[str]) -> dict[str, Any]:
         "imgsz": list(found["imgsz"]),
         "end2end": end2end,
         "preprocess": CENTRE_CROP if task == "classify" else LETTERBOX,
-        "conf": CONFIDENCE,
+        "conf": CONF,
         "iou": IOU,
         "max_det": MAX_DET,
         "nms": NMS[mode],

@@ -17,7 +17,7 @@ from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
 
 RESAMPLES = 500  # of the bootstrap
-HARM = 0.02  # of agreement, for which a part of an INT8 file stays in float32 although that is slower
+INT8_TOLERANCE = 0.02  # loss of agreement from which a part of an INT8 file stays in float32 although that is slower
 PASSES = 5
 TWIN = "the same with ReLU, untrained"  # is timed where another activation was asked for
 NO_RATIO = (None, None, None)
@@ -70,7 +70,7 @@ def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: De
 def deliver_int8(
     checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, imgsz: int
 ) -> tuple[Path, tuple[str, ...]]:
-    """Export a checkpoint as INT8, with the first convolution or the head in float32 where quantizing it does harm.
+    """Export a checkpoint as INT8, with the first convolution or the head in float32 where quantizing it costs agreement.
 
     Returns:
         The file, and the names of the modules that stay in float32.
@@ -82,7 +82,7 @@ def deliver_int8(
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     with Int8Exporter(checkpoint, images, imgsz, delivery.runtime) as exporter:
-        chosen = choose_exclusions(exporter, truth, HARM)[0]
+        chosen = choose_exclusions(exporter, truth, INT8_TOLERANCE)[0]
         return exporter.write(file, chosen.exclude), chosen.exclude
 
 

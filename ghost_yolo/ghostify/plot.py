@@ -57,22 +57,10 @@ def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     fitted = [option for option in target.options if option.agreement is not None]
-    axes.plot(
-        [1 / o.time_ratio for o in fitted],
-        [o.agreement or 0.0 for o in fitted],
-        "x",
-        color="tab:blue",
-        label="closed form",
-    )
-    distilled = [option for option in fitted if option.distilled is not None]
-    axes.plot(
-        [1 / o.time_ratio for o in distilled],
-        [o.distilled or 0.0 for o in distilled],
-        "o",
-        color="tab:blue",
-        mfc="none",
-        label="distilled",
-    )
+    for name, label, marker in (("agreement", "closed form", "x"), ("distilled", "distilled", "o")):
+        known = [option for option in fitted if getattr(option, name) is not None]
+        values = [getattr(option, name) for option in known]
+        axes.plot([1 / o.time_ratio for o in known], values, marker, color="tab:blue", mfc="none", label=label)
     for option in fitted:
         axes.annotate(option.title, (1 / option.time_ratio, option.agreement or 0), (5, 5), textcoords="offset points")
     speeds = [1 / option.time_ratio for option in target.options]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,6 +131,11 @@ def build_student(teacher: HostModel, plan: SwapPlan) -> HostModel:
         supported = ", ".join(host.MODELS.values())
         raise SwapError(f"The checkpoint's model is a {type(teacher).__name__}; ghostify supports {supported}")
     return inherit(teacher, rebuild(teacher, plan))
+
+
+def save_student(teacher: HostModel, student: HostModel, file: Path) -> None:
+    """Write a student as a checkpoint, with the training arguments of its teacher."""
+    host.save(student, file, dict(teacher.args) | {"task": host.task_of(student)})
 
 
 def inherit(teacher: HostModel, student: HostModel) -> HostModel:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo import host
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
 from ghost_yolo.errors import SwapError, UserError
@@ -15,7 +14,7 @@ from ghost_yolo.ghostify.delivery import deliver, time_files
 from ghost_yolo.ghostify.fitting import fit_student
 from ghost_yolo.ghostify.reshape import plan_widths
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Candidate, build_candidate, build_reshaped
+from ghost_yolo.ghostify.student import Candidate, build_candidate, build_reshaped, save_student
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
@@ -188,7 +187,7 @@ def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
 def write_untrained(run: GhostifyRun, student: HostModel, checkpoint: Path, images: Sequence[Path]) -> Path:
     """Export an untrained model, whose time is that of the trained one, beside its checkpoint; return the file."""
     estimate_batchnorm_from_noise(student)
-    host.save(student, checkpoint, dict(run.teacher.args) | {"task": host.task_of(student)})
+    save_student(run.teacher, student, checkpoint)
     return deliver(checkpoint, checkpoint.parent, images, run.config.delivery, run.config.settings.imgsz)
 
 
@@ -213,7 +212,7 @@ def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float
         temporary_folder("ghost-yolo-screen-") as folder,
         AgreementSet(teacher_file, run.held_out, settings.imgsz, device=settings.device) as truth,
     ):
-        host.save(student.model, folder / "student.pt", dict(run.teacher.args) | {"task": host.task_of(student.model)})
+        save_student(run.teacher, student.model, folder / "student.pt")
         return truth.score(folder / "student.pt", resamples=0).map50_95
 
 

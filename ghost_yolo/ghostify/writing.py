@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo import host
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
@@ -17,7 +16,7 @@ from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
 from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Candidate, build_reshaped
+from ghost_yolo.ghostify.student import Candidate, build_reshaped, save_student
 from ghost_yolo.ghostify.target import Target, write_untrained
 from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import check_model
@@ -54,16 +53,11 @@ def write_outputs(
     return report
 
 
-def checkpoint_arguments(run: GhostifyRun, student: Candidate) -> dict[str, Any]:
-    """Return the training arguments that the student's checkpoint keeps."""
-    return dict(run.teacher.args) | {"task": host.task_of(student.model)}
-
-
 def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[list[Delivered], Conditions]:
     """Write the student as a checkpoint, export it beside that if asked for, score both and time the exported file."""
     delivery, settings, teacher = run.config.delivery, run.config.settings, Path(run.config.model)
     check_model(file, student.model)
-    host.save(student.model, file, checkpoint_arguments(run, student))
+    save_student(run.teacher, student.model, file)
     files, excluded = {"trained": teacher, "ghostified": file}, tuple[str, ...]()
     if delivery.runtime:
         files["exported"], excluded = export_student(run, file)
