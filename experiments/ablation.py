@@ -16,50 +16,18 @@ from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
 
-import torch
 import typer
-from ultralytics import YOLO
 
+from experiments.ideas import BLOCK_IDEAS, IDEAS, PASS_IDEAS, SHAPE_IDEAS
+from ghost_yolo.accuracy import evaluate
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify import Settings, distill, ghostify, reconstruct
-from ghost_yolo.ghostify.activations import cache_activations
-from ghost_yolo.ghostify.calibration import CalibrationImages
+from ghost_yolo.ghostify import Settings, ghostify
 from ghost_yolo.ghostify.reshape import parse_shares
+from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.tables import to_markdown
 from ghost_yolo.utils.files import write_atomic
 
 PACKAGE = "ghost_yolo.ghostify"
-as_they_are = CalibrationImages.batch
-# Idea and what stands in its place: names in PACKAGE that are replaced, with their replacements.
-IDEAS: dict[str, dict[str, Any]] = {
-    "nothing": {},
-    "augmented images: as they are": {
-        "calibration.CalibrationImages.batch": lambda self, indices, **_: as_they_are(self, indices, augment=False)
-    },
-}
-BLOCK_IDEAS: dict[str, dict[str, Any]] = {
-    "closed-form initialisation: random weights": {"training.init_from_teacher": lambda *_: False},
-    "inputs from the new model: inputs from the trained model": {
-        "training.cache_activations": lambda teacher, _, *rest: cache_activations(teacher, teacher, *rest)
-    },
-    "plain squared error: relative error by channel": {"reconstruct.mse_loss": reconstruct.relative_error},
-    "BatchNorm re-estimation: running statistics": {"reconstruct.update_bn": lambda *_: None},
-}
-SHAPE_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width
-    "positions count where objects are: all alike": {
-        "fitting.weigh_images": lambda *_: None,
-        "heads.weigh_branches": lambda *_: {},
-        "distill.weigh_positions": lambda *_: None,
-    },
-    "positions of the maps before the head: all alike": {"fitting.weigh_images": lambda *_: None},
-    "shift and scale of each channel: none": {
-        "handlers.match_activation": lambda _, before, __: (
-            torch.ones_like(before[:1, :, :1, :1]),
-            torch.zeros_like(before[:1, :, :1, :1]),
-        )
-    },
-    "gentle last pass: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},
-}
 
 
 def main(
@@ -79,7 +47,7 @@ def main(
     """Leave one idea out at a time."""
     numbers = [int(seed) for seed in seeds.split(",")]
     shape, lines = {"act": act, "width": parse_shares(width)}, []
-    ideas = IDEAS | (SHAPE_IDEAS if act or width else BLOCK_IDEAS)
+    ideas = IDEAS | (SHAPE_IDEAS | PASS_IDEAS if act or width else BLOCK_IDEAS)
     change: dict[str, Any] = shape if act or width else {"blocks": [block], "where": where}
     for idea in select(ideas, only):
         scores = []
@@ -107,14 +75,13 @@ def select(ideas: Collection[str], only: str) -> list[str]:
 def score_without(
     replaced: Mapping[str, Any], model: Path, images: Path, data: str, change: Mapping[str, Any], settings: Settings
 ) -> float:
-    """Return mAP50-95 on val of a model that was converted without an idea, at the size at which it was trained."""
+    """Return mAP50-95 on val, at squares as deployed, of a model that was converted without an idea."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for name, replacement in replaced.items():
             stack.enter_context(patch(f"{PACKAGE}.{name}", replacement))
         light = Path(folder) / "light.pt"
         ghostify(model, [images], light, settings=settings, **change)
-        found = YOLO(light).val(data=data, plots=False, workers=0, verbose=False, project=folder, name="val")
-    return float(found.box.map)
+        return evaluate(light, data, "val", open_checkpoint(model).trained_imgsz, resamples=0).map50_95
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Ideas of ghostify and what stands in their place in an ablation: names in the package, with their replacements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.swa_utils import AveragedModel
+
+from ghost_yolo.ghostify import distill, reconstruct
+from ghost_yolo.ghostify.activations import BATCH_SIZE, cache_activations
+from ghost_yolo.ghostify.calibration import CalibrationImages
+
+CROP = 224  # pixels
+EMA_DECAY = 0.99
+plain_batch, plain_distill = CalibrationImages.batch, distill.distill
+
+
+def distill_steps(factor: float) -> Any:
+    """Return the distillation with a multiple of the steps."""
+
+    def run(teacher: Any, student: Any, images: Any, steps: int, *rest: Any) -> None:
+        plain_distill(teacher, student, images, round(steps * factor), *rest)
+
+    return run
+
+
+def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
+    """Distill, and take the exponential moving average of the weights over the steps."""
+    average = AveragedModel(student.model, avg_fn=lambda kept, new, _: torch.lerp(kept, new, 1 - EMA_DECAY))
+    handle = register_optimizer_step_post_hook(lambda *_: average.update_parameters(student.model))
+    try:
+        plain_distill(teacher, student, *rest)
+    finally:
+        handle.remove()
+    student.model.load_state_dict(average.module.state_dict())
+
+
+def crop(self: CalibrationImages, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
+    """Return a part (b, 3, CROP, CROP) of each image of a batch, the same for all."""
+    images = plain_batch(self, indices, augment=augment)
+    if not augment:
+        return images
+    top, left = torch.randint(images.shape[2] - CROP + 1, (2,)).tolist()
+    return images[:, :, top : top + CROP, left : left + CROP]
+
+
+def mosaic(self: CalibrationImages, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
+    """Return a batch of which every second one, on average, shows parts of four images, at their scale."""
+    images = plain_batch(self, indices, augment=augment)
+    if not augment or torch.rand(()) < 0.5:
+        return images
+    side = images.shape[2]
+    left, right = (torch.cat([images.roll(k, 0), images.roll(k + 1, 0)], 2) for k in (0, 2))
+    y, x = torch.randint(side // 4, 3 * side // 4, (2,)).tolist()
+    return torch.cat([left, right], 3)[:, :, y : y + side, x : x + side].contiguous()
+
+
+def correlation_error(maps: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the share of the variance of each channel that the other's does not explain, averaged over the channels."""
+    weight = torch.ones_like(maps[:, :1]) if weight is None else weight
+    weight, over = weight / weight.sum(), (0, 2, 3)
+    maps, target = (y - (y * weight).sum(over, keepdim=True) for y in (maps, target))
+    both = (weight * maps * target).sum(over)
+    alone = (weight * maps.square()).sum(over) * (weight * target.square()).sum(over)
+    return (1 - both.square() / (alone + reconstruct.EPS)).mean()
+
+
+def no_maps(maps: torch.Tensor, *_: Any) -> torch.Tensor:
+    """Return a loss of 0."""
+    return (maps * 0).mean()
+
+
+IDEAS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "augmented images: as they are": {
+        "calibration.CalibrationImages.batch": lambda self, indices, **_: plain_batch(self, indices, augment=False)
+    },
+}
+BLOCK_IDEAS: dict[str, dict[str, Any]] = {
+    "closed-form initialisation: random weights": {"training.init_from_teacher": lambda *_: False},
+    "inputs from the new model: inputs from the trained model": {
+        "training.cache_activations": lambda teacher, _, *rest: cache_activations(teacher, teacher, *rest)
+    },
+    "plain squared error: relative error by channel": {"reconstruct.mse_loss": reconstruct.relative_error},
+    "BatchNorm re-estimation: running statistics": {"reconstruct.update_bn": lambda *_: None},
+}
+SHAPE_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width
+    "positions count where objects are: all alike": {
+        "fitting.weigh_images": lambda *_: None,
+        "heads.weigh_branches": lambda *_: {},
+        "distill.weigh_positions": lambda *_: None,
+    },
+    "positions of the maps before the head: all alike": {"fitting.weigh_images": lambda *_: None},
+    "shift and scale of each channel: none": {
+        "handlers.match_activation": lambda _, before, __: (
+            torch.ones_like(before[:1, :, :1, :1]),
+            torch.zeros_like(before[:1, :, :1, :1]),
+        )
+    },
+}
+PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill-steps
+    "last pass, maps where objects are: everywhere": {"distill.weigh_positions": lambda *_: None},
+    "last pass, maps: none": {"distill.relative_error": no_maps},
+    "last pass, error of the maps: 1 - correlation": {"distill.relative_error": correlation_error},
+    "last pass, gentle for an activation alone: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},
+    "last pass, rate: twice": {
+        "distill.NEAR_RATE": 2 * distill.NEAR_RATE,
+        "distill.LEARNING_RATE": 2 * distill.LEARNING_RATE,
+    },
+    "last pass, last weights: moving average": {"training.distill": distill_average},
+    "last pass, batches of 8: of 4, twice the steps": {
+        "distill.BATCH_SIZE": BATCH_SIZE // 2,
+        "training.distill": distill_steps(2),
+    },
+    "last pass, whole images: parts of 224 pixels, twice the steps": {
+        "calibration.CalibrationImages.batch": crop,
+        "training.distill": distill_steps(2),
+    },
+    "last pass, single images: half of the batches of parts of four": {"calibration.CalibrationImages.batch": mosaic},
+}
