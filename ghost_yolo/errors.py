@@ -22,6 +22,12 @@ from __future__ import annotations
 SHOWN = 10  # problems listed in an error; the others are counted
 
 
+def shorten(lines: list[str]) -> list[str]:
+    """Return at most SHOWN lines; a last one counts the others."""
+    rest = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
+
+
 class UserError(Exception):
     """Base of all errors that a user can put right; the commands print its message without a traceback."""
 
@@ -55,13 +61,14 @@ class WeightsError(UserError, ValueError):
 
 
 class VOCError(UserError, ValueError):
-    """Pascal VOC annotations that cannot be converted; the message lists the problems."""
+    """Pascal VOC annotations that cannot be converted; the message counts the problems and lists the first."""
 
     def __init__(self, problems: list[str]) -> None:
         """Join the problems, at most SHOWN of them."""
-        rest = len(problems) - SHOWN
-        lines = problems[:SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
-        super().__init__("The annotations cannot be converted; nothing was written:\n  " + "\n  ".join(lines))
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n  ".join(shorten(problems))
+        super().__init__(f"The annotations cannot be converted ({count}); nothing was written:\n  {lines}")
 
 
 class SourceError(UserError):

@@ -15,6 +15,7 @@ from ghost_yolo.cli.ghostify import ghostify
 from ghost_yolo.cli.models import cfg, compare, doctor, pretrained, swap
 from ghost_yolo.cli.process import run_program
 from ghost_yolo.cli.redundancy import correlate, ghosts, pairs
+from ghost_yolo.cli.voc import voc
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (
@@ -28,6 +29,7 @@ for command in (
     ghosts,
     pairs,
     correlate,
+    voc,
     cfg,
     pretrained,
     doctor,

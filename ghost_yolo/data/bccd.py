@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import requests
-from ultralytics.utils import LOGGER
 
-from ghost_yolo.data.voc import convert
+from ghost_yolo.data.prepare import Content, content_of, local_copy, prepare_from, warn_if_other
+from ghost_yolo.data.splits import SPLITS
 from ghost_yolo.errors import DatasetError
-from ghost_yolo.utils.files import atomic_folder, temporary_folder
+from ghost_yolo.utils.files import temporary_folder
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 LOCAL = "GHOST_YOLO_BCCD_DIR"
-SPLITS = ("train", "val", "test")
 USED = ("Annotations/*.xml", "JPEGImages/*.jpg", *(f"ImageSets/Main/{split}.txt" for split in SPLITS))
 MAX_BYTES = 32 << 20  # of the archive; the data set has 9 MB
 BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises
@@ -28,19 +24,6 @@ HELP = (
     f"To use a copy of your own, set {LOCAL} to its Pascal VOC folder (Annotations/, ImageSets/ and JPEGImages/ in it), "
     "for example the BCCD/ folder of https://github.com/Shenggan/BCCD_Dataset."
 )
-
-
-@dataclass(frozen=True)
-class Content:
-    """The files of a VOC folder that are used: how many, their bytes, and the SHA-256 of their names and contents."""
-
-    files: int
-    size: int
-    sha256: str
-
-    def __str__(self) -> str:
-        """Return it for messages."""
-        return f"{self.files} files of {self.size:,} bytes with SHA-256 {self.sha256}"
 
 
 # The data set on which this project's figures were measured: 364 images (205, 87 and 72), 364 annotations and three lists.
@@ -59,13 +42,8 @@ def prepare(root: str | Path, names: Mapping[int, str]) -> None:
         DatasetError: If there is neither a local copy nor a way to download one.
         VOCError: If an annotation is invalid.
     """
-    with _source(Path(root)) as voc, atomic_folder(Path(root), accept_equal=True) as work:
-        result = convert(voc, work, names, SPLITS)
-    for box in result.dropped:
-        LOGGER.warning(f"left out {box}")
-    LOGGER.info(
-        f"{root}: {result.images} images, {result.boxes} boxes, {len(result.dropped)} boxes without area left out"
-    )
+    with _source(Path(root)) as voc:
+        prepare_from(voc, Path(root), names, SPLITS)
 
 
 def content(voc: Path) -> Content:
@@ -74,26 +52,15 @@ def content(voc: Path) -> Content:
     The SHA-256 is that of the lines which a shell prints by `sha256sum Annotations/*.xml ImageSets/Main/{test,train,val}.txt
     JPEGImages/*.jpg` in that folder.
     """
-    names = sorted(file.relative_to(voc).as_posix() for pattern in USED for file in voc.glob(pattern) if file.is_file())
-    lines, size = hashlib.sha256(), 0
-    for name in names:
-        data = (voc / name).read_bytes()
-        size += len(data)
-        lines.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
-    return Content(len(names), size, lines.hexdigest())
+    return content_of(voc, USED)
 
 
 @contextmanager
 def _source(root: Path) -> Iterator[Path]:
     """Yield the VOC folder: the one that the environment names, else a downloaded one that is gone afterwards."""
-    local = os.environ.get(LOCAL)
-    if local:
-        if not (Path(local) / "Annotations").is_dir():
-            raise DatasetError(f"{LOCAL} is {local!r}, which has no Annotations/ folder. {HELP}")
-        # A folder of the user's own is trusted, and may be changed on purpose: corrected boxes, other splits
-        if (found := content(Path(local))) != CONTENT:
-            LOGGER.warning(f"{local} is not the BCCD of {CONTENT} but {found}: figures on it cannot be compared")
-        yield Path(local)
+    if (local := local_copy(LOCAL, HELP)) is not None:
+        warn_if_other(local, "BCCD", content(local), CONTENT)
+        yield local
         return
     with temporary_folder("ghost-yolo-bccd-") as folder:
         try:

@@ -47,7 +47,7 @@ def folder(kind: str) -> Path:
 def packaged() -> dict[str, Packaged]:
     """Return the packaged YAMLs by name, models first; a copy for one scale is not listed beside its family."""
     models = [path for path in sorted(folder("cfg").rglob("*.yaml")) if scale_of(path) is None]
-    data = [folder("datasets") / f"{name}.yaml" for name in ("bccd", "smear")]
+    data = [folder("datasets") / f"{name}.yaml" for name in ("bccd", "neu-det", "smear")]
     return {path.stem: Packaged(path.stem, path, path not in data) for path in [*models, *data]}
 
 
