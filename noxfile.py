@@ -32,6 +32,7 @@ HOST_TESTS = (
     "tests/test_files.py",
     "tests/test_swap.py",
     "tests/test_swapfile.py",
+    "tests/test_voc.py",
     "tests/test_yolo.py::test_train_val_predict_export",
     "tests/test_yolo.py::test_from_python_with_the_host_alone",
     "tests/test_export.py::test_export_proves_itself",

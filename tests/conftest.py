@@ -20,8 +20,9 @@ import pytest
 
 _CONFIG = tempfile.TemporaryDirectory()
 os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
-if "GHOST_YOLO_BCCD_DIR" in os.environ:  # a real copy is for the one test that asks for it
-    os.environ["GHOST_YOLO_TEST_BCCD"] = os.environ.pop("GHOST_YOLO_BCCD_DIR")
+for name in ("BCCD", "NEU_DET"):  # a real copy is for the tests that ask for it
+    if f"GHOST_YOLO_{name}_DIR" in os.environ:
+        os.environ[f"GHOST_YOLO_TEST_{name}"] = os.environ.pop(f"GHOST_YOLO_{name}_DIR")
 os.environ.pop("GHOST_YOLO_AUTOLOAD", None)
 # A shell's background job ignores Ctrl-C, nohup's the hang-up, and their children with them
 signal.signal(signal.SIGINT, signal.default_int_handler)

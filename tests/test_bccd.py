@@ -138,7 +138,7 @@ def test_the_real_photographs(tmp_path: Path) -> None:
     result = convert(REAL, tmp_path / "bccd", BLOOD_CELLS, bccd.SPLITS)
 
     assert result.images == {"train": 205, "val": 87, "test": 72}
-    assert result.boxes == 4886
+    assert result.boxes.total() == 4886
     assert sorted(text[:21] for text in result.dropped) == ["BloodImage_00338.xml:", "BloodImage_00343.xml:"]
 
 

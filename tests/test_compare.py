@@ -267,7 +267,7 @@ def test_doctor_and_cfg(run: Run) -> None:
     listing = run("ghost-yolo", "cfg").stdout
 
     assert all(name in report for name in ("ultralytics", "GhostConv"))
-    assert all(name in listing for name in ("yolov8-ghost ", "yolov8-gghost ", "bccd", "smear"))
+    assert all(name in listing for name in ("yolov8-ghost ", "yolov8-gghost ", "bccd", "neu-det", "smear"))
 
 
 def test_doctor_finds_the_auto_load_missing(run: Run) -> None:

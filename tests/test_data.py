@@ -65,7 +65,8 @@ def test_convert(voc: Path, tmp_path: Path) -> None:
         "1 0.500000 0.500000 1.000000 1.000000\n2 0.312500 0.312500 0.312500 0.208333\n"
     )
     assert (tmp_path / "out/labels/test/test_0.txt").read_text() == ""
-    assert (result.images, result.boxes) == ({"train": 1, "val": 1, "test": 1}, 3)
+    assert result.images == {"train": 1, "val": 1, "test": 1}
+    assert result.boxes == {("train", "RBC"): 1, ("train", "WBC"): 1, ("val", "Platelets"): 1}
     assert len(result.dropped) == 1 and "train_0.xml: RBC (5.0, 5.0, 5.0, 5.0)" in result.dropped[0]
     assert (tmp_path / "out/images/val/val_0.jpg").read_bytes() == (voc / "JPEGImages/val_0.jpg").read_bytes()
 

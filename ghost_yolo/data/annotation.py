@@ -23,11 +23,13 @@ class Boxes:
     Attributes:
         kept: Class name, and (x, y, width, height) of the box relative to the image; x and y of its centre.
         empty: The boxes without area, as text.
+        repeated: The boxes that are there twice, as text; they are kept too.
         wrong: What is wrong with others, as text.
     """
 
     kept: list[tuple[str, Corners]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -57,7 +59,9 @@ def read_boxes(xml: Path, image: Path, known: Collection[str]) -> Boxes:
         elif left == right or top == bottom:
             boxes.empty.append(f"{where}: no area")
         else:
-            boxes.kept.append((kind, _relative(corners, size)))
+            box = (kind, _relative(corners, size))
+            boxes.repeated.extend([where] if box in boxes.kept else [])
+            boxes.kept.append(box)
     return boxes
 
 

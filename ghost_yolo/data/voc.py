@@ -43,6 +43,7 @@ class Conversion:
         images: Images by split.
         boxes: Boxes by split and class name.
         dropped: The boxes without area that were left out, as text.
+        repeated: The boxes that are there twice, as text.
         unused: How many images have no annotation, or are in no split.
     """
 
@@ -50,6 +51,7 @@ class Conversion:
     images: dict[str, int]
     boxes: Counter[tuple[str, str]]
     dropped: list[str]
+    repeated: list[str]
     unused: int
 
     @property
@@ -64,6 +66,7 @@ class Conversion:
     def warnings(self) -> list[str]:
         """What somebody who trains on it should know."""
         lines = shorten([f"left out {box}" for box in self.dropped])
+        lines += shorten([f"{box}: there twice, of which Ultralytics takes one" for box in self.repeated])
         if self.unused:
             lines.append(
                 f"{self.unused} images of JPEGImages/ are in no split or have no annotation; they were left out"
@@ -250,6 +253,7 @@ def _write_all(
         images={split: images[split] for split in SPLITS if split in images},
         boxes=boxes,
         dropped=[box for example in examples for box in example.boxes.empty],
+        repeated=[box for example in examples for box in example.boxes.repeated],
         unused=total - len(examples),
     )
 

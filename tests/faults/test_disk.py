@@ -40,7 +40,7 @@ for process in pair: process.join()
 sys.exit(any(process.exitcode for process in pair))
 """
 QUICKLY = ("-o", "out.pt", "--reconstruct-steps", 1, "--distill-steps", 1)
-WRITERS = ("swap", "compare", "ghosts", "ghostify", "smear", "bccd")
+WRITERS = ("swap", "compare", "ghosts", "ghostify", "smear", "bccd", "voc")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,7 @@ def command_of(name: str, zygote: Zygote, folder: Path, best: Path, images: Path
     arguments = {
         "swap": ["swap", model, "--block", GHOST, "-o", "out.yaml"],
         "compare": ["compare", *several, "--imgsz", 32, "--format", "json", "-o", "out.json"],
+        "voc": ["voc", write_voc(folder / "voc") if name == "voc" else "", "-o", "out"],
         "ghosts": ["ghosts", folder / "best.pt", "--image", copied / "0.png", "-o", "out"],
         "ghostify": ["ghostify", folder / "best.pt", "--images", copied, "--block", GHOST, *QUICKLY],
     }[name]

@@ -126,8 +126,12 @@ def test_verify(kill: Callable[..., None], best: Path, tmp_path: Path) -> None:
     assert names_in(out.parent) == ["best.onnx", "best.pt"]
 
 
-@pytest.mark.parametrize("code", [SMEAR, BCCD], ids=["smear", "bccd"])
-def test_data_sets(code: str, kill: Callable[..., None], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "code,arguments",
+    [(SMEAR, []), (BCCD, []), (COMMAND, ["voc", "../voc", "-o", "data"])],
+    ids=["smear", "bccd", "voc"],
+)
+def test_data_sets(code: str, arguments: list[str], kill: Callable[..., None], tmp_path: Path) -> None:
     """A data set is whole or not there."""
     root, seen = tmp_path / "work/data", set[str]()
     voc = write_voc(tmp_path / "voc")
@@ -137,7 +141,7 @@ def test_data_sets(code: str, kill: Callable[..., None], tmp_path: Path) -> None
             seen.add(digest(root))
         assert len(seen) <= 1
 
-    kill(code, [], root, check, GHOST_YOLO_BCCD_DIR=str(voc))
+    kill(code, arguments, root, check, GHOST_YOLO_BCCD_DIR=str(voc))
 
     assert len(seen) == 1 and names_in(root.parent) == ["data"]
 

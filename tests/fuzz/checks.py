@@ -200,7 +200,7 @@ class Checks:
                 result = convert(root, out, NAMES, SPLITS)
                 lines = [line.split() for file in out.glob("labels/*/*.txt") for line in file.read_text().splitlines()]
                 copied = list(out.glob("images/*/*"))
-                assert len(lines) == result.boxes and len(copied) == sum(result.images.values())
+                assert len(lines) == result.boxes.total() and len(copied) == sum(result.images.values())
                 assert all(0 <= float(value) <= 1 for line in lines for value in line[1:])
                 assert all(cv2.imread(str(file)) is not None for file in copied)
 
