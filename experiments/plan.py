@@ -32,9 +32,11 @@ class Dataset:
 class Ghostify:
     """A setting of `ghost-yolo ghostify`; `config.yaml` describes what is not an option of the command."""
 
-    where: str
+    where: str | None = None
     teacher: str = "stock"
     block: str | None = "C2f_GhostBottleneck"
+    act: str | None = None
+    width: str | None = None
     images: int = 0
     budget: float | None = None
     reconstruct_steps: int = 100
@@ -44,17 +46,18 @@ class Ghostify:
     @property
     def options(self) -> str:
         """The options of the command."""
-        given = {"where": self.where, "block": self.block, "budget": self.budget}
+        given = {"where": self.where, "block": self.block, "act": self.act, "width": self.width, "budget": self.budget}
         given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
         return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
     @property
     def description(self) -> str:
         """The setting as the table shows it."""
-        swapped = f"budget {self.budget:g}" if self.budget else str(self.block)
+        swapped = f"budget {self.budget:g}" if self.budget else self.block
+        changes = (self.where, swapped, self.act, self.width and f"width {self.width}")
         images = f"{self.images or 'all'} training images"
         steps = f"{self.reconstruct_steps} reconstruction steps per block, {self.distill_steps} distillation steps"
-        return f"{self.where}, {swapped}, {images}, {steps}"
+        return ", ".join([*filter(None, changes), images, steps])
 
 
 @dataclass(frozen=True)
@@ -183,14 +186,16 @@ def runs_of(
 ) -> dict[str, Run]:
     """Return the runs of a data set by name, each after those that it needs."""
     require_known(f"scale for {dataset.data}", [*dataset.scales, *dataset.line], SCALES)
-    require_known("model", dataset.models, [*train, *ghostify, *tune])
+    chosen = [name.partition(":")[::2] for name in dataset.models]  # "narrow:s": at scale s only
+    require_known("model", [key for key, _ in chosen], [*train, *ghostify, *tune])
+    require_known(f"scale for {dataset.data}", [scale for _, scale in chosen if scale], dataset.scales)
     runs: dict[str, Run] = {}
     for seed in dataset.seeds:
         for scale in dataset.scales:
             made = {key: train_run(dataset, key, model, scale, seed) for key, model in train.items()}
             made |= {key: ghostify_run(setting, key, made) for key, setting in ghostify.items()}
             made |= {key: tune_run(dataset, key, setting, made) for key, setting in tune.items()}
-            wanted = needed(made, dataset.models or made)
+            wanted = needed(made, [key for key, only in chosen if only in ("", scale)] if chosen else made)
             runs |= {run.name: run for run in made.values() if run.name in wanted}
         line = [train_run(dataset, "stock", train["stock"], scale, seed) for scale in dataset.line]
         runs |= {run.name: run for run in line}

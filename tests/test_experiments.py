@@ -43,6 +43,22 @@ def test_plan(config: dict[str, Any]) -> None:
     assert "--block" not in plan.ghostify["ghostify-budget"].options
 
 
+def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
+    """A name with a scale is a run at that scale only; activation and width of a conversion are options of the command."""
+    ghostify = {"light": {"block": None, "act": "relu", "width": "0.5,0.625"}}
+    chosen = {"data": "a.yaml", "scales": ["n", "s"], "models": ["stock", "narrow:s", "light:n"]}
+    plan = read_plan(config | {"datasets": {"a": chosen}, "ghostify": ghostify, "tune": {}})
+
+    assert [(run.key, run.scale) for run in plan.runs["a"].values()] == [
+        ("stock", "n"),
+        ("light", "n"),
+        ("stock", "s"),
+        ("narrow", "s"),
+    ]
+    assert plan.ghostify["light"].options.startswith("--act relu --width 0.5,0.625 --reconstruct-steps")
+    assert "relu, width 0.5,0.625" in plan.ghostify["light"].description
+
+
 @pytest.mark.parametrize(
     ("section", "entry", "offender"),
     [
@@ -50,6 +66,7 @@ def test_plan(config: dict[str, Any]) -> None:
         ("datasets", {"a": {"imgsz": 320}}, "data"),
         ("datasets", {"a": {"data": "a.yaml", "scales": ["q"]}}, "q"),
         ("datasets", {"a": {"data": "a.yaml", "models": ["gost"]}}, "gost"),
+        ("datasets", {"a": {"data": "a.yaml", "models": ["stock:m"]}}, "scale"),
         ("datasets", {"a": {"data": "a.yaml", "epochs": "many"}}, "many"),
         ("tune", {"a": {"base": "stok"}}, "stok"),
         ("ghostify", {"a": {"where": "all", "architecture": "gost"}}, "gost"),

@@ -100,6 +100,15 @@ def test_dry_run_prints_the_plan(tiny: Path) -> None:
     assert "many" in run(tiny, "-n", "--config", "datasets={tiny: {epochs: many}}", ok=False)
 
 
+def test_the_runs_of_the_proof(tmp_path: Path) -> None:
+    """The kept configuration plans the same models on both data sets, of every stage, and trains each once."""
+    (tmp_path / "proof.yaml").write_bytes((ROOT / "experiments/proof.yaml").read_bytes())
+    planned = jobs(run(tmp_path / "proof.yaml", "-n"))
+
+    assert planned["train"] == 2 * 6 and planned["ghostify"] == 2 * 5
+    assert planned["evaluate"] == 2 * 11 and planned["table"] == planned["prepare"] == 2
+
+
 def epochs_of(training: Path) -> list[str]:
     """Return the epochs that a training has written."""
     file = training / "train/results.csv"
