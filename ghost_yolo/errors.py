@@ -66,9 +66,9 @@ class VOCError(UserError, ValueError):
     def __init__(self, problems: list[str]) -> None:
         """Join the problems, at most SHOWN of them."""
         self.problems = problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        self.count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n  ".join(shorten(problems))
-        super().__init__(f"The annotations cannot be converted ({count}); nothing was written:\n  {lines}")
+        super().__init__(f"The annotations cannot be converted ({self.count}); nothing was written:\n  {lines}")
 
 
 class SourceError(UserError):

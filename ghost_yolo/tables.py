@@ -87,5 +87,5 @@ def to_text(header: list[str], lines: list[list[str]]) -> str:
     for line in lines:
         table.add_row(*line)
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None).print(table)
+    Console(file=out, width=WIDTH, color_system=None, markup=False, emoji=False).print(table)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())

@@ -166,6 +166,19 @@ def test_what_is_odd_is_said(plain: Path) -> None:
     )
 
 
+def test_class_names_are_any_text(plain: Path) -> None:
+    """What a terminal library takes for markup is printed as it is, and a folder without a box is refused."""
+    for file in (plain / "Annotations").iterdir():
+        file.write_text(annotation(("[/b] :cat:", 1, 1, 9, 9)))
+    result = convert(plain, plain.parent / "out", splits=Draw())
+    for file in (plain / "Annotations").iterdir():
+        file.write_text(annotation())
+    with refused(DatasetError, plain, "25"):
+        convert(plain, plain.parent / "other", splits=Draw())
+
+    assert "- [/b] :cat:" in result.table and not (plain.parent / "other").exists()
+
+
 def test_other_image_sets_do_not_decide(plain: Path) -> None:
     """Lists of other names, such as an annotation tool's default.txt, are no split, and three right ones are."""
     (plain / "ImageSets/Main").mkdir(parents=True)

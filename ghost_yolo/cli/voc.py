@@ -51,7 +51,7 @@ def voc(
                 write_data_yaml(work, result)
         except VOCError as error:  # one a line: they are many
             print("\n".join(shorten(error.problems)), file=sys.stderr)
-            raise UserError(f"{folder}: {len(error.problems)} problems; nothing was written") from error
+            raise UserError(f"{folder}: {error.count}; nothing was written") from error
     show(result.table)
     print("".join(f"ghost-yolo: warning: {line}\n" for line in result.warnings), end="", file=sys.stderr)
     print(f"wrote {target}; train with data={target / 'data.yaml'}", file=sys.stderr)

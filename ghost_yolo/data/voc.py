@@ -99,7 +99,7 @@ def convert(
         What was written and what was left out.
 
     Raises:
-        DatasetError: If the folder is not in VOC layout.
+        DatasetError: If the folder is not in VOC layout, or has no box.
         VOCError: If a split names an image twice or one that is not there, or if an annotation is broken, names an
             unknown class or has a box outside its image. Every problem is listed.
     """
@@ -117,6 +117,8 @@ def convert(
         split_of = {name: split for split, name in listed}
     if not names:
         names = dict(enumerate(sorted({kind for example in examples for kind, _ in example.boxes.kept})))
+    if not names:
+        raise DatasetError(f"{voc}: none of the {len(examples)} annotations has a box with an area.")
     return _write_all(out, examples, split_of, names, sum(map(len, images.values())))
 
 
