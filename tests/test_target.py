@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import pytest
 import torch
-from factories import Run, bench_row, refused
+from factories import GHOST, QUALIFIED_GHOST, Run, bench_row, refused
 
 from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
-from ghost_yolo.ghostify import Settings, ghostify, target, training
+from ghost_yolo.ghostify import Settings, ghostify, option_times, options, target, training
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
+from ghost_yolo.ghostify.option_times import Times
+from ghost_yolo.ghostify.options import Option
 from ghost_yolo.ghostify.plot import plot_target
-from ghost_yolo.ghostify.target import Option, Target, choose_distilled, finalists, parse_target, shapes, widest
+from ghost_yolo.ghostify.target import Target, choose_distilled, finalists, parse_target
 from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5)
@@ -72,7 +73,8 @@ def test_impossible_targets(text: str) -> None:
         ({"delivery": Delivery(runtime="tensorrt")}, "openvino"),
         ({"delivery": Delivery(runtime="ncnn", precision="int8")}, "--precision int8"),
         ({"delivery": Delivery(runtime="pytorch", baseline=parse_baseline("onnx:int4"))}, "int4"),
-        ({"delivery": Delivery("pytorch", target=0.5), "blocks": ["C2f_GhostBottleneck"]}, "--block"),
+        ({"delivery": Delivery("pytorch", target=0.5), "blocks": ["C2f_Gost"]}, "C2f_Gost"),
+        ({"delivery": Delivery("pytorch", target=0.5), "blocks": ["NarrowELAN"], "where": "head"}, "--block"),
         ({"delivery": Delivery("pytorch", target=0.5), "budget": 0.5}, "--budget"),
         ({"settings": Settings(holdout=1.0)}, "--holdout"),
     ],
@@ -110,18 +112,7 @@ def test_agreement_is_in_the_report(sure: Path, sixteen: Path, tmp_path: Path) -
 
 def option(act: str, width: tuple[float, ...], share: float, agreement: float | None = None) -> Option:
     """Return an option of a target."""
-    return Option(act, width, share, 10 * share, agreement)
-
-
-def test_the_widest_of_each_activation_is_fitted() -> None:
-    """Of those that are fast enough."""
-    options = [
-        option("relu", (0.5,), 0.2),
-        option("relu", (0.5, 0.625), 0.25),
-        option("", (0.5,), 0.3),
-        option("", (), 0.5),
-    ]
-    assert [o.title for o in widest(options)] == ["--act relu --width 0.5,0.625", "as trained"]
+    return Option(act, width, time_ratio=share, milliseconds=10 * share, agreement=agreement)
 
 
 def test_the_best_few_are_distilled() -> None:
@@ -149,22 +140,12 @@ def test_what_an_int8_file_and_an_activation_cost_is_said() -> None:
     assert not _slow_activation("relu", [exported])
 
 
-def test_widths_that_leave_nothing_are_not_tried(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small model's rows bound the candidates of a target."""
-    monkeypatch.setattr(target, "SHAPES", {"relu": ((), (0.1,))})
-    run = SimpleNamespace(teacher=host.load(best), config=SimpleNamespace(act="relu", width=()))
-    assert shapes(run) == [("relu", ())]
-
-
 def test_a_target_that_cannot_be_had(
     best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the fastest model, and nothing is left."""
-    rows = [
-        {"act": "relu", "width": [0.25], "ratio": 0.3, "ms": 3.0},
-        {"act": "", "width": [], "ratio": 0.9, "ms": 9.0},
-    ]
-    monkeypatch.setattr(target, "_time_options", lambda *_: [10.0, {}, rows])
+    times = Times([option("relu", (0.25,), 0.3), option("", (), 0.9)], 10.0, {}, {})
+    monkeypatch.setattr(target, "time_options", lambda *_: times)
     with refused(UserError, "--target 0.1", "--act relu --width 0.25", "0.300"):
         ghostify(best, [image_folder], tmp_path / "fast.pt", delivery=Delivery("pytorch", target=0.1))
     assert not list(tmp_path.iterdir())
@@ -174,19 +155,24 @@ def test_a_target_is_searched_and_kept(
     sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Candidates are timed and screened, the chosen one is delivered, and the plot and both measurements are there."""
-    rows = [bench_row(name, ratio=ratio, median_ms=10 * ratio) for name, ratio in (("t", 1.0), ("a", 0.9), ("b", 0.5))]
-    monkeypatch.setattr(target, "SHAPES", {"": ((),), "relu": ((0.5,),)})
-    monkeypatch.setattr(target, "time_files", lambda *_: (rows, {}))
-    settings = Settings(distill_steps=1, holdout=0.5, rounds=5, imgsz=64)
+    shares = {"trained": 1.0, "as trained": 0.9, "relu": 0.7, "head": 0.65, "ghosts": 0.5}
+    rows = [bench_row(name, ratio=ratio, median_ms=10 * ratio) for name, ratio in shares.items()]
+    monkeypatch.setattr(options, "SHAPES", {"": ((),), "relu": ((),)})
+    monkeypatch.setattr(options, "FEWER", ((),))
+    monkeypatch.setattr(options, "BLOCKS", (GHOST,))
+    monkeypatch.setattr(option_times, "time_beside", lambda *_: (rows, {}))
+    settings = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5, rounds=5, imgsz=64)
     out = tmp_path / "fast.pt"
     delivery = Delivery("pytorch", target=0.6, baseline=("pytorch", "fp32"))
     report = ghostify(sure, [sixteen], out, settings=settings, delivery=delivery)
     content = json.loads(out.with_suffix(".json").read_text())
 
-    assert [o["act"] for o in content["target"]["options"]] == ["", "relu"]
+    found = content["target"]["options"]
+    assert [(o["act"], o["where"]) for o in found] == [("", ""), ("relu", ""), ("relu", "head"), ("relu", "backbone")]
+    assert [o["agreement"] is None for o in found] == [True, True, True, False]  # only the last one is fast enough
     assert content["delivered"][-1]["time_ratio"][0] > 0 and len(report.tables) == 3
     assert cv2.imread(str(out.with_suffix(".png"))) is not None
-    assert host.load(tmp_path / "fast.pt")
+    assert [row[2] for row in host.load(out).yaml["backbone"]].count(QUALIFIED_GHOST) == 2
 
 
 def judged(share: float, agreement: float = 0.9) -> Delivered:

@@ -136,14 +136,16 @@ class RunConfig:
         return content.pop("settings") | content
 
 
-def validate_budget(blocks: Sequence[str], budget: float | None, cost: str) -> None:
+def validate_budget(blocks: Sequence[str], budget: float | None, cost: str, delivery: Delivery) -> None:
     """Validate the budget together with the candidate blocks and the cost that it limits.
 
     Raises:
         UserError: If they do not fit together, or the runtime to measure is not installed.
     """
-    if budget is None and len(blocks) > 1:
-        raise UserError(f"--block {','.join(blocks)}: give one block, or a --budget to select among several")
+    if budget is None and delivery.target is None and len(blocks) > 1:
+        raise UserError(
+            f"--block {','.join(blocks)}: give one block, or a --budget or --target to select among several"
+        )
     if budget is not None and not 0 < budget < 1:
         raise UserError(f"--budget {budget:g}: must be a share between 0 and 1, such as 0.7")
     if cost in RUNTIMES and budget is None:
@@ -152,10 +154,8 @@ def validate_budget(blocks: Sequence[str], budget: float | None, cost: str) -> N
         RUNTIMES[cost].require("fp32")
 
 
-def validate_shape(
-    act: str, width: Sequence[float], delivery: Delivery, blocks: Sequence[str], budget: float | None
-) -> None:
-    """Validate activation, width and what is delivered, together with the blocks.
+def validate_shape(act: str, width: Sequence[float], delivery: Delivery, budget: float | None) -> None:
+    """Validate activation, width and what is delivered, together with the budget.
 
     Raises:
         UserError: If a value is out of its range, they do not fit together, or a runtime is not installed.
@@ -164,8 +164,6 @@ def validate_shape(
     require_shares(width)
     if budget is not None and (act or width or delivery.target):
         raise UserError("--budget selects blocks only: leave it out, or leave --act, --width and --target out")
-    if delivery.target and blocks:
-        raise UserError(f"--target varies activation and width: leave --block {','.join(blocks)} out, or --target")
     if delivery.target and not delivery.runtime:
         raise UserError("--target needs the --runtime whose time is meant, such as --runtime openvino --precision int8")
     if delivery.precision != "fp32" and not delivery.runtime:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,24 +151,41 @@ def time_files(
     Raises:
         UserError: If one could not be timed.
     """
+    with baseline_file(teacher, images, delivery, settings) as baseline:
+        rows, conditions = time_beside(baseline, files, settings)
+    for failed in (row for row in rows if row.error):
+        raise UserError(f"a file could not be timed: {failed.title}: {failed.error}")
+    return rows, conditions
+
+
+@contextmanager
+def baseline_file(teacher: Path, images: Sequence[Path], delivery: Delivery, settings: Settings) -> Iterator[Path]:
+    """Yield the trained model as it would be run otherwise, see `time_files`."""
     with temporary_folder("ghost-yolo-baseline-") as folder:
         runtime, precision = delivery.baseline
-        baseline = export_file(
-            teacher, folder / file_name("baseline", runtime, precision), images, settings.imgsz, runtime, precision
-        )
-        plan = BenchPlan(
-            models=(str(baseline), *map(str, files)),
-            imgsz=settings.imgsz,
-            threads=settings.threads,
-            rounds=settings.rounds,
-            passes=PASSES,
-            mixed=True,
-        )
-        result = bench(plan)
+        file = folder / file_name("baseline", runtime, precision)
+        yield export_file(teacher, file, images, settings.imgsz, runtime, precision)
+
+
+def time_beside(baseline: Path, files: Sequence[Path], settings: Settings) -> tuple[list[BenchRow], dict[str, Any]]:
+    """Return the rows of a baseline and of files that are timed side by side with it, some maybe with an error.
+
+    Raises:
+        UserError: If the baseline could not be timed.
+    """
+    plan = BenchPlan(
+        models=(str(baseline), *map(str, files)),
+        imgsz=settings.imgsz,
+        threads=settings.threads,
+        rounds=settings.rounds,
+        passes=PASSES,
+        mixed=True,
+    )
+    result = bench(plan)
     if result.interrupted:
         raise KeyboardInterrupt
-    for failure in result.failed:
-        raise UserError(f"a file could not be timed: {failure}")
+    if result.rows[0].error:
+        raise UserError(f"the baseline could not be timed: {result.rows[0].error}")
     return result.rows, result.conditions
 
 

@@ -25,6 +25,7 @@ from ghost_yolo.ghostify.config import (
     validate_shape,
 )
 from ghost_yolo.ghostify.fitting import sample_bytes
+from ghost_yolo.ghostify.options import build_option
 from ghost_yolo.ghostify.report import Reconstruction
 from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
@@ -32,7 +33,6 @@ from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candid
 from ghost_yolo.ghostify.target import (
     Target,
     agreement,
-    build_option,
     choose_distilled,
     finalists,
     result_prefix,
@@ -84,8 +84,8 @@ def ghostify(
     settings, out, delivery = settings or Settings(), Path(out), delivery or Delivery()
     paths = find_images([Path(path) for path in images])
     settings.validate()
-    validate_budget(blocks, budget, settings.cost)
-    validate_shape(act, width, delivery, blocks, budget)
+    validate_budget(blocks, budget, settings.cost, delivery)
+    validate_shape(act, width, delivery, budget)
     require_new_output(out, delivery)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
@@ -201,7 +201,7 @@ def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate
     """Distill the best options of a target, and return the one that then agrees most, with its target."""
     trained, agreements = {}, {}
     for option in finalists(target):
-        student = build_option(run, option)
+        student = build_option(run.teacher, option, run.config.settings.seed)
         trained[option.title] = student, train_student(run, student, result_prefix(option))
         agreements[option.title] = agreement(run, student, Path(run.config.model))
     target = choose_distilled(target, agreements)

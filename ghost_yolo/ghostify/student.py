@@ -16,7 +16,7 @@ from ghost_yolo.ghostify.config import RunConfig
 from ghost_yolo.ghostify.reshape import RowWidth, plan_widths, reshape_yaml
 from ghost_yolo.model.forward import Maps, has_weights
 from ghost_yolo.model.rebuild import CLASS_BRANCHES, rebuild, take_class_branches
-from ghost_yolo.model.swap import plan_swap, swap_rows
+from ghost_yolo.model.swap import Config, plan_swap, swap_rows
 from ghost_yolo.typing import HostModel
 
 INHERITED = ("names", "args", "task", "kpt_names", "transforms")  # attributes that a checkpoint keeps on its model
@@ -89,12 +89,24 @@ def build_reshaped(teacher: HostModel, plan: SwapPlan, act: str, shares: Sequenc
     """
     torch.manual_seed(seed)
     build_student(teacher, {})  # what cannot be rebuilt as it is cannot be reshaped
-    config = swap_rows(teacher.yaml, plan) if plan else copy.deepcopy(teacher.yaml)
-    widths = plan_widths(teacher, shares, plan) if shares else {}
-    student = host.build(reshape_yaml(teacher, config, widths, act))
+    content, widths = describe_reshaped(teacher, plan, act, shares)
+    student = host.build(content)
     if not shares:
         take_class_branches(teacher.model[-1], student.model[-1])
     return Candidate(plan, inherit(teacher, student), reshaped=True, widths=widths)
+
+
+def describe_reshaped(
+    teacher: HostModel, plan: SwapPlan, act: str, shares: Sequence[float]
+) -> tuple[Config, dict[int, RowWidth]]:
+    """Return the content of the model YAML with another activation or width, and the width of each row that changes.
+
+    Raises:
+        SwapError: If a share leaves nothing of a row.
+    """
+    config = swap_rows(teacher.yaml, plan) if plan else copy.deepcopy(teacher.yaml)
+    widths = plan_widths(teacher, shares, plan) if shares else {}
+    return reshape_yaml(teacher, config, widths, act), widths
 
 
 def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
@@ -106,8 +118,8 @@ def build_candidates(teacher: HostModel, config: RunConfig) -> list[Candidate]:
     seed = config.settings.seed
     if config.reshapes:
         swaps = bool(config.blocks) or config.where == "head"
-        plan = plan_swap(teacher.yaml, config.where, *config.blocks) if swaps else {}
-        return [build_reshaped(teacher, plan, config.act, config.width, seed)]
+        plans = [plan_swap(teacher.yaml, config.where, block) for block in config.blocks or (None,)] if swaps else [{}]
+        return [build_reshaped(teacher, plan, config.act, config.width, seed) for plan in plans]
     plans = [plan_swap(teacher.yaml, config.where, block) for block in config.candidate_blocks]
     return [build_candidate(teacher, plan, seed) for plan in plans]
 

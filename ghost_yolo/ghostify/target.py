@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ghost_yolo.accuracy import AgreementSet
-from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
-from ghost_yolo.errors import SwapError, UserError
-from ghost_yolo.ghostify.delivery import deliver, time_files
+from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.fitting import fit_student
-from ghost_yolo.ghostify.reshape import plan_widths
+from ghost_yolo.ghostify.option_times import time_options
+from ghost_yolo.ghostify.options import Option, build_option, widest
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Candidate, build_candidate, build_reshaped, save_student
-from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.console import progress
+from ghost_yolo.ghostify.student import Candidate, save_student
 from ghost_yolo.utils.files import temporary_folder
 
-WIDTHS: tuple[tuple[float, ...], ...] = ((), (0.75,), (0.625,), (0.5, 0.625), (0.5,), (0.375,), (0.25,))
-FEWER: tuple[tuple[float, ...], ...] = ((), (0.625,), (0.5,))
-SHAPES = {"": FEWER, "hardswish": FEWER, "relu": WIDTHS}  # widths to try by activation, "" for the trained one
-CALIBRATION = 32  # images for the files that are only timed
-TIMES = "target times"  # names in the run state
-AGREEMENTS = "target agreements"
+AGREEMENTS = "target agreements"  # name in the run state
 FINALISTS, FINAL_MARGIN = 3, 0.05  # that are distilled at most, and how much less than the best they agree at most
-
-
-@dataclass(frozen=True)
-class Option:
-    """A whole model that may be fast enough.
-
-    Attributes:
-        act: Its activation; "" for the trained one.
-        width: Its widths, see `ghost_yolo.ghostify.reshape.require_shares`.
-        time_ratio: Its time relative to the baseline's, measured untrained.
-        milliseconds: Its median time.
-        agreement: Agreement of its closed form with the trained model; None where it was not fitted.
-        distilled: Agreement after the distillation; None where it was not distilled.
-    """
-
-    act: str
-    width: tuple[float, ...]
-    time_ratio: float
-    milliseconds: float
-    agreement: float | None = None
-    distilled: float | None = None
-
-    @property
-    def title(self) -> str:
-        """Activation and widths as options."""
-        width = ",".join(f"{share:g}" for share in self.width)
-        parts = [f"--act {self.act}"] * bool(self.act) + [f"--width {width}"] * bool(width)
-        return " ".join(parts) or "as trained"
 
 
 @dataclass(frozen=True)
@@ -66,13 +30,15 @@ class Target:
         chosen: The one that agrees most, of those distilled where several were.
         baseline_ms: Median time of the baseline.
         conditions: Machine, workload and versions.
+        left_out: Why a model was not timed, by title.
     """
 
     share: float
     options: Sequence[Option]
     chosen: Option
     baseline_ms: float
-    conditions: dict[str, Any]
+    conditions: Mapping[str, Any]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_target(text: str) -> float | None:
@@ -98,23 +64,20 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     Raises:
         UserError: If none is fast enough; it says which is the fastest.
     """
-    results = run.state.results
-    if TIMES not in results:
-        run.state.add(TIMES, _time_options(run, teacher_file))
-    baseline_ms, conditions, rows = results[TIMES]
-    options = [Option(row["act"], tuple(row["width"]), row["ratio"], row["ms"]) for row in rows]
-    enough = [option for option in options if option.time_ratio <= share]
+    times = time_options(run, teacher_file)
+    enough = [option for option in times.options if option.time_ratio <= share]
     if not enough:
-        best = min(options, key=lambda option: option.time_ratio)
+        best = min(times.options, key=lambda option: option.time_ratio)
         run.state.remove()
         raise UserError(
-            f"--target {share:.3g} of {baseline_ms:.2f} ms: the fastest of {len(options)} models, {best.title}, needs "
-            f"{best.time_ratio:.3f}; give --target {best.time_ratio * 1.05:.2f} or more, or --precision int8"
+            f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
+            f"needs {best.time_ratio:.3f}; give --target {best.time_ratio * 1.05:.2f} or more, or --precision int8"
         )
     screened = [_screen(run, option, teacher_file) for option in widest(enough)]
     known = {option.title: option for option in screened}
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
-    return Target(share, [known.get(o.title, o) for o in options], chosen, baseline_ms, conditions)
+    options = [known.get(option.title, option) for option in times.options]
+    return Target(share, options, chosen, times.baseline_ms, times.conditions, times.left_out)
 
 
 def finalists(target: Target) -> list[Option]:
@@ -135,67 +98,11 @@ def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> 
     return replace(target, options=options, chosen=chosen)
 
 
-def shapes(run: GhostifyRun) -> list[tuple[str, tuple[float, ...]]]:
-    """Return activation and widths of all options that leave something of each row; what the user gave is not varied."""
-    acts = [run.config.act] if run.config.act else [*SHAPES]
-    return [
-        (act, width)
-        for act in acts
-        for width in ([run.config.width] if run.config.width else SHAPES.get(act, WIDTHS))
-        if _fits(run.teacher, width)
-    ]
-
-
-def _fits(teacher: HostModel, width: Sequence[float]) -> bool:
-    """Return whether widths leave something of each row."""
-    try:
-        return not width or bool(plan_widths(teacher, width, {}))
-    except SwapError:
-        return False
-
-
-def widest(options: Sequence[Option]) -> list[Option]:
-    """Return the option of each activation that has most channels."""
-    best: dict[str, Option] = {}
-    for option in options:
-        if option.act not in best or _mean_width(option) > _mean_width(best[option.act]):
-            best[option.act] = option
-    return [*best.values()]
-
-
-def _mean_width(option: Option) -> float:
-    """Return the mean share of the channels."""
-    return sum(option.width) / len(option.width) if option.width else 1.0
-
-
-def _time_options(run: GhostifyRun, teacher_file: Path) -> list[Any]:
-    """Export and time all options untrained, side by side with the baseline: time depends on the architecture alone."""
-    config, files = run.config, []
-    images = run.image_files[:CALIBRATION]
-    with temporary_folder("ghost-yolo-target-") as folder:
-        for number, (act, width) in enumerate(progress(shapes(run), "Exporting candidates")):
-            student = build_reshaped(run.teacher, {}, act, width, config.settings.seed).model
-            files.append(write_untrained(run, student, folder / f"candidate{number}.pt", images))
-        (baseline, *rows), conditions = time_files(teacher_file, files, images, config.delivery, config.settings)
-    times = [
-        {"act": act, "width": list(width), "ratio": row.ratio, "ms": row.median_ms}
-        for (act, width), row in zip(shapes(run), rows, strict=True)
-    ]
-    return [baseline.median_ms, conditions, times]
-
-
-def write_untrained(run: GhostifyRun, student: HostModel, checkpoint: Path, images: Sequence[Path]) -> Path:
-    """Export an untrained model, whose time is that of the trained one, beside its checkpoint; return the file."""
-    estimate_batchnorm_from_noise(student)
-    save_student(run.teacher, student, checkpoint)
-    return deliver(checkpoint, checkpoint.parent, images, run.config.delivery, run.config.settings.imgsz)
-
-
 def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
     """Return an option with the agreement of its closed form, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
-        student = build_option(run, option)
+        student = build_option(run.teacher, option, run.config.settings.seed)
         if student.reshaped:
             fit_student(run, student.model, result_prefix(option))
         known = {**known, option.title: agreement(run, student, teacher_file)}
@@ -219,10 +126,3 @@ def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float
 def result_prefix(option: Option) -> str:
     """Return the prefix of an option's results in the run state."""
     return f"{option.title}: "
-
-
-def build_option(run: GhostifyRun, option: Option) -> Candidate:
-    """Build the untrained student of an option; where nothing changes it is the trained model."""
-    if not (option.act or option.width):
-        return build_candidate(run.teacher, {}, run.config.settings.seed)
-    return build_reshaped(run.teacher, {}, option.act, option.width, run.config.settings.seed)

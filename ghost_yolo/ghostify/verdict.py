@@ -43,7 +43,7 @@ def add_delivery(
         notes += _exceptions(judged) + _slow_activation(run.config.act, judged)
     if target is not None:
         tables.append(_options(target))
-        notes.append(_promise(target, judged[-1]))
+        notes += [_promise(target, judged[-1]), *_left_out(target)]
     if conditions:
         said = ", ".join(f"{name} {value}" for name, value in conditions.items())
         notes.append(f"Times: {said}.")
@@ -128,6 +128,14 @@ def _options(target: Target) -> tuple[list[str], list[list[str]]]:
         "agreement of its closed form",
         "agreement after distillation",
     ], rows
+
+
+def _left_out(target: Target) -> list[str]:
+    """Say which models were not timed, and why; those of one reason together."""
+    titles: dict[str, list[str]] = {}
+    for title, reason in target.left_out.items():
+        titles.setdefault(reason, []).append(title)
+    return [f"Not timed: {'; '.join(names)}: {reason.rstrip('.')}." for reason, names in titles.items()]
 
 
 def _promise(target: Target, delivered: Delivered) -> str:

@@ -12,12 +12,13 @@ from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.delivery import TWIN, Delivered, deliver, deliver_int8, judge, time_files, with_times
+from ghost_yolo.ghostify.option_times import write_untrained
 from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
 from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, build_reshaped, save_student
-from ghost_yolo.ghostify.target import Target, write_untrained
+from ghost_yolo.ghostify.target import Target
 from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import check_model
 from ghost_yolo.tables import Report, render_report
@@ -89,6 +90,6 @@ def relu_twin(run: GhostifyRun, student: Candidate, checkpoint: Path) -> list[Pa
         return []
     twin = build_reshaped(run.teacher, student.plan, "relu", config.width, config.settings.seed).model
     try:
-        return [write_untrained(run, twin, checkpoint, run.image_files)]
+        return [write_untrained(run, twin, checkpoint)]
     except UserError:  # an untrained INT8 file may find nothing; the comparison is not what was asked for
         return []
