@@ -17,7 +17,7 @@ from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import int8
-from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions, is_constant
+from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions, is_constant, write_best
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
@@ -130,17 +130,43 @@ def test_constant_results() -> None:
     assert not is_constant([none, none]) and not is_constant([box])
 
 
-@needs_onnx
-def test_exceptions_are_chosen_by_agreement(exporter: Any) -> None:
-    """The first variant within the tolerance is chosen, in the order of what it costs; a refused file has agreement 0."""
-    scores = iter([0.8, 0.9, 0.9015, 0.8])
-    truth: Any = SimpleNamespace(score=lambda file, resamples: SimpleNamespace(map50_95=next(scores)))
-    chosen, variants = choose_exclusions(exporter, truth)
+def scored(*scores: float) -> Any:
+    """Return a set of images on which files have these scores, one after another: that of float32 first."""
+    rest = iter(scores)
+    return SimpleNamespace(score=lambda file, resamples: SimpleNamespace(map50_95=next(rest)))
 
-    assert chosen == Variant(("model.0",), 0.9)
+
+@needs_onnx
+def test_exceptions_are_chosen_by_agreement(exporter: Any, tmp_path: Path) -> None:
+    """The first variant near the best is chosen, in the order of what it costs; a refused file has agreement 0."""
+    chosen, variants = choose_exclusions(exporter, scored(0.95, 0.8, 0.9, 0.9015, 0.8))
+
+    assert (chosen.exclude, chosen.agreement) == (("model.0",), 0.9)
     assert [variant.exclude for variant in variants] == [(), ("model.0",), ("model.5",), ("model.0", "model.5")]
     exporter.write = refuse
-    assert [variant.agreement for variant in choose_exclusions(exporter, truth)[1]] == [0, 0, 0, 0]
+    assert [variant.agreement for variant in choose_exclusions(exporter, scored(0.9))[1]] == [0, 0, 0, 0]
+    with refused(UserError, "refused"):
+        write_best(exporter, scored(0.9), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("scores", "count"), [((0.9, 0.899), 1), ((0.9, 0.8, 0.91), 2), ((0.9, 0.8, 0.8, 0.8, 0.8), 4)]
+)
+def test_no_more_files_are_made_than_needed(
+    scores: tuple[float, ...], count: int, exporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first variant that is as good as float32 ends the search, and its file is the one that is delivered."""
+    made, quantize = list[Path](), int8.QUANTIZE["onnx"]
+
+    def count_files(fp32: Path, file: Path, *arguments: Any) -> None:
+        made.append(file)
+        quantize(fp32, file, *arguments)
+
+    monkeypatch.setitem(int8.QUANTIZE, "onnx", count_files)
+    chosen = write_best(exporter, scored(*scores), tmp_path / "a.onnx")
+    assert len(made) == count and (tmp_path / "a.onnx").read_text().endswith(f"{SIDE}) {' '.join(chosen.exclude)}")
 
 
 @needs_onnx

@@ -20,7 +20,7 @@ from ghost_yolo.bundle.plan import BundlePlan
 from ghost_yolo.data.images import find_images, hold_out, read_image, split_readable
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import export_file
-from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions
+from ghost_yolo.export.int8 import Int8Exporter, Variant, write_best
 from ghost_yolo.export.verify import verify_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.utils.console import progress
@@ -125,9 +125,7 @@ def write_int8(
         AgreementSet(plan.checkpoint, held_out, max(size)) as truth,
         Int8Exporter(plan.checkpoint, fitted, size, runtime) as exporter,
     ):
-        best, _ = choose_exclusions(exporter, truth)
-        exporter.write(out, best.exclude)
-    return best
+        return write_best(exporter, truth, out)
 
 
 def described(plan: BundlePlan, work: Path, size: tuple[int, int]) -> dict[str, Any]:

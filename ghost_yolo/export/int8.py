@@ -46,10 +46,14 @@ class Variant:
     Attributes:
         exclude: Names of those modules; none where all is quantized but the head's decode.
         agreement: mAP50-95 with the teacher's boxes as truth.
+        file: The file, which is gone with its exporter; None if it was refused.
+        reason: Why it was refused, "" if it was not.
     """
 
     exclude: tuple[str, ...]
     agreement: float
+    file: Path | None = None
+    reason: str = ""
 
 
 class Int8Exporter:
@@ -194,26 +198,52 @@ def choose_exclusions(
 ) -> tuple[Variant, list[Variant]]:
     """Measure by agreement what quantizing the first convolution and the head costs, and choose what stays in float32.
 
+    Variants are tried in the order of what they cost in time: nothing excluded, the first convolution, the head, both. The
+    first one within the tolerance of the float32 file ends the search, since quantizing takes most of the time.
+
     Args:
         exporter: A checkpoint that is being exported.
         truth: Held-out images, none of them a calibration image, with the teacher's boxes.
         tolerance: Difference of agreement that counts as none.
 
     Returns:
-        The chosen variant, which is the first that comes within the tolerance of the best, and all of them: nothing
-        excluded, the first convolution, the head, both. A file that is refused has an agreement of 0.
+        The chosen variant, which is the first that comes within the tolerance of float32, or where there is none of the best,
+        and all that were tried. A file that is refused has an agreement of 0.
     """
     first, head = exporter.parts["first"], exporter.parts["head"]
-    variants = []
-    for number, exclude in enumerate(((), (first,), (head,), (first, head))):
-        out = exporter.folder / f"variant{number}{RUNTIMES[exporter.runtime].suffix}"
-        try:
-            agreement = truth.score(exporter.write(out, exclude), resamples=0).map50_95
-        except UserError:
-            agreement = 0.0
-        variants.append(Variant(tuple(exclude), agreement))
-    best = max(variant.agreement for variant in variants)
-    return next(variant for variant in variants if variant.agreement >= best - tolerance), variants
+    enough, variants = truth.score(exporter.fp32, resamples=0).map50_95 - tolerance, list[Variant]()
+    for exclude in ((), (first,), (head,), (first, head)):
+        variants.append(_try(exporter, truth, exclude, len(variants)))
+        if variants[-1].file and variants[-1].agreement >= enough:
+            return variants[-1], variants
+    sound = [variant for variant in variants if variant.file] or variants
+    best = max(variant.agreement for variant in sound)
+    return next(variant for variant in sound if variant.agreement >= best - tolerance), variants
+
+
+def _try(exporter: Int8Exporter, truth: AgreementSet, exclude: tuple[str, ...], number: int) -> Variant:
+    """Write a variant into the exporter's folder and score it."""
+    try:
+        file = exporter.write(exporter.folder / f"variant{number}{RUNTIMES[exporter.runtime].suffix}", exclude)
+        return Variant(exclude, truth.score(file, resamples=0).map50_95, file)
+    except UserError as error:
+        return Variant(exclude, 0.0, reason=str(error))
+
+
+def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path, tolerance: float = TOLERANCE) -> Variant:
+    """Write the INT8 file of the variant that `choose_exclusions` chooses, and return that.
+
+    Raises:
+        OutputExistsError: If `out` exists.
+        UserError: If every variant is refused.
+    """
+    if out.exists():
+        raise OutputExistsError(f"{out} exists; move it away, or give another name")
+    chosen, _ = choose_exclusions(exporter, truth, tolerance)
+    if chosen.file is None:
+        raise UserError(chosen.reason)
+    publish(chosen.file, out)
+    return chosen
 
 
 def find(file: Path, paths: Sequence[Path], size: tuple[int, int], task: str) -> list[NDArray[np.float32]]:
