@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
-from ghost_yolo.ghostify import Settings, ghostify, option_times, options, target, training
+from ghost_yolo.export.int8 import Variant
+from ghost_yolo.ghostify import Settings, config, ghostify, option_times, options, target, training, writing
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.option_times import Times
@@ -257,3 +259,32 @@ def test_a_last_pass_that_makes_it_worse_is_not_kept(
     losses = iter((0.2, 0.1))
     ghostify(sure, [sixteen], tmp_path / "kept.pt", act="relu", settings=QUICK)
     assert not host.load(tmp_path / "kept.pt").model[0].conv.weight.any()
+
+
+def test_finalists_are_compared_as_delivered(
+    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two finalists the one is taken whose INT8 file agrees more; what stays in float32 there is not searched again."""
+    scores, made = {"relu": 0.4, "": 0.9}, list[tuple[str, ...]]()
+
+    def deliver_int8(checkpoint: Path, folder: Path, *_: Any) -> Any:
+        act = host.load(checkpoint).yaml.get("activation", "")
+        return shutil.copy(checkpoint, folder / "file.pt"), Variant(("model.0",), scores["relu" if act else ""])
+
+    def deliver(checkpoint: Path, folder: Path, images: Any, delivery: Any, imgsz: int, exclude: Any = ()) -> Path:
+        made.append(tuple(exclude))
+        return checkpoint
+
+    fast = [option("relu", (), 0.2), option("", (0.5,), 0.3)]
+    monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {}))
+    monkeypatch.setattr(target, "agreement", lambda *_: 0.8)
+    monkeypatch.setattr(config, "require_file", lambda *_: None)
+    monkeypatch.setattr(writing, "deliver_int8", deliver_int8)
+    monkeypatch.setattr(writing, "deliver", deliver)
+    monkeypatch.setattr(writing, "time_files", lambda *_: ([bench_row("t"), bench_row("a", ratio=0.3)], {}))
+    delivery = replace(OPENVINO, target=0.5)
+    ghostify(sure, [sixteen], tmp_path / "fast.pt", settings=replace(QUICK, imgsz=64), delivery=delivery)
+    content = json.loads((tmp_path / "fast.json").read_text())
+
+    assert content["target"]["chosen"]["width"] == [0.5] and content["target"]["chosen"]["distilled"] == 0.9
+    assert content["delivered"][-1]["excluded"] == ["model.0"] and made == [("model.0",)]

@@ -65,7 +65,13 @@ def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, i
 
 
 def export_file(
-    checkpoint: Path, out: Path, images: Sequence[Path], imgsz: int | tuple[int, int], runtime: str, precision: str
+    checkpoint: Path,
+    out: Path,
+    images: Sequence[Path],
+    imgsz: int | tuple[int, int],
+    runtime: str,
+    precision: str,
+    exclude: Sequence[str] = (),
 ) -> Path:
     """Write the file that is deployed, whole or not at all.
 
@@ -76,6 +82,7 @@ def export_file(
         imgsz: Image side in pixels, or height and width.
         runtime: Key of RUNTIMES; `pytorch` gives a copy of the checkpoint.
         precision: `fp32` or `int8`.
+        exclude: Names of modules that stay in float32 in an INT8 file.
 
     Raises:
         OutputExistsError: If `out` exists.
@@ -85,7 +92,7 @@ def export_file(
 
     require_file(runtime, precision)
     if precision == "int8":
-        return export_int8(checkpoint, images, out, imgsz, runtime)
+        return export_int8(checkpoint, images, out, imgsz, runtime, exclude)
     if out.exists():
         raise OutputExistsError(f"{out} exists; move it away, or give another name")
     with temporary_folder("ghost-yolo-export-") as folder:

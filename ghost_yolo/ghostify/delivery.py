@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ghost_yolo.accuracy import AgreementSet, Score, evaluate, ratio
 from ghost_yolo.bench import BenchPlan, BenchRow, bench
@@ -16,6 +16,9 @@ from ghost_yolo.export.files import export_file, file_name
 from ghost_yolo.ghostify.config import Delivery, Settings
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
+
+if TYPE_CHECKING:
+    from ghost_yolo.export.int8 import Variant
 
 RESAMPLES = 500  # of the bootstrap
 INT8_TOLERANCE = 0.02  # loss of agreement from which a part of an INT8 file stays in float32 although that is slower
@@ -56,7 +59,14 @@ class Delivered:
         return replace(self, file=str(folder / Path(self.file).name)) if self.file else self
 
 
-def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: Delivery, imgsz: int) -> Path:
+def deliver(
+    checkpoint: Path,
+    folder: Path,
+    images: Sequence[Path],
+    delivery: Delivery,
+    imgsz: int,
+    exclude: Sequence[str] = (),
+) -> Path:
     """Export a checkpoint into a folder, and return the file; for PyTorch the checkpoint.
 
     Raises:
@@ -65,26 +75,25 @@ def deliver(checkpoint: Path, folder: Path, images: Sequence[Path], delivery: De
     if not RUNTIMES[delivery.runtime].format:  # PyTorch runs the checkpoint itself
         return checkpoint
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
-    return export_file(checkpoint, file, images, imgsz, delivery.runtime, delivery.precision)
+    return export_file(checkpoint, file, images, imgsz, delivery.runtime, delivery.precision, exclude)
 
 
 def deliver_int8(
     checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, imgsz: int
-) -> tuple[Path, tuple[str, ...]]:
+) -> tuple[Path, Variant]:
     """Export a checkpoint as INT8, with the first convolution or the head in float32 where quantizing it costs agreement.
 
     Returns:
-        The file, and the names of the modules that stay in float32.
+        The file, and what stays in float32 with the agreement that this has.
 
     Raises:
         UserError: If the export fails, or the file finds nothing.
     """
-    from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions  # NNCF and its like, which float32 does not need
+    from ghost_yolo.export.int8 import Int8Exporter, write_best  # NNCF and its like, which float32 does not need
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     with Int8Exporter(checkpoint, images, imgsz, delivery.runtime) as exporter:
-        chosen = choose_exclusions(exporter, truth, INT8_TOLERANCE)[0]
-        return exporter.write(file, chosen.exclude), chosen.exclude
+        return file, write_best(exporter, truth, file, INT8_TOLERANCE)
 
 
 def judge(

@@ -32,14 +32,13 @@ from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.ghostify.target import (
     Target,
-    agreement,
     choose_distilled,
     finalists,
     result_prefix,
     search_target,
 )
 from ghost_yolo.ghostify.training import MIN_SAMPLES, train_student
-from ghost_yolo.ghostify.writing import write_outputs
+from ghost_yolo.ghostify.writing import score_student, write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report
 from ghost_yolo.typing import HostModel
@@ -198,11 +197,11 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
 
 
 def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate, list[Reconstruction]]:
-    """Distill the best options of a target, and return the one that then agrees most, with its target."""
+    """Distill the best options of a target, and return the one that agrees most as it would be delivered, with its target."""
     trained, agreements = {}, {}
     for option in finalists(target):
         student = build_option(run.teacher, option, run.config.settings.seed)
         trained[option.title] = student, train_student(run, student, result_prefix(option))
-        agreements[option.title] = agreement(run, student, Path(run.config.model))
+        agreements[option.title] = score_student(run, student, result_prefix(option))
     target = choose_distilled(target, agreements)
     return target, *trained[target.chosen.title]

@@ -18,7 +18,7 @@ from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, build_reshaped, save_student
-from ghost_yolo.ghostify.target import Target
+from ghost_yolo.ghostify.target import Target, agreement, result_prefix
 from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import check_model
 from ghost_yolo.tables import Report, render_report
@@ -26,6 +26,7 @@ from ghost_yolo.utils.files import temporary_folder, write_atomic
 from ghost_yolo.utils.system import versions
 
 Conditions = dict[str, Any]  # of a measurement
+INT8, DELIVERED = "int8", "agreement as delivered"  # names in the run state
 
 
 def write_outputs(
@@ -38,7 +39,8 @@ def write_outputs(
     """Judge the student, and write plot, report, exported file and checkpoint, each atomically, in this order."""
     trade_off, target = found
     with temporary_folder("ghost-yolo-delivery-") as folder:
-        judged, conditions = judge_student(run, student, folder / out.name)
+        label = result_prefix(target.chosen) if target else ""
+        judged, conditions = judge_student(run, student, folder / out.name, label)
         judged = [item if item.name == "trained" else item.moved_to(out.parent) for item in judged]
         report = build_report(run, student, reconstructions, trade_off)
         report = add_delivery(report, run, judged, conditions, target)
@@ -54,14 +56,16 @@ def write_outputs(
     return report
 
 
-def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[list[Delivered], Conditions]:
+def judge_student(
+    run: GhostifyRun, student: Candidate, file: Path, label: str = ""
+) -> tuple[list[Delivered], Conditions]:
     """Write the student as a checkpoint, export it beside that if asked for, score both and time the exported file."""
     delivery, settings, teacher = run.config.delivery, run.config.settings, Path(run.config.model)
     check_model(file, student.model)
     save_student(run.teacher, student.model, file)
     files, excluded = {"trained": teacher, "ghostified": file}, tuple[str, ...]()
     if delivery.runtime:
-        files["exported"], excluded = export_student(run, file)
+        files["exported"], excluded = export_student(run, file, label)
     if not (run.held_out or delivery.data or delivery.runtime):
         return [], {}
     judged = judge(files, run.held_out, delivery, settings)
@@ -74,13 +78,50 @@ def judge_student(run: GhostifyRun, student: Candidate, file: Path) -> tuple[lis
     return judged + [with_times(Delivered(TWIN, "", judged[2].backend), row) for row in twin], conditions
 
 
-def export_student(run: GhostifyRun, file: Path) -> tuple[Path, tuple[str, ...]]:
-    """Export the student beside its checkpoint; return the file, and what stays in float32 in an INT8 one."""
-    delivery, imgsz = run.config.delivery, run.config.settings.imgsz
-    if delivery.precision != "int8" or not run.held_out:
-        return deliver(file, file.parent, run.image_files, delivery, imgsz), ()
+def export_student(run: GhostifyRun, file: Path, label: str = "") -> tuple[Path, tuple[str, ...]]:
+    """Export the student beside its checkpoint; return the file, and what stays in float32 in an INT8 one.
+
+    What stays in float32 is kept in the run state, and not measured again.
+
+    Args:
+        run: The run.
+        file: The student's checkpoint.
+        label: Prefix of the results' names in the run state.
+    """
+    delivery, imgsz, known = run.config.delivery, run.config.settings.imgsz, run.state.results.get(label + INT8)
+    if delivery.precision != "int8" or not run.held_out or known:
+        exclude = tuple(known["exclude"]) if known else ()
+        return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
     with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
-        return deliver_int8(file, file.parent, run.image_files, truth, delivery, imgsz)
+        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, imgsz)
+    run.state.add(label + INT8, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
+    return exported, chosen.exclude
+
+
+def score_student(run: GhostifyRun, student: Candidate, label: str) -> float | None:
+    """Return the agreement of what would be delivered, kept in the run state; None where no images were held out.
+
+    It is that of the INT8 file where one is asked for, 0 where that is refused, and otherwise the checkpoint's: in float32 a
+    runtime finds the same.
+    """
+    if label + DELIVERED not in run.state.results:
+        run.state.add(label + DELIVERED, _score(run, student, label))
+    known: float | None = run.state.results[label + DELIVERED]
+    return known
+
+
+def _score(run: GhostifyRun, student: Candidate, label: str) -> float | None:
+    """Return the agreement of what would be delivered."""
+    if run.config.delivery.precision != "int8" or not run.held_out:
+        return agreement(run, student, Path(run.config.model))
+    with temporary_folder("ghost-yolo-finalist-") as folder:
+        save_student(run.teacher, student.model, folder / "student.pt")
+        try:
+            export_student(run, folder / "student.pt", label)
+        except UserError:  # another one may do; if it is taken nevertheless, the error comes again
+            return 0.0
+    score: float = run.state.results[label + INT8]["agreement"]
+    return score
 
 
 def relu_twin(run: GhostifyRun, student: Candidate, checkpoint: Path) -> list[Path]:
