@@ -154,9 +154,10 @@ def test_a_target_that_cannot_be_had(
 
 
 def test_a_target_is_searched_and_kept(
-    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Candidates are timed and screened, the chosen one is delivered, and the plot and both measurements are there."""
+    monkeypatch.setenv("COLUMNS", "200")  # of the progress bars
     shares = {"trained": 1.0, "as trained": 0.9, "relu": 0.7, "head": 0.65, "ghosts": 0.5}
     rows = [bench_row(name, ratio=ratio, median_ms=10 * ratio) for name, ratio in shares.items()]
     monkeypatch.setattr(options, "SHAPES", {"": ((),), "relu": ((),)})
@@ -175,6 +176,9 @@ def test_a_target_is_searched_and_kept(
     assert content["delivered"][-1]["time_ratio"][0] > 0 and len(report.tables) == 3
     assert cv2.imread(str(out.with_suffix(".png"))) is not None
     assert [row[2] for row in host.load(out).yaml["backbone"]].count(QUALIFIED_GHOST) == 2
+    bars = capsys.readouterr().err
+    for stage in ("Maps up to row 1", "Reconstructing row 1", "Distilling"):
+        assert f"{stage} (--act relu --block {GHOST} --where backbone)" in bars
 
 
 def judged(share: float, agreement: float = 0.9) -> Delivered:

@@ -42,7 +42,7 @@ from ghost_yolo.ghostify.writing import score_student, write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.console import quiet
+from ghost_yolo.utils.console import progress_of, quiet
 from ghost_yolo.utils.files import fingerprint
 from ghost_yolo.utils.system import default_threads
 
@@ -201,7 +201,8 @@ def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate
     trained, agreements = {}, {}
     for option in finalists(target):
         student = build_option(run.teacher, option, run.config.settings.seed)
-        trained[option.title] = student, train_student(run, student, result_prefix(option))
-        agreements[option.title] = score_student(run, student, result_prefix(option))
+        with progress_of(option.title):
+            trained[option.title] = student, train_student(run, student, result_prefix(option))
+            agreements[option.title] = score_student(run, student, result_prefix(option))
     target = choose_distilled(target, agreements)
     return target, *trained[target.chosen.title]

@@ -14,6 +14,7 @@ from ghost_yolo.ghostify.option_times import time_options
 from ghost_yolo.ghostify.options import Option, build_option, widest
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, save_student
+from ghost_yolo.utils.console import progress_of
 from ghost_yolo.utils.files import temporary_folder
 
 AGREEMENTS = "target agreements"  # name in the run state
@@ -103,9 +104,10 @@ def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
         student = build_option(run.teacher, option, run.config.settings.seed)
-        if student.reshaped:
-            fit_student(run, student.model, result_prefix(option))
-        known = {**known, option.title: agreement(run, student, teacher_file)}
+        with progress_of(option.title):
+            if student.reshaped:
+                fit_student(run, student.model, result_prefix(option))
+            known = {**known, option.title: agreement(run, student, teacher_file)}
         run.state.add(AGREEMENTS, known)
     return replace(option, agreement=known[option.title])
 

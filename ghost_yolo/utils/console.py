@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,9 +14,23 @@ from rich.progress import track
 Item = TypeVar("Item")
 
 
+_subject: ContextVar[str] = ContextVar("subject", default="")  # of all progress bars, behind their texts
+
+
 def progress(items: Sequence[Item], text: str) -> Iterator[Item]:
     """Yield the items under a progress bar."""
-    yield from track(items, text, console=Console(stderr=True))
+    subject = _subject.get()
+    yield from track(items, f"{text} ({subject})" if subject else text, console=Console(stderr=True))
+
+
+@contextmanager
+def progress_of(subject: str) -> Iterator[None]:
+    """Name in every progress bar what is worked on, where the same is done for several."""
+    token = _subject.set(subject)
+    try:
+        yield
+    finally:
+        _subject.reset(token)
 
 
 @contextmanager
