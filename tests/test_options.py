@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ from factories import GHOST, bench_row, interrupt, refused, stock
 
 from ghost_yolo import host
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify import Settings, option_times, options
+from ghost_yolo.ghostify import Settings, option_times, options, target
 from ghost_yolo.ghostify.config import Delivery, RunConfig
-from ghost_yolo.ghostify.option_times import time_options
+from ghost_yolo.ghostify.option_times import Times, time_options
 from ghost_yolo.ghostify.options import Option, Shape, build_option, distinct_shapes, list_shapes, widest
 from ghost_yolo.ghostify.state import RunState
+from ghost_yolo.ghostify.target import finalists, search_target
 
 DELIVERY = Delivery("pytorch", target=0.5, baseline=("pytorch", "fp32"))
 
@@ -161,3 +163,31 @@ def test_a_model_that_cannot_be_exported_is_named(timed: Any, best: Path, monkey
     monkeypatch.setattr(option_times, "write_untrained", fail)
     with refused(UserError, "--target: no model could be timed; finds nothing"):
         time_options(timed[0], best)
+
+
+def test_only_finalists_stay_in_the_resume_file(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the options that are fitted, the rows of those that will not be distilled are forgotten, their agreement is not."""
+    agreements = {"relu": 0.6, "": 0.7, "silu": 0.9, "relu6": 0.86, "hardswish": 0.88, "leakyrelu": 0.87}
+    fast = [Option(act, (0.5,), time_ratio=0.2, milliseconds=2.0) for act in agreements]
+    monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {}))
+    monkeypatch.setattr(target, "fit_student", lambda run, _, label: run.state.add(f"{label}fitted 0", 1))
+    monkeypatch.setattr(target, "agreement", lambda run, *_: next(values))
+    values, state = iter(agreements.values()), RunState(tmp_path / "fast.pt", config())
+    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state)
+    found = search_target(run, best, 0.5)
+
+    left = [name for name in state.results if "fitted" in name]
+    assert left == [f"--act {act} --width 0.5: fitted 0" for act in ("silu", "hardswish", "leakyrelu")]
+    assert "--act relu --width 0.5: fitted 0" not in RunState(tmp_path / "fast.pt", config()).results
+    assert [option.act for option in finalists(found)] == ["silu", "hardswish", "leakyrelu"]
+    assert [option.agreement for option in found.options] == [*agreements.values()]
+
+
+def test_room_for_all_finalists(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resume file of several students needs as much more."""
+    model, state = host.load(best), RunState(tmp_path / "fast.pt", config())
+    one = 10 * 4 * sum(value.numel() for value in model.state_dict().values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * one))
+    state.require_space(model, 2)
+    with refused(UserError, "--out", "another disk"):
+        state.require_space(model, 3)

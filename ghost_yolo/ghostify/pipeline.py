@@ -31,6 +31,7 @@ from ghost_yolo.ghostify.search import select_blocks
 from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.ghostify.target import (
+    FINALISTS,
     Target,
     choose_distilled,
     finalists,
@@ -114,7 +115,7 @@ def prepare(
     """Check that disk and memory suffice, divide the images, and read those for fitting."""
     settings = config.settings
     limit_samples(MIN_SAMPLES, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
-    state.require_space(opened.model)
+    state.require_space(opened.model, FINALISTS if config.delivery.target else 1)
     fitted, held_out = hold_out(paths, settings.holdout)
     device = next(opened.model.parameters()).device
     images = CalibrationImages(fitted, settings.imgsz, device)

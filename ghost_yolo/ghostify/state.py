@@ -21,7 +21,9 @@ from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import GIB
 
 DIGEST = hashlib.sha256().digest_size
-COPIES = 10  # of the weights: new blocks, model and Adam's two moments in the resume file, and the old file beside it
+# Of a student's weights: new blocks, model and Adam's two moments in the resume file, and the old file beside it, with some to
+# spare, as for an option of a target that is being screened
+COPIES = 10
 
 
 class RunState:
@@ -76,18 +78,26 @@ class RunState:
         self.results |= {name: result, "seconds": self.seconds}
         save_checked({"config": self.config, "results": self.results}, self.file)
 
+    def drop(self, prefix: str) -> None:
+        """Forget the results whose names have a prefix; the file follows with the next result."""
+        self.results = {name: result for name, result in self.results.items() if not name.startswith(prefix)}
+
     def remove(self) -> None:
         """Remove the resume file."""
         self.file.unlink(missing_ok=True)
 
-    def require_space(self, model: HostModel) -> None:
+    def require_space(self, model: HostModel, students: int = 1) -> None:
         """Check that the disk has room for the resume file of a model.
+
+        Args:
+            model: The trained model.
+            students: How many students are distilled at most.
 
         Raises:
             UserError: If it has not.
         """
         folder = self.file.resolve().parent
-        needed = COPIES * 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+        needed = students * COPIES * 4 * sum(tensor.numel() for tensor in model.state_dict().values())
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise UserError(

@@ -74,7 +74,11 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
             f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
             f"needs {best.time_ratio:.3f}; give --target {best.time_ratio * 1.05:.2f} or more, or --precision int8"
         )
-    screened = [_screen(run, option, teacher_file) for option in widest(enough)]
+    screened: list[Option] = []
+    for option in widest(enough):
+        screened.append(_screen(run, option, teacher_file))
+        for other in set(screened) - set(nearly_best(screened)):
+            run.state.drop(result_prefix(other))  # it will not be distilled
     known = {option.title: option for option in screened}
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
@@ -83,12 +87,14 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
 
 def finalists(target: Target) -> list[Option]:
     """Return the options that are worth a distillation, the best first; only one where no agreement is known."""
-    fitted = [option for option in target.options if option.agreement is not None]
-    fitted.sort(key=lambda option: -(option.agreement or 0.0))
-    best = target.chosen.agreement
-    if best is None:
-        return [target.chosen]
-    return [option for option in fitted if (option.agreement or 0.0) >= best - FINAL_MARGIN][:FINALISTS]
+    return nearly_best([option for option in target.options if option.agreement is not None]) or [target.chosen]
+
+
+def nearly_best(fitted: Sequence[Option]) -> list[Option]:
+    """Return the options that agree nearly as much as the best one, that first: what is not among them never will be later."""
+    ranked = sorted(fitted, key=lambda option: -(option.agreement or 0.0))
+    best = ranked[0].agreement or 0.0 if ranked else 0.0
+    return [option for option in ranked if (option.agreement or 0.0) >= best - FINAL_MARGIN][:FINALISTS]
 
 
 def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> Target:
