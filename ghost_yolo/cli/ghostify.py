@@ -24,7 +24,7 @@ def ghostify(
     block: Annotated[
         str | None,
         typer.Option(
-            help="Module name to replace C2f and C3k2 rows by; with --budget a comma-separated list of candidates."
+            help="Module name to replace C2f and C3k2 rows by; with --budget or --target a comma-separated list of candidates."
         ),
     ] = None,
     where: Annotated[
@@ -67,7 +67,7 @@ def ghostify(
     target: Annotated[
         str,
         typer.Option(
-            help="Speed-up over the baseline, as 10x, or share of its time, as 0.2: activation and width are searched."
+            help="Speed-up over the baseline, as 10x, or share of its time, as 0.2: activation, width and blocks are searched."
         ),
     ] = "",
     runtime: Annotated[

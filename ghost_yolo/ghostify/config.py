@@ -97,7 +97,7 @@ class RunConfig:
     Attributes:
         settings: Settings, with the image size resolved.
         where: Part of the model in which blocks are replaced.
-        blocks: Module names to replace blocks by; more than one are candidates for the budget.
+        blocks: Module names to replace blocks by; more than one are candidates for the budget or target.
         budget: Share of the cost to keep; None to replace every target block.
         act: Activation of all rows; "" to leave it as it is.
         width: Share of the channels to keep, or two: up to P3 and behind it; empty for all.
