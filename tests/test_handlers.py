@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ultralytics.nn.modules.head import Detect
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 from ghost_yolo.errors import SwapError
+from ghost_yolo.ghostify import heads
 from ghost_yolo.ghostify.handlers import fit
 from ghost_yolo.ghostify.heads import fit_proto, fit_shell
 from ghost_yolo.ghostify.importance import FLOORS, weigh_branches
@@ -180,6 +182,22 @@ def test_the_shell_of_another_block() -> None:
 
     assert lesson.module is module and lesson.target.shape == (8, 16, 32, 32) and len(keep) == 16
     assert torch.equal(lesson.target, trained(x)[:, keep])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("width", [16, 32])
+def test_ghosts_are_solved_at_any_width(width: int, shortcut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrower block of Ghost bottlenecks gives what it stands for before anything is learned, the shell alone does not."""
+    trained, x = trained_like(C2f(3, 32, 2, shortcut=shortcut)), images(64)
+    torch.manual_seed(0)
+    solved: Any = C2f_GhostBottleneck(3, width, 2, shortcut).eval()
+    shell = copy.deepcopy(solved)
+    lesson, keep = fit_shell(trained, solved, start(x))
+    assert explained(solved(x), lesson.target) > 0.95 and len(keep) == width
+    monkeypatch.setattr(heads, "is_supported", lambda *_: False)
+    lesson, _ = fit_shell(trained, shell, start(x))
+    assert explained(shell(x), lesson.target) < 0
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from ultralytics.nn.modules.block import Bottleneck
 
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 from ghost_yolo.ghostify.handlers import set_conv
-from ghost_yolo.ghostify.least_squares import solve_conv
+from ghost_yolo.ghostify.least_squares import choose_channels, solve_conv
+from ghost_yolo.ghostify.pairs import Pair
 
 MAX_POSITIONS = 100_000  # of the maps that are used: many times the unknowns
 MIN_POSITIONS = 4  # for each unknown
@@ -39,33 +40,42 @@ def init_from_teacher(block: Any, trained: Any, x: torch.Tensor) -> bool:
     Returns:
         Whether the block was initialised.
     """
-    if not is_supported(block, trained) or x[:, 0].numel() < MIN_POSITIONS * block.c:
+    if not is_supported(block, trained, x) or block.c != trained.c:
         return False
     x = x[: max(MAX_POSITIONS // (x.shape[2] * x.shape[3]), 1)]
-    before, after = trained.cv1(x).chunk(2, 1)[1], block.cv1(x).chunk(2, 1)[1]  # (b, c, h, w)
+    second = Pair(trained.cv1(x).chunk(2, 1)[1], block.cv1(x).chunk(2, 1)[1], torch.arange(block.c))
     for new, old in zip(block.m, trained.m, strict=True):
-        hidden, output = old.cv1.bn(old.cv1.conv(before)), old.cv2(old.cv1(before))
-        init_ghost_split(new.ghost1, after, hidden)
-        init_ghost_half(new.ghost2, new.ghost1(after), output)
-        before, after = old(before), new(after)
+        second = fit_ghosts(old, new, second)
     return True
 
 
-def is_supported(block: Any, trained: Any) -> bool:
-    """Return whether a closed-form initialisation exists for a pair of blocks.
+def is_supported(block: Any, trained: Any, x: torch.Tensor) -> bool:
+    """Return whether a closed-form initialisation exists for a pair of blocks, and x has enough positions for a solution.
 
     The new block must consist of plain, ungrouped Ghost bottlenecks of even width, and the trained one of as many host
-    bottlenecks of the same hidden width. The bottlenecks of the host's C3k2 have half the width.
+    bottlenecks of at least the same hidden width. The bottlenecks of the host's C3k2 have half the width.
     """
-    if type(block) is not C2f_GhostBottleneck or block.c % 2:
+    if type(block) is not C2f_GhostBottleneck or block.c % 2 or x[:, 0].numel() < MIN_POSITIONS * block.c:
         return False
     new_bottlenecks: list[Any] = [*block.m]
     bottlenecks: list[Any] = [*getattr(trained, "m", ())]
     if [type(bottleneck) for bottleneck in bottlenecks] != [Bottleneck] * len(new_bottlenecks):
         return False
     pairs = [*zip(new_bottlenecks, bottlenecks, strict=True)]
-    equal = all(new.add == old.add and old.cv1.conv.out_channels == block.c for new, old in pairs)
-    return equal and all(new.ghost1.cv1.conv.groups == 1 for new, _ in pairs)
+    alike = all(new.add == old.add and old.cv1.conv.out_channels >= block.c for new, old in pairs)
+    return alike and all(new.ghost1.cv1.conv.groups == 1 for new, _ in pairs)
+
+
+def fit_ghosts(trained: Any, module: Any, x: Pair) -> Pair:
+    """Fit a Ghost bottleneck to a trained bottleneck, and return what both give; with a shortcut it stands for the same maps."""
+    before = trained.cv1.bn(trained.cv1.conv(x.trained))
+    hidden = trained.cv1.act(before.clone())  # the host's activations work in place
+    chosen = choose_channels(hidden, module.ghost1.c2, x.weight)
+    init_ghost_split(module.ghost1, x.student, before[:, chosen])
+    y = trained.cv2(hidden)
+    keep = x.keep if module.add else choose_channels(y, module.ghost2.c2, x.weight)
+    init_ghost_half(module.ghost2, module.ghost1(x.student), y[:, keep])
+    return Pair(y + x.trained if trained.add else y, module(x.student), keep, x.weight)
 
 
 def init_ghost_split(module: Any, x: torch.Tensor, maps: torch.Tensor) -> None:

@@ -117,7 +117,7 @@ def fit_bottleneck(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None
 def fit_c2f(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C2f or C3k2: what its second half and all sums on top of it stand for is chosen together."""
     first, second = trained.cv1(x.trained).chunk(2, 1)
-    sums = choose_channels(torch.cat([*_sums(trained.m, second)]), module.c, x.weight)
+    sums = choose_channels(torch.cat([*sum_up(trained.m, second)]), module.c, x.weight)
     both = torch.cat((choose_channels(first, module.c, x.weight), trained.c + sums))
     parts = [*fit(trained.cv1, module.cv1, x, both).halves()]
     for old, new in zip(trained.m, module.m, strict=True):
@@ -128,7 +128,7 @@ def fit_c2f(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pa
 def fit_c2(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C2, which passes on the second half and the last of the sums on top of the first."""
     first, second = trained.cv1(x.trained).chunk(2, 1)
-    sums = choose_channels(torch.cat([*_sums(trained.m, first)]), module.c, x.weight)
+    sums = choose_channels(torch.cat([*sum_up(trained.m, first)]), module.c, x.weight)
     both = torch.cat((sums, trained.c + choose_channels(second, module.c, x.weight)))
     one, other = fit(trained.cv1, module.cv1, x, both).halves()
     return fit(trained.cv2, module.cv2, concat((fit(trained.m, module.m, one), other)), keep)
@@ -143,13 +143,13 @@ def fit_c2psa(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> 
 def fit_c3(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit a C3 or C3k: what its first branch and all sums on top of it stand for is chosen together."""
     sums = choose_channels(
-        torch.cat([*_sums(trained.m, trained.cv1(x.trained))]), module.cv1.conv.out_channels, x.weight
+        torch.cat([*sum_up(trained.m, trained.cv1(x.trained))]), module.cv1.conv.out_channels, x.weight
     )
     y = fit(trained.m, module.m, fit(trained.cv1, module.cv1, x, sums))
     return fit(trained.cv3, module.cv3, concat((y, fit(trained.cv2, module.cv2, x))), keep)
 
 
-def _sums(modules: Any, x: torch.Tensor) -> Iterator[torch.Tensor]:
+def sum_up(modules: Any, x: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield maps and, as long as trained modules add to them, their sums."""
     yield x
     for module in modules:

@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.block import C2f
 
-from ghost_yolo.ghostify.handlers import LEAVES, fit
+from ghost_yolo.ghostify.closed_form import fit_ghosts, is_supported
+from ghost_yolo.ghostify.handlers import LEAVES, fit, sum_up
 from ghost_yolo.ghostify.importance import resize_weight, weigh_branches
 from ghost_yolo.ghostify.least_squares import choose_channels
-from ghost_yolo.ghostify.pairs import Lesson, Pair
+from ghost_yolo.ghostify.pairs import Lesson, Pair, concat
 
 
 def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
@@ -45,19 +46,25 @@ def _kinds(module: nn.Module) -> list[type]:
 
 
 def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]:
-    """Fit the outer convolution of a block of another kind, if both are C2f-like.
+    """Fit a block of another kind as far as there is a closed form: of a C2f of Ghost bottlenecks all, of other C2f the outside.
 
     Returns:
-        What has no closed form, and what the module's output stands for.
+        What is left to be learned, and what the module's output stands for.
     """
     y = trained(x.trained)
     keep = choose_channels(y, module(x.student).shape[1], resize_weight(x.weight, y))
     if isinstance(module, C2f) and isinstance(trained, C2f) and module.c <= trained.c:
         first, second = trained.cv1(x.trained).chunk(2, 1)
+        ghosts = is_supported(module, trained, x.student)
+        sums = torch.cat([*sum_up(trained.m, second)]) if ghosts else second
         both = torch.cat(
-            (choose_channels(first, module.c, x.weight), trained.c + choose_channels(second, module.c, x.weight))
+            (choose_channels(first, module.c, x.weight), trained.c + choose_channels(sums, module.c, x.weight))
         )
-        fit(trained.cv1, module.cv1, x, both)
+        parts = [*fit(trained.cv1, module.cv1, x, both).halves()]
+        if ghosts:
+            for old, new in zip(trained.m, module.m, strict=True):
+                parts.append(fit_ghosts(old, new, parts[-1]))
+            fit(trained.cv2, module.cv2, concat(parts), keep)
     return Lesson(module, x.student, y[:, keep]), keep
 
 
