@@ -173,7 +173,7 @@ def test_only_finalists_stay_in_the_resume_file(best: Path, tmp_path: Path, monk
     monkeypatch.setattr(target, "fit_student", lambda run, _, label: run.state.add(f"{label}fitted 0", 1))
     monkeypatch.setattr(target, "agreement", lambda run, *_: next(values))
     values, state = iter(agreements.values()), RunState(tmp_path / "fast.pt", config())
-    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state)
+    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state, held_out=[best])
     found = search_target(run, best, 0.5)
 
     left = [name for name in state.results if "fitted" in name]
@@ -181,6 +181,25 @@ def test_only_finalists_stay_in_the_resume_file(best: Path, tmp_path: Path, monk
     assert "--act relu --width 0.5: fitted 0" not in RunState(tmp_path / "fast.pt", config()).results
     assert [option.act for option in finalists(found)] == ["silu", "hardswish", "leakyrelu"]
     assert [option.agreement for option in found.options] == [*agreements.values()]
+
+
+def test_without_held_out_images_one_option_is_fitted(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells them apart, and so it is the one with most channels."""
+    fast = [
+        Option("", (0.5,), time_ratio=0.2),
+        Option("relu", time_ratio=0.2),
+        Option("hardswish", (0.5,), time_ratio=0.2),
+    ]
+    monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {}))
+    fitted = list[str]()
+    monkeypatch.setattr(target, "fit_student", lambda run, _, label: fitted.append(label))
+    state = RunState(tmp_path / "fast.pt", config())
+    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state, held_out=[])
+    found = search_target(run, best, 0.5)
+
+    assert fitted == ["--act relu: "] and [option.title for option in finalists(found)] == ["--act relu"]
 
 
 def test_room_for_all_finalists(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,10 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
             f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
             f"needs {best.time_ratio:.3f}; give --target {best.time_ratio * 1.05:.2f} or more, or --precision int8"
         )
-    screened: list[Option] = []
-    for option in widest(enough):
+    fitted, screened = widest(enough), list[Option]()
+    if not run.held_out:  # nothing tells them apart
+        fitted = [max(fitted, key=lambda option: option.mean_width)]
+    for option in fitted:
         screened.append(_screen(run, option, teacher_file))
         for other in set(screened) - set(nearly_best(screened)):
             run.state.drop(result_prefix(other))  # it will not be distilled

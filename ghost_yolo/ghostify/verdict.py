@@ -34,8 +34,9 @@ def add_delivery(
     notes += [] if losses is None else [_last_pass(*losses)]
     if not run.held_out:
         need = f"{2 * MIN_HELD_OUT} images and a --holdout of {MIN_HELD_OUT} of them"
+        taken = " Of the models that are fast enough the one with most channels was taken." if target else ""
         notes.append(
-            f"No agreement was measured: of {len(run.image_files)} images none were held out; it needs {need}."
+            f"No agreement was measured: of {len(run.image_files)} images none were held out; it needs {need}.{taken}"
         )
     if judged:
         runtime, precision = run.config.delivery.baseline
