@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ghost_yolo.bundle.build import Bundle, bundle
     from ghost_yolo.bundle.plan import BundlePlan
+    from ghost_yolo.bundle.web import WebPlan
 
-__all__ = ["Bundle", "BundlePlan", "bundle"]
+__all__ = ["Bundle", "BundlePlan", "WebPlan", "bundle"]
 
-_MODULES = {"Bundle": "build", "BundlePlan": "plan", "bundle": "build"}
+_MODULES = {"Bundle": "build", "BundlePlan": "plan", "WebPlan": "web", "bundle": "build"}
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ from ghost_yolo.accuracy.counts import RESAMPLES
 from ghost_yolo.bundle.card import render_card
 from ghost_yolo.bundle.description import describe, write_description
 from ghost_yolo.bundle.plan import BundlePlan
+from ghost_yolo.bundle.web import write_web
 from ghost_yolo.data.images import find_images, hold_out, read_image, split_readable
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import export_file
@@ -75,6 +76,9 @@ def bundle(plan: BundlePlan) -> Bundle:
         (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
         (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
         made.outputs = check_outputs(opened, work, readable[0], made.warnings)
+        beside = write_web(plan, work, size, described(plan, work, size), fitted) if plan.web else None
+        if plan.web and plan.web.beside and beside:
+            check_outputs(open_checkpoint(plan.web.beside), beside, readable[0], made.warnings)
         made.files = measure(plan, work, size, readable[0], held_out, chosen)
         proof = {
             "outputs": made.outputs,

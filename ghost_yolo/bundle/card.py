@@ -33,6 +33,7 @@ def render_card(work: Path, files: Sequence[dict[str, Any]], outputs: Sequence[s
     defaults = [row for row in times["rows"] if row["precision"] == "default"]
     titles = {name: row.title for name, row in RUNTIMES.items()}
     known = {"model": model, "times": times, "files": files, "outputs": outputs, "defaults": defaults, "titles": titles}
+    known["web"] = (work / "web").is_dir()
     return environment.get_template("card.md").render(**known, **more, day=f"{datetime.now(timezone.utc):%Y-%m-%d}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.bundle.web import WebPlan
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export.files import PRECISIONS, file_name, require_file
 from ghost_yolo.export.int8 import QUANTIZE
@@ -29,6 +30,7 @@ class BundlePlan:
         holdout: Share of the photographs that nothing is fitted on; the agreement is measured on them.
         threads: CPU threads of the measured times; 0 for all CPUs that may be used.
         rounds: Rounds of the measured times.
+        web: The page for browsers, which takes the ONNX files; none is written if None.
     """
 
     checkpoint: Path
@@ -40,6 +42,7 @@ class BundlePlan:
     holdout: float = 0.2
     threads: int = 0
     rounds: int = 20
+    web: WebPlan | None = None
 
     def validate(self) -> None:
         """Check what can be checked before any work.
@@ -59,6 +62,10 @@ class BundlePlan:
             raise UserError(f"--to {','.join(self.runtimes)} has no INT8 here; give {' or '.join(QUANTIZE)}, or fp32")
         for runtime, precision in self.files.values():
             require_file(runtime, precision)
+        if self.web:
+            if "onnx" not in self.runtimes:
+                raise UserError(f"--to {','.join(self.runtimes)},web: the page needs onnx too")
+            self.web.validate(self.checkpoint, self.size)
 
     @property
     def files(self) -> dict[str, tuple[str, str]]:
