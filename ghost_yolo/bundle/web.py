@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghost_yolo import host
 from ghost_yolo.bundle.description import describe
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import export_file
-from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 
 if TYPE_CHECKING:
     from ghost_yolo.bundle.plan import BundlePlan
@@ -58,29 +57,29 @@ class WebPlan:
         """
         if self.ort:
             check_runtime(self.ort)
-        task = require_task(checkpoint)
+        task = open_known(checkpoint).task
         if self.beside is None:
             return
         if self.beside.resolve() == checkpoint.resolve():
             raise UserError(f"--beside {self.beside} is the model itself; give another one")
-        if (other := require_task(self.beside)) != task:
-            raise UserError(f"--beside {self.beside} is for {other}, {checkpoint} for {task}; give a model of one task")
-        opened = open_checkpoint(self.beside)
+        opened = open_known(self.beside)
+        if opened.task != task:
+            raise UserError(f"--beside {self.beside}: its task is {opened.task}, that of {checkpoint} is {task}")
         opened.require_rgb()
         for side in size or ():
             opened.require_stride(side)
 
 
-def require_task(checkpoint: Path) -> str:
-    """Return a checkpoint's task.
+def open_known(checkpoint: Path) -> OpenedModel:
+    """Open a checkpoint whose task the page knows.
 
     Raises:
         UserError: If the page does not know it.
     """
-    task = host.task_of(open_checkpoint(checkpoint).model)
-    if task not in TASKS:
-        raise UserError(f"--to web: {checkpoint} is for {task}; the page knows {', '.join(TASKS)}")
-    return task
+    opened = open_checkpoint(checkpoint)
+    if opened.task not in TASKS:
+        raise UserError(f"--to web: the task of {checkpoint} is {opened.task}; the page knows {', '.join(TASKS)}")
+    return opened
 
 
 def check_runtime(folder: Path) -> Path:
