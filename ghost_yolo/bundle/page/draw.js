@@ -12,8 +12,9 @@ export function draw(canvas, image, { width, height }, found) {
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const shown = Math.min(canvas.clientWidth / canvas.width, canvas.clientHeight / canvas.height) || 1;
   const unit = (canvas.clientWidth < 500 ? 0.85 : 1) / shown; // canvas pixels of a line as it is seen
-  for (const one of found.filter(({ box }) => box)) drawObject(context, one, scale, unit);
-  for (const one of found.filter(({ box }) => box)) drawLabel(context, one, scale, unit);
+  const boxed = found.filter(({ box }) => box).reverse(); // the surest last, on top
+  for (const one of boxed) drawObject(context, one, scale, unit);
+  for (const one of boxed) drawLabel(context, one, scale, unit);
 }
 
 /** Return the colour of a class. */

@@ -7,11 +7,11 @@ import { Networks } from "./networks.js";
 import { Camera, readPhoto } from "./photo.js";
 
 const ROUNDS = 10; // timed, of a photograph
-const BUDGET = 5000; // milliseconds after which no further round begins
+const BUDGET = 5000; // milliseconds after which no further round begins, but for the first three
 const FRAMES = 30; // of the camera, whose times the median is taken of
 const byId = (id) => document.getElementById(id);
 const networks = new Networks(showFound);
-const state = { config: null, how: "", photo: null, shown: null, camera: null, cards: [] };
+const state = { config: null, how: "", notes: [], photo: null, shown: null, camera: null, cards: [] };
 
 /** Show a text in an element, which is hidden without one. */
 function say(id, text) {
@@ -26,8 +26,9 @@ function fail(error) {
   byId("status").textContent = "";
 }
 
-/** Show what to know though nothing failed. */
-function showNotes(notes) {
+/** Show what to know though nothing failed: of the engine, and of the photograph. */
+function showNotes() {
+  const notes = [...state.notes, ...(state.photo?.note ? [state.photo.note] : [])];
   byId("notes").replaceChildren(...notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
   byId("notes").hidden = !notes.length;
 }
@@ -63,7 +64,8 @@ async function start() {
 /** Show that the models are there. */
 function showOpened({ engine, threads, notes, errors }) {
   byId("engine").value = engine;
-  showNotes(notes);
+  state.notes = notes;
+  showNotes();
   say("error", errors.join("; "));
   const works = errors.length < state.config.models.length;
   for (const id of ["choose", "camera"]) byId(id).disabled = !works;
@@ -134,7 +136,7 @@ async function take(file) {
     fail(error);
     return;
   }
-  showNotes(state.photo.note ? [state.photo.note] : []);
+  showNotes();
   await findPhoto();
 }
 
@@ -209,8 +211,8 @@ function showConfig({ models, ort }) {
   const { counts, first } = threadCounts();
   byId("threads").replaceChildren(...counts.map((count) => new Option(count, count)));
   byId("threads").value = first;
-  const cpus = navigator.hardwareConcurrency || "unknown number of";
-  byId("machine").textContent = `onnxruntime-web ${ort.version}, ${cpus} logical CPUs. Milliseconds are those of this device and browser.`;
+  const cpus = navigator.hardwareConcurrency ?? "unknown";
+  byId("machine").textContent = `onnxruntime-web ${ort.version}. Logical CPUs: ${cpus}. Milliseconds are those of this device and browser.`;
   byId("isolation").textContent = describeIsolation();
 }
 

@@ -9,6 +9,7 @@ const ENGINES = {
   wasm: { script: "ort.wasm.bundle.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
   webgpu: { script: "ort.webgpu.bundle.min.mjs", binary: "ort-wasm-simd-threaded.asyncify.wasm" },
 };
+const LEAST = 3; // timed rounds of a photograph, however slow
 let opened = []; // {known, network} for each model, null for one that failed
 
 /** Fetch a file whose content must have a SHA-256; browsers refuse any other. */
@@ -97,7 +98,7 @@ async function open(request) {
   postMessage({ kind: "opened", engine, threads: request.threads, notes, errors });
 }
 
-/** Find in a photograph with every model in turn: once, and then timed rounds until their number or the time is over. */
+/** Find in a photograph with every model in turn: once, and then timed rounds until their number, or LEAST and the time, is over. */
 async function findAll({ photo, conf, rounds, budget }) {
   const results = opened.map((one) => (one ? { found: [], times: [] } : null));
   const start = performance.now();
@@ -108,7 +109,7 @@ async function findAll({ photo, conf, rounds, budget }) {
       results[i].found = found;
       if (round || !rounds) results[i].times.push(times); // the first of several is slower: memory is not there yet
     }
-    const last = round === rounds || (round && performance.now() - start > budget);
+    const last = round === rounds || (round >= LEAST && performance.now() - start > budget);
     if (last || !round) postMessage({ kind: "found", results, last });
     if (last) return;
   }
