@@ -52,9 +52,10 @@ function timesOf(times) {
   const rounds = times.length > 1 ? `median of ${times.length}` : "one run";
   const total = element("p", { className: "total" }, `${ms.total.toFixed(1)} ms `, element("small", {}, rounds));
   const bar = element("div", { className: "bar" });
+  const sum = PARTS.reduce((all, part) => all + ms[part], 0); // not the median of the sums
   for (const part of PARTS) {
     const share = element("i", { className: part });
-    share.style.width = `${(100 * ms[part]) / ms.total}%`;
+    share.style.width = `${(100 * ms[part]) / sum}%`;
     bar.append(share);
   }
   const lines = PARTS.map((part) => element("li", { className: part }, `${TITLES[part]} ${ms[part].toFixed(1)} ms`));
