@@ -16,8 +16,8 @@ from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
-from ghost_yolo.export import int8
-from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions, is_constant, write_best
+from ghost_yolo.export import any_file, int8
+from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions, is_constant, write_best
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
@@ -107,9 +107,10 @@ def test_file_is_written_whole_or_not_at_all(exporter: Any, tmp_path: Path, monk
         [np.full((n, 6), k, np.float32) for k in ks] for n, ks in ((1, (0, 1)), (0, (0, 0)), (1, (2, 2)))
     )
     for wrong, words in (
-        (nothing, ("nothing", "float32 finds 2", "model.5")),
-        (same, ("same result", "model.0, model.5")),
+        (nothing, ("nothing", "float32 finds 2", "model.5", "model.3 differs")),
+        (same, ("same result", "model.0, model.5", "model.3 differs")),
     ):
+        monkeypatch.setattr(any_file, "first_difference", lambda *_: "model.3 differs")
         monkeypatch.setattr(int8, "find", lambda file, *_, wrong=wrong: wrong if file.name == "b.onnx" else found)
         with refused(UserError, *words):
             exporter.write(tmp_path / "b.onnx")

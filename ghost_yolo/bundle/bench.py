@@ -28,7 +28,6 @@ import numpy as np
 import run  # beside this file
 
 PARTS = ("letterbox", "network", "nms")
-KEYS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn"}  # as `ghost-yolo bench` calls them
 FLAGS = (
     "avx2",
     "avx512f",
@@ -52,7 +51,7 @@ class Timed:
     def __init__(self, folder: Path, name: str, precision: str, threads: int, hint: str = "f32") -> None:
         """Load the model."""
         self.name, self.precision = name, precision
-        self.runtime = KEYS[run.runtime_of(name)]
+        self.runtime = run.runtime_of(name)
         self.detector = run.Detector(folder, name, threads, hint)
         self.rounds: dict[str, list[float]] = {part: [] for part in PARTS}
 
@@ -97,8 +96,10 @@ def load_all(folder: Path, threads: int) -> tuple[list[Timed], list[str]]:
     """Return the models that can be run, and for each other one why it cannot."""
     models, failed = [], []
     for name in run.read_description(folder).files:
-        precision, module = "int8" if "_int8" in name else "fp32", run.runtime_of(name)
-        hints = [(precision, "f32")] + ([("default", "default")] if (module, precision) == ("openvino", "fp32") else [])
+        precision, runtime = "int8" if "_int8" in name else "fp32", run.runtime_of(name)
+        hints = [(precision, "f32")] + (
+            [("default", "default")] if (runtime, precision) == ("openvino", "fp32") else []
+        )
         for label, hint in hints:  # OpenVINO's own choice is bfloat16 where the CPU has it
             try:
                 models.append(Timed(folder, name, label, threads, hint))
@@ -162,7 +163,7 @@ def conditions(threads: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what is installed."""
-    installed = [name for name in ("onnxruntime", "openvino", "ncnn") if find_spec(name)]
+    installed = [module for _, module in run.RUNTIMES.values() if find_spec(module)]
     found = {name: metadata.version(name) for name in installed}
     return {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__, **found}
 
@@ -230,7 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--rounds and --passes must be 1 or more, --threads 0 or more")
         folder = Path(__file__).resolve().parent
         result, warnings = measure(folder, options.threads or usable, options.rounds, options.passes, photo)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        unfinished = options.out.with_name(f"{options.out.name}.part")
+        unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(options.out)
     except (run.RunError, OSError) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1

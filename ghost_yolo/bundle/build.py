@@ -7,22 +7,23 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.accuracy.counts import RESAMPLES
+from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.bundle.card import render_card
 from ghost_yolo.bundle.description import describe, write_description
 from ghost_yolo.bundle.plan import BundlePlan
 from ghost_yolo.bundle.web import write_web
-from ghost_yolo.data.images import find_images, hold_out, read_image, split_readable
+from ghost_yolo.data.images import MIN_HELD_OUT, find_images, hold_out, split_readable
 from ghost_yolo.errors import UserError
-from ghost_yolo.export.files import export_file
+from ghost_yolo.export.any_file import verify_file
+from ghost_yolo.export.files import NO_NCNN_INT8, export_file
 from ghost_yolo.export.int8 import Int8Exporter, Variant, write_best
-from ghost_yolo.export.verify import verify_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import atomic_folder
@@ -31,8 +32,10 @@ from ghost_yolo.utils.system import runtime_versions
 HERE = Path(__file__).parent
 SCRIPTS = ("run.py", "bench.py")
 USUAL = 100  # calibration photographs, with fewer INT8 may suffer
-MODULES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+VERIFIED = 4  # photographs on which every file's outputs are compared with PyTorch's
+OPENCV = "opencv-python-headless<4.12"  # newer ones are 8 to 22 MB larger and give the same image
 CHECKSUMS = "checksums.txt"
+REWRITTEN = "times.json"  # by bench.py on the board, so that it has no checksum
 
 
 @dataclass
@@ -42,13 +45,13 @@ class Bundle:
     Attributes:
         folder: The folder.
         files: One entry for each model file: name, runtime, precision, agreement with its interval, times.
-        outputs: How the outputs of the ONNX file differ from PyTorch's, one line for each input.
+        outputs: Name of each file to how its outputs differ from PyTorch's, one line for each input.
         warnings: What to know before it is used.
     """
 
     folder: Path
     files: list[dict[str, Any]] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
+    outputs: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -58,7 +61,7 @@ def bundle(plan: BundlePlan) -> Bundle:
     Raises:
         OutputExistsError: If the folder exists.
         UserError: If a setting is wrong, no photograph can be read, an export fails, an INT8 file finds nothing, or the outputs
-            of the float32 ONNX file are not PyTorch's. Nothing is written then.
+            of a float32 file are not PyTorch's. Nothing is written then.
     """
     plan.validate()
     opened = open_checkpoint(plan.checkpoint)
@@ -67,19 +70,22 @@ def bundle(plan: BundlePlan) -> Bundle:
     readable, skipped = split_readable(find_images(plan.images))
     fitted, held_out = hold_out(readable, plan.holdout)
     made = Bundle(plan.out, warnings=warnings_before(plan, fitted, held_out, skipped))
+    choosing, scored = divide(plan, held_out)
     with atomic_folder(plan.out) as work:
-        chosen = write_models(plan, work, size, fitted, held_out)
+        chosen = write_models(plan, work, size, fitted, choosing)
         write_description(work / "model.yaml", described(plan, work, size))
         for name in SCRIPTS:
             shutil.copy(HERE / name, work / name)
         (work / "requirements.txt").write_text(requirements(plan), encoding="utf-8")
         (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
         (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
-        made.outputs = check_outputs(opened, work, readable[0], made.warnings)
+        photos = (scored or readable)[:VERIFIED]
+        files = {work / name: precision for name, (_, precision) in plan.files.items()}
+        made.outputs = check_outputs(plan.checkpoint, files, photos, made.warnings)
         beside = write_web(plan, work, size, described(plan, work, size), fitted) if plan.web else None
         if plan.web and plan.web.beside and beside:
-            check_outputs(open_checkpoint(plan.web.beside), beside, readable[0], made.warnings)
-        made.files = measure(plan, work, size, readable[0], held_out, chosen)
+            check_outputs(plan.web.beside, {beside / "model.onnx": "fp32"}, photos, made.warnings)
+        made.files = measure(plan, work, size, readable[0], scored, chosen)
         proof = {
             "outputs": made.outputs,
             "files": made.files,
@@ -87,8 +93,8 @@ def bundle(plan: BundlePlan) -> Bundle:
             "versions": runtime_versions(),
         }
         (work / "proof.json").write_text(json.dumps(proof, indent=1) + "\n", encoding="utf-8")
-        counts = {"fitted": len(fitted), "held_out": len(held_out)}
-        card = render_card(work, made.files, made.outputs, warnings=made.warnings, **counts)
+        counts = {"fitted": len(fitted), "choosing": len(choosing), "scored": len(scored), "shared": choosing == scored}
+        card = render_card(work, made.files, made.outputs, warnings=made.warnings, counts=counts)
         (work / "README.md").write_text(card, encoding="utf-8")
         (work / CHECKSUMS).write_text(hash_folder(work), encoding="utf-8")
     return made
@@ -98,35 +104,52 @@ def warnings_before(
     plan: BundlePlan, fitted: Sequence[Path], held_out: Sequence[Path], skipped: Sequence[Path]
 ) -> list[str]:
     """Return what is already known to be less than it could be."""
-    found = [f"{', '.join(plan.unavailable)}: not available here"] if plan.unavailable else []
+    found = [f"{', '.join(plan.unavailable)}: not written; {NO_NCNN_INT8}"] if plan.unavailable else []
     if skipped:
         found.append(f"{len(skipped)} of {len(skipped) + len(fitted) + len(held_out)} photographs cannot be read, for example {skipped[0].name}")  # fmt: skip
     if "int8" in plan.precisions and len(fitted) < USUAL:
         found.append(f"INT8 is calibrated on {len(fitted)} photographs; {USUAL} and more are usual")
     if not held_out:
         found.append(f"no agreement: {len(fitted)} photographs are too few to hold some out (16 and more)")
+    elif divide(plan, held_out)[0] == held_out:
+        found.append(
+            f"the agreement of INT8 is measured on the {len(held_out)} photographs that chose what stays in float32: "
+            f"too few to divide ({2 * MIN_HELD_OUT} and more)"
+        )
     return found
 
 
+def divide(plan: BundlePlan, held_out: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return the held-out photographs that choose what of INT8 stays in float32, and those that score all files.
+
+    They are the same where they would be too few, and none choose where there is no INT8.
+    """
+    if "int8" not in plan.precisions:
+        return [], held_out
+    if len(held_out) < 2 * MIN_HELD_OUT:
+        return held_out, held_out
+    return held_out[::2], held_out[1::2]
+
+
 def write_models(
-    plan: BundlePlan, work: Path, size: tuple[int, int], fitted: Sequence[Path], held_out: Sequence[Path]
+    plan: BundlePlan, work: Path, size: tuple[int, int], fitted: Sequence[Path], choosing: Sequence[Path]
 ) -> dict[str, Variant]:
     """Export every file, and return of the INT8 files what stayed in float32 because that measured better."""
     chosen = {}
     for name, (runtime, precision) in progress([*plan.files.items()], "Exporting"):
-        if precision == "int8" and held_out:
-            chosen[name] = write_int8(plan, work / name, size, runtime, fitted, held_out)
+        if precision == "int8" and choosing:
+            chosen[name] = write_int8(plan, work / name, size, runtime, fitted, choosing)
         else:
             export_file(plan.checkpoint, work / name, fitted, size, runtime, precision)
     return chosen
 
 
 def write_int8(
-    plan: BundlePlan, out: Path, size: tuple[int, int], runtime: str, fitted: Sequence[Path], held_out: Sequence[Path]
+    plan: BundlePlan, out: Path, size: tuple[int, int], runtime: str, fitted: Sequence[Path], choosing: Sequence[Path]
 ) -> Variant:
     """Write the INT8 file whose agreement is best, with head or first convolution in float32 where that measures better."""
     with (
-        AgreementSet(plan.checkpoint, held_out, max(size)) as truth,
+        AgreementSet(plan.checkpoint, choosing, max(size)) as truth,
         Int8Exporter(plan.checkpoint, fitted, size, runtime) as exporter,
     ):
         return write_best(exporter, truth, out)
@@ -141,29 +164,39 @@ def described(plan: BundlePlan, work: Path, size: tuple[int, int]) -> dict[str, 
 
 def requirements(plan: BundlePlan) -> str:
     """Return requirements.txt: NumPy, OpenCV and one runtime, the others as comments."""
-    versions = runtime_versions()
-    needed = [f"{MODULES[runtime]}  # measured with {versions[MODULES[runtime]]}" for runtime in plan.runtimes]
+    versions, modules = runtime_versions(), [RUNTIMES[runtime].modules[0] for runtime in plan.runtimes]
+    needed = [f"{module}  # measured with {versions[module]}" for module in modules]
     others = [f"# {line}, instead" for line in needed[1:]]
-    return "\n".join(["numpy", "opencv-python-headless  # or opencv-python", needed[0], *others]) + "\n"
+    opencv = f"{OPENCV}  # any from 4.6 works, and opencv-python too; newer ones are larger"
+    return "\n".join(["numpy", opencv, needed[0], *others]) + "\n"
 
 
-def check_outputs(opened: OpenedModel, work: Path, photo: Path, warnings: list[str]) -> list[str]:
-    """Compare the float32 ONNX file's outputs with PyTorch's on noise and a photograph.
+def check_outputs(
+    checkpoint: Path, files: Mapping[Path, str], photos: Sequence[Path], warnings: list[str]
+) -> dict[str, list[str]]:
+    """Compare the outputs of files, with their precisions, with PyTorch's on noise and photographs, as `ghost-yolo verify` does.
 
     Raises:
-        UserError: If they differ by more than `verify` tolerates.
+        UserError: If those of a float32 file differ by more than `verify` tolerates; of INT8 that is a warning.
     """
-    file = work / "model.onnx"
-    if not file.exists() or getattr(opened.model.model[-1], "one2one_cv2", None) is not None:
+    opened = open_checkpoint(checkpoint)
+    if getattr(opened.model.model[-1], "one2one_cv2", None) is not None:
         warnings.append(
-            "outputs are not compared number by number: that takes float32 ONNX of a head that is not end to end"
+            f"outputs of {opened.name} are not compared number by number: the order of an end-to-end head's boxes changes with ties"
         )
-        return []
-    checks = verify_outputs(opened.model, file, read_image(photo))
-    for check in checks:
-        if not check.passed:
-            raise UserError(f"the ONNX file of {opened.name} does not compute what PyTorch computes: {check}")
-    return [str(check) for check in checks]
+        return {}
+    found = {}
+    for file, precision in progress([*files.items()], "Verifying"):
+        verified = verify_file(file, checkpoint, photos)
+        found[file.name] = [*map(str, verified.checks), *([verified.first] if verified.first else [])]
+        if verified.passed:
+            continue
+        worst = next(check for check in verified.checks if not check.passed)
+        text = f"{worst}; {verified.first}"
+        if precision == "fp32":
+            raise UserError(f"{file.name} of {opened.name} does not compute what PyTorch computes: {text}")
+        warnings.append(f"{file.name} differs from the checkpoint: {text}")
+    return found
 
 
 def measure(
@@ -171,13 +204,13 @@ def measure(
     work: Path,
     size: tuple[int, int],
     photo: Path,
-    held_out: Sequence[Path],
+    scored: Sequence[Path],
     chosen: dict[str, Variant],
 ) -> list[dict[str, Any]]:
     """Return what was measured of every file: agreement with the checkpoint, and times by the bundle's own bench.py."""
     scores = {}
-    if held_out:
-        with AgreementSet(plan.checkpoint, held_out, max(size)) as truth:
+    if scored:
+        with AgreementSet(plan.checkpoint, scored, max(size)) as truth:
             for name in progress([*plan.files], "Agreement"):
                 scores[name] = asdict(truth.score(work / name, RESAMPLES)) | {"counts": None}
     run_script(work, "run.py", str(photo.resolve()), "--json")
@@ -235,6 +268,6 @@ def hash_lines(files: Sequence[Path]) -> str:
 
 
 def hash_folder(work: Path) -> str:
-    """Return the lines of all files in a folder."""
-    files = sorted(file for file in work.rglob("*") if file.is_file())
+    """Return the lines of all files in a folder but those that are written anew where it is used."""
+    files = sorted(file for file in work.rglob("*") if file.is_file() and file.name != REWRITTEN)
     return "".join(f"{sha256(file)}  {file.relative_to(work).as_posix()}\n" for file in files)

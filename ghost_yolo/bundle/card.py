@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.tables import to_text
 
 
-def render_card(work: Path, files: Sequence[dict[str, Any]], outputs: Sequence[str], **more: Any) -> str:
+def render_card(work: Path, files: Sequence[dict[str, Any]], outputs: Mapping[str, Sequence[str]], **more: Any) -> str:
     """Return the card of the bundle in a folder.
 
     Args:
         work: The folder with model.yaml and times.json.
         files: What was measured of every file.
-        outputs: How the outputs differ from PyTorch's.
-        more: `warnings`, and the numbers of photographs `fitted` and `held_out`.
+        outputs: How the outputs of every file differ from PyTorch's.
+        more: `warnings`, and `counts` of photographs: `fitted`, `choosing`, `scored`, and whether the last two are `shared`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ghost_yolo.bundle", "."),

@@ -8,7 +8,7 @@ from pathlib import Path
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.bundle.web import WebPlan
 from ghost_yolo.errors import OutputExistsError, UserError
-from ghost_yolo.export.files import PRECISIONS, file_name, require_file
+from ghost_yolo.export.files import NO_NCNN_INT8, PRECISIONS, file_name, require_file
 from ghost_yolo.export.int8 import QUANTIZE
 from ghost_yolo.model.checkpoint import OpenedModel
 
@@ -59,7 +59,8 @@ class BundlePlan:
         if not 0 < self.holdout < 1 or self.rounds < 1 or self.threads < 0:
             raise UserError("--holdout must be between 0 and 1, --rounds 1 or more, --threads 0 or more")
         if not self.files:
-            raise UserError(f"--to {','.join(self.runtimes)} has no INT8 here; give {' or '.join(QUANTIZE)}, or fp32")
+            given = ",".join(self.runtimes)
+            raise UserError(f"--to {given} has no INT8 here: {NO_NCNN_INT8}; give {' or '.join(QUANTIZE)}, or fp32")
         for runtime, precision in self.files.values():
             require_file(runtime, precision)
         if self.web:

@@ -37,7 +37,11 @@ Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Found = dict[str, Any]  # name, class, score, box, and what the task adds: polygons, keypoints, corners
 Network = Callable[[Array], list[Array]]
-RUNTIMES = {".onnx": "onnxruntime", "_openvino_model": "openvino", "_ncnn_model": "ncnn"}  # end of a name: module
+RUNTIMES = {  # name: end of a model's name, and module
+    "onnx": (".onnx", "onnxruntime"),
+    "openvino": ("_openvino_model", "openvino"),
+    "ncnn": ("_ncnn_model", "ncnn"),
+}
 IMAGES = {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEOS = {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 GREY = 114  # of the letterbox's bars
@@ -101,18 +105,24 @@ def check_sums(folder: Path, checked: str) -> None:
 def choose_file(folder: Path, files: Sequence[str]) -> str:
     """Return the first model whose runtime is installed."""
     for name in files:
-        if find_spec(runtime_of(name)):
+        if find_spec(module_of(name)):
             return name
-    needed = sorted({runtime_of(name) for name in files})
+    needed = sorted({module_of(name) for name in files})
     raise RunError(f"no runtime for the models in {folder} is installed: pip install {' or '.join(needed)}")
 
 
 def runtime_of(name: str) -> str:
-    """Return the module that runs a model file or folder."""
-    found = [module for suffix, module in RUNTIMES.items() if name.rstrip("/").endswith(suffix)]
+    """Return the key in RUNTIMES of what runs a model file or folder."""
+    found = [runtime for runtime, (suffix, _) in RUNTIMES.items() if name.rstrip("/").endswith(suffix)]
     if not found:
-        raise RunError(f"{name} is no model for this runner: its name must end in {', '.join(RUNTIMES)}")
+        known = ", ".join(suffix for suffix, _ in RUNTIMES.values())
+        raise RunError(f"{name} is no model for this runner: its name must end in {known}")
     return found[0]
+
+
+def module_of(name: str) -> str:
+    """Return the module that runs a model file or folder."""
+    return RUNTIMES[runtime_of(name)][1]
 
 
 def open_network(file: Path, threads: int = 0, hint: str = "f32") -> Network:
@@ -123,13 +133,14 @@ def open_network(file: Path, threads: int = 0, hint: str = "f32") -> Network:
         threads: CPU threads; 0 leaves their number to the runtime.
         hint: OpenVINO's inference precision: f32, bf16, f16, or `default` for what it chooses on this CPU.
     """
-    module = runtime_of(file.name)
+    module = module_of(file.name)
     if not file.exists():
         raise RunError(f"{file} does not exist")
     if not find_spec(module):
         raise RunError(f"{file} needs {module}, which is not installed: pip install {module}")
     try:
-        return {"onnxruntime": _open_onnx, "openvino": _open_openvino, "ncnn": _open_ncnn}[module](file, threads, hint)
+        open_file = {"onnx": _open_onnx, "openvino": _open_openvino, "ncnn": _open_ncnn}[runtime_of(file.name)]
+        return open_file(file, threads, hint)
     except RunError:
         raise
     except Exception as error:  # runtimes raise classes of their own
@@ -501,8 +512,9 @@ def read_pictures(source: str, channels: int) -> Iterator[Picture]:
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
         yield Picture(source, cv2.imdecode(content, flag) if len(content) else None)  # type: ignore[arg-type]
         return
-    film = cv2.VideoCapture(int(source) if source.isdecimal() else source)
-    name, frame, rate = f"camera {source}" if source.isdecimal() else source, 0, film.get(cv2.CAP_PROP_FPS) or 25.0
+    camera = source.isdecimal()
+    film = cv2.VideoCapture(int(source) if camera else source)
+    name, frame, rate = f"camera {source}" if camera else source, 0, film.get(cv2.CAP_PROP_FPS) or 25.0
     while film.isOpened():
         there, image = film.read()
         if not there:
@@ -510,8 +522,10 @@ def read_pictures(source: str, channels: int) -> Iterator[Picture]:
         frame += 1
         yield Picture(name, image, frame, rate)  # type: ignore[arg-type]
     film.release()
-    if not frame and source.isdecimal():
+    if camera and not frame:
         raise RunError(f"{name} cannot be opened, or gives no picture: is it connected, and used by no other program?")
+    if camera:
+        raise RunError(f"{name} gave no more pictures after {frame}: is it still connected?")
     if not frame:
         yield Picture(name, None)
 

@@ -16,6 +16,7 @@ from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import atomic_folder, temporary_folder, write_atomic
 
 PRECISIONS = ("fp32", "int8")
+NO_NCNN_INT8 = "NCNN's quantizer (ncnn2table, ncnn2int8) is in neither of its Python packages, ncnn and pnnx"
 
 
 def file_name(stem: str, runtime: str, precision: str) -> str:
@@ -35,7 +36,8 @@ def require_file(runtime: str, precision: str) -> None:
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: must be one of {', '.join(PRECISIONS)}")
     if precision == "int8" and runtime not in ("openvino", "onnx"):
-        raise UserError(f"--precision int8: --runtime {runtime} has no INT8 files here; give openvino or onnx")
+        reason = f" ({NO_NCNN_INT8})" if runtime == "ncnn" else ""
+        raise UserError(f"--precision int8: --runtime {runtime} has no INT8 files here{reason}; give openvino or onnx")
     RUNTIMES[runtime].require(precision)
 
 

@@ -27,6 +27,7 @@ from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import quantizers
 from ghost_yolo.export.files import export_fp32, publish
+from ghost_yolo.export.verify import as_exported
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress, quiet
 from ghost_yolo.utils.files import temporary_folder
@@ -170,14 +171,22 @@ class Int8Exporter:
         if any(map(len, expected)) and not any(map(len, found)):
             raise UserError(
                 f"the INT8 file of {self.checkpoint} finds nothing in {len(paths)} images where float32 finds "
-                f"{sum(map(len, expected))} objects; give more calibration images, or exclude the head "
-                f"({self.parts['head']})"
+                f"{sum(map(len, expected))} objects; {self._first_difference(made)}; give more calibration images, or "
+                f"exclude that layer or the head ({self.parts['head']})"
             )
         if is_constant(found) and not is_constant(expected):
             raise UserError(
-                f"the INT8 file of {self.checkpoint} gives the same result for {len(paths)} images; give other calibration "
+                f"the INT8 file of {self.checkpoint} gives the same result for {len(paths)} images; "
+                f"{self._first_difference(made)}; give other calibration "
                 f"images, or exclude the first convolution and the head ({', '.join(self.parts.values())})"
             )
+
+    def _first_difference(self, made: Path) -> str:
+        """Return by which layer a file goes wrong, in words."""
+        from ghost_yolo.export.any_file import LAYER_TOLERANCES, first_difference
+
+        reference = as_exported(open_checkpoint(self.checkpoint).model)
+        return first_difference(made, self.runtime, reference, next(self._inputs()), LAYER_TOLERANCES["int8"])
 
 
 def export_int8(

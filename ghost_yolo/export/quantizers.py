@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from ghost_yolo.errors import UserError
+from ghost_yolo.utils.console import log_level
 
 Inputs = Sequence[NDArray[np.float32]]
 OPENVINO_ROOT = "__module."  # before a module's name in the names of OpenVINO's operations
@@ -42,13 +44,14 @@ def quantize_openvino(fp32: Path, made: Path, images: Inputs, exclude: Sequence[
     operations = {op.get_friendly_name(): op.get_type_name() for op in model.get_ordered_ops()}
     weighted = {name: openvino_module(name) for name, kind in operations.items() if kind in WEIGHTED}
     ignored = decode_operations(operations) | excluded(weighted, exclude)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(images),
-        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: SiLU's are not symmetric
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=sorted(ignored)),
-    )
+    with log_level(logging.getLogger("nncf"), logging.WARNING):  # a line for each of the ignored
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: SiLU's are not symmetric
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=sorted(ignored)),
+        )
     made.mkdir()
     openvino.save_model(quantized, made / xml.name, compress_to_fp16=False)
     metadata: dict[str, Any] = yaml.safe_load((fp32 / "metadata.yaml").read_text(encoding="utf-8"))
@@ -130,16 +133,17 @@ def quantize_onnx(fp32: Path, made: Path, images: Inputs, exclude: Sequence[str]
             image = next(self.inputs, None)
             return None if image is None else {model.graph.input[0].name: image}
 
-    quantize_static(
-        model,
-        str(made),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=sorted(left),
-    )
+    with log_level(logging.getLogger(), logging.ERROR):  # advice to simplify the graph, which the exporter has done
+        quantize_static(
+            model,
+            str(made),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=sorted(left),
+        )
     _keep_metadata(model, made)
 
 

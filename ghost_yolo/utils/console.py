@@ -38,9 +38,16 @@ def quiet() -> Iterator[None]:
     """Keep the host's info lines out of a report; its warnings stay."""
     from ultralytics.utils import LOGGER
 
-    level = LOGGER.level
-    LOGGER.setLevel(logging.WARNING)
+    with log_level(LOGGER, logging.WARNING):
+        yield
+
+
+@contextmanager
+def log_level(logger: logging.Logger, level: int) -> Iterator[None]:
+    """Let a logger print from a level on only."""
+    before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        LOGGER.setLevel(level)
+        logger.setLevel(before)
