@@ -208,3 +208,16 @@ def test_needs_neither_torch_nor_ultralytics(bundle, run):
         run("python", "-c", code.format(("torch", "ultralytics", "ghost_yolo", "PIL")), cwd=bundle, fresh=True).stdout
         == "[]\n"
     )
+
+
+def test_takes_opencv_4_and_5(monkeypatch):
+    """They have the level of the log in different places."""
+    levels: list[int] = []
+    monkeypatch.delattr(cv2.utils, "logging", raising=False)
+    monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    runner.silence_opencv()
+    assert levels == [0]
+    monkeypatch.delattr(cv2, "setLogLevel")
+    monkeypatch.setattr(cv2.utils, "logging", SimpleNamespace(setLogLevel=levels.append), raising=False)
+    runner.silence_opencv()
+    assert levels == [0, 0]

@@ -628,6 +628,13 @@ def describe(picture: Picture, found: Sequence[Found], times: dict[str, float]) 
     return f"{picture.name}{frame}: {what or 'nothing'} ({sum(times.values()):.1f} ms: {parts})"
 
 
+def silence_opencv() -> None:
+    """Keep OpenCV's own lines on a missing camera back; OpenCV 4 has the function in one place, 5 in another."""
+    for place in (cv2, getattr(cv2.utils, "logging", None)):
+        if hasattr(place, "setLogLevel"):
+            place.setLogLevel(0)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status; errors are one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -639,7 +646,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iou", type=float, help="overlap above which NMS drops a box, instead of model.yaml's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the runtime's own choice")
     parser.add_argument("--hint", default="f32", help="OpenVINO's precision: f32, bf16, f16, or default for its choice")
-    cv2.utils.logging.setLogLevel(0)  # OpenCV's own lines on a missing camera
+    silence_opencv()
     try:
         return find_all(parser.parse_args(arguments))
     except (RunError, OSError) as error:
