@@ -553,10 +553,9 @@ class Saver:
     """Writes drawn pictures into a new folder, the frames of a film as one video."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder."""
+        """Refuse a folder that exists; it is made with the first picture, so that a camera that is not there leaves none."""
         if folder.exists():
             raise RunError(f"--save {folder} exists: name a new folder")
-        folder.mkdir(parents=True)
         self.folder = folder
         self.films: dict[str, cv2.VideoWriter] = {}
 
@@ -572,6 +571,7 @@ class Saver:
 
     def _new(self, name: str) -> str:
         """Return the path of a name that is not taken yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         path, number = self.folder / name, 1
         while path.exists():
             path, number = self.folder / f"{Path(name).stem}-{number}{path.suffix}", number + 1
