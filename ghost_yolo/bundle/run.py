@@ -631,8 +631,9 @@ def describe(picture: Picture, found: Sequence[Found], times: dict[str, float]) 
 def silence_opencv() -> None:
     """Keep OpenCV's own lines on a missing camera back; OpenCV 4 has the function in one place, 5 in another."""
     for place in (cv2, getattr(cv2.utils, "logging", None)):
-        if hasattr(place, "setLogLevel"):
-            place.setLogLevel(0)
+        set_level = getattr(place, "setLogLevel", None)
+        if set_level:
+            set_level(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
