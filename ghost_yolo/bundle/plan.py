@@ -59,8 +59,8 @@ class BundlePlan:
         if not 0 < self.holdout < 1 or self.rounds < 1 or self.threads < 0:
             raise UserError("--holdout must be between 0 and 1, --rounds 1 or more, --threads 0 or more")
         if not self.files:
-            given = ",".join(self.runtimes)
-            raise UserError(f"--to {given} has no INT8 here: {NO_NCNN_INT8}; give {' or '.join(QUANTIZE)}, or fp32")
+            targets = ",".join(self.runtimes)
+            raise UserError(f"--to {targets} has no INT8 here: {NO_NCNN_INT8}; give {' or '.join(QUANTIZE)}, or fp32")
         for runtime, precision in self.files.values():
             require_file(runtime, precision)
         if self.web:
