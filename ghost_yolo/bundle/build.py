@@ -167,7 +167,7 @@ def requirements(plan: BundlePlan) -> str:
     versions, modules = runtime_versions(), [RUNTIMES[runtime].modules[0] for runtime in plan.runtimes]
     needed = [f"{module}  # measured with {versions[module]}" for module in modules]
     others = [f"# {line}, instead" for line in needed[1:]]
-    opencv = f"{OPENCV}  # any from 4.6 works, and opencv-python too; newer ones are larger"
+    opencv = f"{OPENCV}  # opencv-python does too; newer ones are larger"
     return "\n".join(["numpy", opencv, needed[0], *others]) + "\n"
 
 
