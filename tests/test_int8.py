@@ -17,7 +17,7 @@ from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import any_file, int8
-from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_exclusions, is_constant, write_best
+from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions, is_constant, write_best
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")

@@ -24,7 +24,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.export.any_file import verify_file
 from ghost_yolo.export.files import NO_NCNN_INT8, export_file
 from ghost_yolo.export.int8 import Int8Exporter, Variant, write_best
-from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
+from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import atomic_folder
 from ghost_yolo.utils.system import runtime_versions
