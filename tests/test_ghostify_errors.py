@@ -7,14 +7,15 @@ import hashlib
 import io
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from factories import GHOST, QUICK, stock
+from factories import GHOST, QUICK, stock, write_data_yaml
 
 from ghost_yolo import host
 from ghost_yolo.errors import ModelError, SwapError, UserError
-from ghost_yolo.ghostify import Settings, ghostify, pipeline, state
+from ghost_yolo.ghostify import Delivery, Settings, ghostify, pipeline, state
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.student import build_student
 from ghost_yolo.model.swap import plan_swap
@@ -135,3 +136,26 @@ def test_damaged_resume_files(damage: str, best: Path, image_folder: Path, tmp_p
 
     with pytest.raises(UserError, match=r"light\.pt\.part"):
         ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "message"),
+    [
+        ({"path": "nowhere"}, "val", "cannot be validated.*nowhere"),
+        ({}, "test", "no test split"),
+        ({"names": ["lion"]}, "val", "lion"),
+    ],
+)
+def test_labels_that_are_not_there_are_told_before_any_work(
+    content: dict[str, Any], split: str, message: str, best: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    """They would be needed only at the end, when all minutes are spent."""
+    (tmp_path / "images" / "val").mkdir(parents=True)
+    names = [*host.load(best).names.values()]
+    data = write_data_yaml(tmp_path, **{"path": str(tmp_path), "names": names, **content})
+    delivery = Delivery(data=str(data), split=split)
+    with (
+        patch("ghost_yolo.ghostify.pipeline.prepare", side_effect=AssertionError("work has begun")),
+        pytest.raises(UserError, match=message),
+    ):
+        ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=QUICK, delivery=delivery)

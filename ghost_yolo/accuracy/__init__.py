@@ -2,6 +2,6 @@
 
 from ghost_yolo.accuracy.agreement import AgreementSet
 from ghost_yolo.accuracy.counts import Score, ratio
-from ghost_yolo.accuracy.validate import evaluate
+from ghost_yolo.accuracy.validate import evaluate, require_data
 
-__all__ = ["AgreementSet", "Score", "evaluate", "ratio"]
+__all__ = ["AgreementSet", "Score", "evaluate", "ratio", "require_data"]

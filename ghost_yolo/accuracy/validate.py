@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from ultralytics import YOLO
 from ultralytics.data.build import build_dataloader
+from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 from ultralytics.models.yolo.classify import ClassificationValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
@@ -37,12 +39,7 @@ class ImageValidator(DetectionValidator):
         Raises:
             UserError: If the model's classes are not those of the data.
         """
-        found, wanted = list(model.names.values()), list(self.data.get("names", model.names).values())
-        if found != wanted:
-            raise UserError(
-                f"the model {self.args.model} has the classes {shorten(found)} and the truth has {shorten(wanted)}; "
-                "give a model with the same classes in the same order"
-            )
+        require_classes(self.args.model, model.names, self.data.get("names", model.names))
         super().init_metrics(model)
         self.image_names: list[str] = []
 
@@ -136,6 +133,38 @@ def count(file: Path, data: str, split: str, imgsz: int, device: str, **settings
             raise UserError(f"{file} cannot be validated on {data}, split {split}: {first_line(error)}") from error
     counts: Counts = metrics.images
     return counts
+
+
+def require_data(file: Path, data: str, split: str) -> None:
+    """Check, before long work, that a checkpoint can be validated on a data set; one that prepares itself does so now.
+
+    Raises:
+        UserError: If it cannot: the data set or its split is not there, or has other classes.
+    """
+    opened = open_checkpoint(file)
+    try:
+        with quiet():
+            found = check_cls_dataset(data, split) if opened.task == "classify" else check_det_dataset(data)
+    except (OSError, RuntimeError, ValueError, SyntaxError) as error:  # the host's errors for data
+        raise UserError(f"{file} cannot be validated on {data}, split {split}: {first_line(error)}") from error
+    if not found.get(split):
+        raise UserError(f"{file} cannot be validated on {data}: it has no {split} split")
+    if opened.task != "classify":
+        require_classes(file, opened.model.names, found["names"])
+
+
+def require_classes(file: Path | str, names: Mapping[int, str], truth: Mapping[int, str]) -> None:
+    """Check that a model has the classes of the truth.
+
+    Raises:
+        UserError: If it has not.
+    """
+    found, wanted = [*names.values()], [*truth.values()]
+    if found != wanted:
+        raise UserError(
+            f"the model {file} has the classes {shorten(found)} and the truth has {shorten(wanted)}; "
+            "give a model with the same classes in the same order"
+        )
 
 
 def open_file(file: Path) -> YOLO:

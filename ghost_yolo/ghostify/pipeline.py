@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ghost_yolo.accuracy import require_data
 from ghost_yolo.data.images import find_images, hold_out
 from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify.activations import bytes_per_sample, limit_samples
@@ -90,6 +91,8 @@ def ghostify(
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
         opened = open_checkpoint(Path(model), settings.device)
+        if delivery.data:
+            require_data(Path(model), delivery.data, delivery.split)
         torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
         config = RunConfig(
             settings=resolve_settings(opened, settings, reshapes=bool(act or width or delivery.target)),
