@@ -23,7 +23,7 @@ from ghost_yolo.data.images import MIN_HELD_OUT, find_images, hold_out, split_re
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.any_file import verify_file
 from ghost_yolo.export.files import NO_NCNN_INT8, export_file
-from ghost_yolo.export.int8 import Int8Exporter, Variant, write_best
+from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_calibration, write_best
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import atomic_folder
@@ -69,6 +69,7 @@ def bundle(plan: BundlePlan) -> Bundle:
     size = plan.size_for(opened)
     readable, skipped = split_readable(find_images(plan.images))
     fitted, held_out = hold_out(readable, plan.holdout)
+    fitted = choose_calibration(fitted)
     made = Bundle(plan.out, warnings=warnings_before(plan, fitted, held_out, skipped))
     choosing, scored = divide(plan, held_out)
     with atomic_folder(plan.out) as work:
