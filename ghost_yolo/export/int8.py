@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_CALIBRATION = 300  # images, as many as NNCF takes by default; a thousand took a minute for every file
-    300  # images, as many as NNCF takes by default: more cost minutes and change nothing that could be measured
-)
 CHECKED = 16  # calibration images on which a file is compared with float32
 TOLERANCE = 0.002  # of agreement, below which an exception is not worth its time
 QUANTIZE = {"openvino": quantizers.quantize_openvino, "onnx": quantizers.quantize_onnx}

@@ -139,19 +139,17 @@ def distillation_loss(
     pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
     loss = torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in pairs]).mean()
-    levels = zip(predictions(head, inputs), target, strict=True)
-    return sum((prediction_loss(y, expected, head.reg_max) for y, expected in levels), loss)
+    return loss + prediction_loss(predictions(head, inputs), target, head)
 
 
 @torch.no_grad()
 def mean_prediction_loss(teacher: HostModel, student: HostModel, images: torch.Tensor) -> float:
-    """Return the loss of a student's predictions of a batch, summed over the levels; 0 for a head without boxes."""
+    """Return the loss of a student's predictions of a batch; 0 for a head without boxes."""
     last = len(student.model) - 1
     target, found = (
         predictions(model.model[last], forward_until(model, images, last)[0]) for model in (teacher, student)
     )
-    bins = getattr(student.model[last], "reg_max", 1)
-    return sum(float(prediction_loss(y, expected, bins)) for y, expected in zip(found, target, strict=True))
+    return float(prediction_loss(found, target, student.model[last]))
 
 
 def predictions(head: Any, inputs: Maps) -> Levels:
@@ -166,14 +164,27 @@ def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
     return [] if levels is None else [level(x) for level, x in zip(levels, as_list(inputs), strict=True)]
 
 
-def prediction_loss(
+def prediction_loss(student: Levels, teacher: Levels, head: Any) -> torch.Tensor:
+    """Return the loss of the predictions of all levels together; 0 where they are equal, or the head has none.
+
+    The sum over all positions is divided by the sum of the teacher's confidence over all levels, not level by level: a trained
+    detector finds nearly everything on one or two of them, and what the others say hardly matters (results/tenfold.md).
+    """
+    if not teacher:
+        return torch.zeros(())
+    losses, confidences = zip(
+        *(_level_loss(y, expected, head.reg_max) for y, expected in zip(student, teacher, strict=True)), strict=True
+    )
+    return torch.stack(losses).sum() / (torch.stack(confidences).sum() + EPS)  # it may be sure of nothing at all
+
+
+def _level_loss(
     student: tuple[torch.Tensor, torch.Tensor], teacher: tuple[torch.Tensor, torch.Tensor], reg_max: int
-) -> torch.Tensor:
-    """Return the loss of the predictions of a level; 0 where they are equal.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of the predictions of a level, summed over the positions, and the sum of the teacher's confidence.
 
     Classes: Kullback-Leibler divergence of each class's probability. Boxes: that of the distributions over the distance bins,
-    or the absolute difference where there is one bin, weighted by the teacher's confidence, since background has no box. The
-    sum is divided by the sum of the confidence.
+    or the absolute difference where there is one bin, weighted by the teacher's confidence, since background has no box.
     """
     (boxes, classes), (teacher_boxes, teacher_classes) = student, teacher
     probability = teacher_classes.sigmoid()
@@ -185,8 +196,7 @@ def prediction_loss(
         box_loss = F.kl_div(_log_distribution(boxes, reg_max), target, reduction="none", log_target=True).sum(2)
     else:
         box_loss = (boxes - teacher_boxes).abs()
-    total = class_loss.sum() + (box_loss.mean(1, keepdim=True) * confidence).sum()
-    return total / (confidence.sum() + EPS)  # a level may be sure of nothing at all
+    return class_loss.sum() + (box_loss.mean(1, keepdim=True) * confidence).sum(), confidence.sum()
 
 
 def _log_distribution(boxes: torch.Tensor, bins: int) -> torch.Tensor:
