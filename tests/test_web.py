@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from factories import SIDE, newest_only, refused, save_sure
-from test_run import assert_same, model_of, photo, write_bundle
+from test_run_parity import assert_same, model_of, photo, write_bundle
 
 from ghost_yolo import host
 from ghost_yolo.bundle import BundlePlan, WebPlan, web
