@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,8 +58,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     described = {"task": "detect", "names": {"0": "cell"}, "imgsz": [32, 32], "channels": 3, "conf": 0.25, "iou": 0.7}
     write_description(folder / "model.yaml", described | {"max_det": 300, "files": ["model.onnx"]})
     shutil.copy(runner.__file__, folder / "run.py")
-    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    (folder / "checksums.txt").write_text(f"{digest}  model.onnx\n")
+    listed = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.onnx", "model.yaml")}
+    (folder / "checksums.txt").write_text("".join(f"{digest}  {name}\n" for name, digest in listed.items()))
     return folder
 
 
@@ -77,14 +78,19 @@ def test_prints_json_of_a_photograph(command, tmp_path):
     assert found["box"] == [8, 24, 24, 40]
 
 
+def bmp_of(width: int, height: int) -> bytes:
+    """Return a bitmap's header that announces a size, with nothing behind it."""
+    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
 def test_skips_what_cannot_be_read(command, tmp_path):
     """It is counted and named; where nothing can be read, the status says so."""
     cv2.imwrite(str(tmp_path / "bright.png"), np.full((32, 32, 3), 255, np.uint8))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    done = command("bright.png", "broken.jpg", "--json")
+    (tmp_path / "huge.bmp").write_bytes(bmp_of(60000, 60000))
+    done = command("broken.jpg", "huge.bmp", "bright.png", "--json")
     assert len(json.loads(done.stdout)) == 1
-    assert "1 of 2" in done.stderr
-    assert "broken.jpg" in done.stderr
+    assert "2 of 3 cannot be read and were skipped: broken.jpg, huge.bmp" in done.stderr
     assert json.loads(command("broken.jpg", "--json", ok=False).stdout) == []
 
 
@@ -111,7 +117,7 @@ def test_draws_photographs_and_films(command, tmp_path):
         (["7"], "camera 7"),
         (["empty/../bright.png", "--save", "empty"], "empty"),
         (["bright.png", "--model", "other.onnx"], "other.onnx"),
-        (["bright.png", "--model", "model.tflite"], ".onnx"),
+        (["bright.png", "--model", "model.tflite"], "does not list model.tflite"),
     ],
 )
 def test_what_is_wrong_is_one_line(command, tmp_path, arguments, said):
@@ -169,14 +175,24 @@ def append_byte(file: Path) -> None:
     [
         (lambda folder: append_byte(folder / "model.onnx"), "model.onnx is not the file that checksums.txt lists"),
         (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
-        (lambda folder: (folder / "model.yaml").unlink(), "model.yaml is not"),
-        (lambda folder: (folder / "model.yaml").write_text("task: detect"), "model.yaml is not"),
+        (lambda folder: (folder / "checksums.txt").write_text("0123"), "does not list model.yaml"),
+        (lambda folder: (folder / "model.yaml").unlink(), "model.yaml is missing"),
+        (lambda folder: append_byte(folder / "model.yaml"), "model.yaml is not the file that checksums.txt lists"),
+        (lambda folder: describe_otherwise(folder, "task: detect"), "model.yaml is not a model.yaml"),
         (
             lambda folder: rename_classes(folder, ["a", "b"]),
             "outputs of shape (1, 5, 1) are not known for detect with 2",
         ),
     ],
-    ids=["changed", "missing", "no-description", "other-description", "unknown-outputs"],
+    ids=[
+        "changed",
+        "missing",
+        "cut-list",
+        "no-description",
+        "changed-description",
+        "other-description",
+        "unknown-outputs",
+    ],
 )
 def test_refuses_a_folder_that_is_not_whole(bundle, run, tmp_path, harm, said):
     """In one line, whatever is wrong with it, and nothing is printed as found."""
@@ -188,10 +204,47 @@ def test_refuses_a_folder_that_is_not_whole(bundle, run, tmp_path, harm, said):
     assert len(done.stderr.splitlines()) == 1 and said in done.stderr
 
 
+def describe_otherwise(folder: Path, text: str) -> None:
+    """Write another description, and no checksums."""
+    (folder / "checksums.txt").unlink()
+    (folder / "model.yaml").write_text(text)
+
+
 def rename_classes(folder: Path, names: list[str]) -> None:
     """Write other classes into the description."""
     known = json.loads((folder / "model.yaml").read_text())
-    write_description(folder / "model.yaml", known | {"names": dict(enumerate(names))})
+    describe_otherwise(folder, json.dumps(known | {"names": dict(enumerate(names))}))
+
+
+def test_knows_models_by_their_names():
+    """Any other is refused with the known ends."""
+    with refused(runner.RunError, "model.tflite", ".onnx", "_ncnn_model"):
+        runner.open_network(Path("model.tflite"))
+
+
+def test_an_error_without_words_is_named(tmp_path):
+    """A folder without a model in it is refused by the kind of the error."""
+    pytest.importorskip("openvino")
+    folder = tmp_path / "model_openvino_model"
+    folder.mkdir()
+    with refused(runner.RunError, folder, "openvino", "StopIteration"):
+        runner.open_network(folder)
+
+
+def test_a_film_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    """OpenCV itself would write nothing, and say nothing."""
+    monkeypatch.setattr(cv2, "VideoWriter", lambda *_: SimpleNamespace(isOpened=lambda: False))
+    image = np.zeros((8, 8, 3), np.uint8)
+    with refused(runner.RunError, "--save", "film.mp4"):
+        runner.Saver(tmp_path / "out").add(runner.Picture("film.avi", image, 1, 5.0), image)
+
+
+@pytest.mark.parametrize("wrong", [["--threads", "-1"], ["--conf", "25"], ["--iou", "-0.1"]])
+def test_refuses_numbers_out_of_range(wrong, capsys):
+    """Before anything is loaded."""
+    with pytest.raises(SystemExit):
+        runner.main(["photo.png", *wrong])
+    assert f"{wrong[0]}" in capsys.readouterr().err
 
 
 def test_names_the_runtime_that_is_missing(bundle, tmp_path, monkeypatch):

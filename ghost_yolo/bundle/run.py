@@ -88,14 +88,15 @@ def read_description(folder: Path) -> Description:
 
 
 def check_sums(folder: Path, checked: str) -> None:
-    """Refuse a file, or a folder's files, that are not what checksums.txt says; without that file nothing is checked."""
+    """Refuse what checksums.txt does not list, or lists otherwise; without that file nothing is checked."""
     sums = folder / "checksums.txt"
     if not sums.is_file():
         return
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        digest, name = line.split("  ", 1)
-        if not f"{name}/".startswith(f"{checked}/"):
-            continue
+    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines()]
+    listed = [(digest, name) for digest, _, name in lines if f"{name}/".startswith(f"{checked}/")]
+    if not listed:
+        raise RunError(f"{sums} does not list {checked}: name a model of the bundle, or copy the bundle again, whole")
+    for digest, name in listed:
         if not (folder / name).is_file():
             raise RunError(f"{folder / name} is missing: copy the bundle again, whole")
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
@@ -144,7 +145,8 @@ def open_network(file: Path, threads: int = 0, hint: str = "f32") -> Network:
     except RunError:
         raise
     except Exception as error:  # runtimes raise classes of their own
-        raise RunError(f"{file} cannot be loaded by {module}: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{file} cannot be loaded by {module}: {reason}") from error
 
 
 def _open_onnx(file: Path, threads: int, _: str) -> Network:
@@ -505,12 +507,20 @@ def list_sources(given: Sequence[str]) -> list[str]:
     return found
 
 
-def read_pictures(source: str, channels: int) -> Iterator[Picture]:
-    """Yield a photograph, turned as its EXIF data say, or the frames of a video or camera."""
-    if not source.isdecimal() and Path(source).suffix.lower() not in VIDEOS:
+def read_photo(source: str, channels: int) -> Image | None:
+    """Return a photograph, turned as its EXIF data say; None if it cannot be read, or is too large for OpenCV."""
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    try:
         content = np.fromfile(source, np.uint8)
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        yield Picture(source, cv2.imdecode(content, flag) if len(content) else None)  # type: ignore[arg-type]
+        return cv2.imdecode(content, flag) if len(content) else None  # type: ignore[return-value]
+    except (OSError, cv2.error):
+        return None
+
+
+def read_pictures(source: str, channels: int) -> Iterator[Picture]:
+    """Yield a photograph, or the frames of a video or camera."""
+    if not source.isdecimal() and Path(source).suffix.lower() not in VIDEOS:
+        yield Picture(source, read_photo(source, channels))
         return
     camera = source.isdecimal()
     film = cv2.VideoCapture(int(source) if camera else source)
@@ -564,6 +574,8 @@ class Saver:
         if picture.frame and picture.name not in self.films:
             file, size = self._new(Path(picture.name).stem + ".mp4"), drawn.shape[1::-1]
             self.films[picture.name] = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"mp4v"), picture.rate, size)  # type: ignore[attr-defined]
+            if not self.films[picture.name].isOpened():
+                raise RunError(f"--save {file}: OpenCV cannot write this film here")
         if picture.frame:
             self.films[picture.name].write(drawn)
         elif not cv2.imwrite(self._new(Path(picture.name).stem + ".jpg"), drawn):
@@ -647,9 +659,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iou", type=float, help="overlap above which NMS drops a box, instead of model.yaml's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the runtime's own choice")
     parser.add_argument("--hint", default="f32", help="OpenVINO's precision: f32, bf16, f16, or default for its choice")
+    options = parser.parse_args(arguments)
+    if options.threads < 0 or not all(0 <= value <= 1 for value in (options.conf or 0, options.iou or 0)):
+        parser.error("--threads must be 0 or more, --conf and --iou between 0 and 1")
     silence_opencv()
     try:
-        return find_all(parser.parse_args(arguments))
+        return find_all(options)
     except (RunError, OSError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 1
