@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ from ghost_yolo.export.files import NO_NCNN_INT8, export_file
 from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_calibration, write_best
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress
-from ghost_yolo.utils.files import atomic_folder
+from ghost_yolo.utils.files import atomic_folder, sha256
 from ghost_yolo.utils.system import runtime_versions
 
 HERE = Path(__file__).parent
@@ -79,7 +78,8 @@ def bundle(plan: BundlePlan) -> Bundle:
             shutil.copy(HERE / name, work / name)
         (work / "requirements.txt").write_text(requirements(plan), encoding="utf-8")
         (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
-        (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
+        if "int8" in plan.precisions:
+            (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
         photos = (scored or readable)[:VERIFIED]
         files = {work / name: precision for name, (_, precision) in plan.files.items()}
         made.outputs = check_outputs(plan.checkpoint, files, photos, made.warnings)
@@ -217,8 +217,10 @@ def measure(
     run_script(work, "run.py", str(photo.resolve()), "--json")
     options = ("--threads", str(plan.threads), "--rounds", str(plan.rounds), "--photo", str(photo.resolve()))
     run_script(work, "bench.py", *options, "--out", "times.json")
-    rows = json.loads((work / "times.json").read_text(encoding="utf-8"))["rows"]
-    times = {(row["model"], row["precision"]): row for row in rows}
+    measured = json.loads((work / "times.json").read_text(encoding="utf-8"))
+    if measured["failed"]:
+        raise UserError(f"the bundle's bench.py cannot run {'; '.join(measured['failed'])}")
+    times = {(row["model"], row["precision"]): row for row in measured["rows"]}
     return [
         {
             "name": name,
@@ -256,11 +258,6 @@ def licence_text() -> str:
     if place is None:
         raise UserError("the LICENSE file of ghost-yolo is missing: install it again")
     return place.read_text(encoding="utf-8")
-
-
-def sha256(file: Path) -> str:
-    """Return a file's SHA-256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def hash_lines(files: Sequence[Path]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from ghost_yolo.bundle.description import describe
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import export_file
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
+from ghost_yolo.utils.files import sha256
 
 if TYPE_CHECKING:
     from ghost_yolo.bundle.plan import BundlePlan
@@ -99,7 +99,7 @@ def check_runtime(folder: Path) -> Path:
         raise UserError(f"--ort {folder} is onnxruntime-web {version}; {how}")
     for name, digest in ORT_FILES.items():
         file = place / name
-        if not file.is_file() or _sha256(file) != digest:
+        if not file.is_file() or sha256(file) != digest:
             raise UserError(f"{file} is missing or not the file of onnxruntime-web {ORT_VERSION}; {how}")
     return place
 
@@ -122,10 +122,9 @@ def write_web(
     assert plan.web is not None
     folder = shutil.copytree(PAGE, work / FOLDER)
     shutil.copy(work / "LICENSE", folder / "LICENSE")
-    for name, (runtime, _) in plan.files.items():
-        if runtime == "onnx":
-            shutil.copy(work / name, folder / name)
     names = {name: precision for name, (runtime, precision) in plan.files.items() if runtime == "onnx"}
+    for name in names:
+        shutil.copy(work / name, folder / name)
     titles = distinct_titles([plan.checkpoint, *([plan.web.beside] if plan.web.beside else [])])
     models = [_entry(folder, titles[0], names, known)]
     beside = folder / BESIDE if plan.web.beside else None
@@ -156,7 +155,7 @@ def _entry(folder: Path, title: str, names: dict[str, str], known: dict[str, Any
             "name": name,
             "precision": precision,
             "mb": round((folder / name).stat().st_size / 1e6, 2),
-            "integrity": integrity(_sha256(folder / name)),
+            "integrity": integrity(sha256(folder / name)),
         }
         for name, precision in names.items()
     ]
@@ -180,8 +179,3 @@ def _write_runtime(source: Path | None, folder: Path) -> dict[str, Any]:
 def integrity(digest: str) -> str:
     """Return a SHA-256 as browsers check it (subresource integrity)."""
     return "sha256-" + base64.b64encode(bytes.fromhex(digest)).decode()
-
-
-def _sha256(file: Path) -> str:
-    """Return a file's SHA-256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -173,6 +173,11 @@ def write_atomic(file: Path, content: str | bytes) -> None:
         raise
 
 
+def sha256(file: Path) -> str:
+    """Return a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def fingerprint(files: Sequence[Path]) -> str:
     """Return a short hash of files' contents, so that a changed image or checkpoint counts as another setting."""
     digest = hashlib.sha256()
