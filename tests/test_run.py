@@ -109,6 +109,19 @@ def test_draws_photographs_and_films(command, tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "out/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+def test_labels_can_be_read():
+    """Whole, inside the picture, and the surest on top."""
+    image, place = np.zeros((100, 100, 3), np.uint8), {"box": [90, 50, 99, 60]}
+    sure, unsure = (
+        {"name": "cell", "class": 0, "score": 0.9} | place,
+        {"name": "cell", "class": 1, "score": 0.3} | place,
+    )
+    drawn = runner.draw(image, [sure, unsure])
+    ground = (drawn == runner.COLOURS[0]).all(2)[36:50]
+    assert ground.any(0).sum() > 40 and not (drawn[36:50] == runner.COLOURS[1]).all(2).any()
+    assert not image.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -544,19 +544,31 @@ def draw(image: Image, found: Sequence[Found]) -> Image:
     """Return a copy of a picture with what is found in it."""
     drawn = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
     wide = max(round(sum(drawn.shape[:2]) / 600), 1)
-    for line, one in enumerate(found):
+    for one in reversed(found):  # the surest last, on top
         colour = COLOURS[one["class"] % len(COLOURS)]
         shapes = one.get("polygons") or ([one["corners"]] if "corners" in one else [])
         cv2.polylines(drawn, [np.round(shape).astype(np.int32) for shape in shapes], True, colour, wide)
         for x, y, *seen in one.get("keypoints", []):
             if not seen or seen[0] > 0.5:
                 cv2.circle(drawn, (round(x), round(y)), 2 * wide, colour, -1)
-        x1, y1, x2, y2 = map(round, one.get("box", (0, (line + 1) * 16 * wide, 0, 0)))
         if "box" in one and "corners" not in one:
+            x1, y1, x2, y2 = map(round, one["box"])
             cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, wide)
-        text, place = f"{one['name']} {one['score']:.2f}", (x1, max(y1 - 2 * wide, 10 * wide))
-        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * wide, colour, wide, cv2.LINE_AA)
+    for line, one in reversed([*enumerate(found)]):
+        x, y, *_ = map(round, one.get("box", (0, (line + 1) * 16 * wide)))
+        write_label(drawn, one, x, y, wide)
     return drawn  # type: ignore[return-value]
+
+
+def write_label(drawn: Any, one: Found, x: int, y: int, wide: int) -> None:
+    """Write name and score above a point, or inside where there is no room, on a ground of the class's colour."""
+    text, font = f"{one['name']} {one['score']:.2f}", (cv2.FONT_HERSHEY_SIMPLEX, 0.4 * wide)
+    width, height = cv2.getTextSize(text, *font, wide)[0][0] + 4 * wide, 14 * wide
+    x, y = max(min(x, drawn.shape[1] - width), 0), max(y - height, 0)
+    blue, green, red = colour = COLOURS[one["class"] % len(COLOURS)]
+    cv2.rectangle(drawn, (x, y), (x + width, y + height), colour, -1)
+    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
+    cv2.putText(drawn, text, (x + 2 * wide, y + 10 * wide), *font, ink, max(wide // 2, 1), cv2.LINE_AA)
 
 
 class Saver:
