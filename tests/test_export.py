@@ -179,6 +179,8 @@ def test_differences_are_those_of_boxes_and_scores() -> None:
     assert differences([a], [b], nc=2) == (0.25, 0.125)
     assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
     assert not OutputCheck((64, 64), "noise", float("nan"), 0).passed
+    assert "nothing is compared" in str(OutputCheck((64, 64), "noise", 0, 0, sure=0))
+    assert str(OutputCheck((64, 64), "image", 0, 0, sure=3)).endswith("of 3 sure boxes")
     with pytest.raises(UserError, match=r"\(1, 6, 5\)"):
         differences([a], [a, b], nc=2)
 

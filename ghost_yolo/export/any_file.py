@@ -122,7 +122,7 @@ def compare(
     sure = expected[0][0, 4 : 4 + info.nc].max(0) > SURE
     apart = np.abs(found[0] - expected[0])[0][:, sure]
     boxes, scores = (float(part.max(initial=0)) for part in (apart[:4], apart[4 : 4 + info.nc]))
-    return OutputCheck(size, name, boxes, scores, *tolerances)
+    return OutputCheck(size, name, boxes, scores, *tolerances, int(sure.sum()))
 
 
 def first_difference(file: Path, runtime: str, reference: HostModel, image: Array, tolerance: float) -> str:

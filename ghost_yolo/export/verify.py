@@ -46,6 +46,7 @@ class OutputCheck:
         scores: Largest difference of all other outputs.
         box_tolerance: Of boxes, in pixels.
         score_tolerance: Of the others.
+        sure: How many boxes were compared, where they are only those that PyTorch is sure of.
     """
 
     size: tuple[int, int]
@@ -54,6 +55,7 @@ class OutputCheck:
     scores: float
     box_tolerance: float = BOX_TOLERANCE
     score_tolerance: float = SCORE_TOLERANCE
+    sure: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -63,9 +65,12 @@ class OutputCheck:
     def __str__(self) -> str:
         """Return one line of the report."""
         verdict, (height, width) = "ok  " if self.passed else "FAIL", self.size
+        if self.sure == 0:
+            return f"{verdict} {height}x{width} {self.image:5} PyTorch is sure of no box: nothing is compared"
+        of = "" if self.sure is None else f", of {self.sure} sure boxes"
         return (
             f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {self.box_tolerance}), "
-            f"scores {self.scores:.2g} (tolerance {self.score_tolerance})"
+            f"scores {self.scores:.2g} (tolerance {self.score_tolerance}){of}"
         )
 
 
