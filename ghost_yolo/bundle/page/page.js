@@ -150,11 +150,14 @@ async function toggleCamera() {
   }
   say("error", "");
   const camera = new Camera();
+  byId("camera").disabled = true; // a second one would stay open
   try {
     await camera.open();
   } catch (error) {
     fail(error);
     return;
+  } finally {
+    byId("camera").disabled = byId("choose").disabled;
   }
   state.camera = Object.assign(camera, { times: [] });
   byId("camera").textContent = "Close the camera";

@@ -45,8 +45,11 @@ export class Camera {
     await this.video.play();
   }
 
-  /** Return the picture that it shows now. */
+  /** Return the picture that it shows now; one that was pulled out would show its last one for ever. */
   read() {
+    if (this.stream.getVideoTracks().some(({ readyState }) => readyState === "ended")) {
+      throw new Error("the camera gives no more pictures: is it still connected, and used by no other program?");
+    }
     return { ...pixelsOf(this.video, this.video.videoWidth, this.video.videoHeight), name: "camera", note: "" };
   }
 
