@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ def plan(sure, photographs, tmp_path) -> BundlePlan:
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"runtimes": ("onnx", "tensorrt")}, ["--to", "tensorrt", "openvino"]),
+        ({"runtimes": ("onnx", "tensorrt")}, ["--to", "tensorrt", "openvino", "web"]),
         ({"precisions": ("int4",)}, ["--precision", "int4"]),
         ({"runtimes": ("ncnn",), "precisions": ("int8",)}, ["ncnn", "INT8"]),
         ({"rounds": 0}, ["--rounds"]),
@@ -137,5 +138,25 @@ def test_sensors_are_read_where_there_are_any(tmp_path, monkeypatch):
     hot = [{"mhz": 1500.0}] * 4 + [{"mhz": 600.0}] * 4
     assert "1500 to 600 MHz" in bench.slowed(hot, [])[0]
     assert bench.slowed(hot[:4] * 2, []) == []
+    monkeypatch.delitem(sys.modules, "run")
+    monkeypatch.delitem(sys.modules, "bench")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "reading", "said"),
+    [(2, {}, "not known"), (2, {"celsius": 40.0}, "not known"), (2, {"mhz": 1500.0}, "no sign"), (8, {}, "no sign")],
+)
+def test_what_cannot_be_seen_is_not_denied(tmp_path, monkeypatch, rounds, reading, said):
+    """That a machine kept its speed is said where there was something to see it by."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "ghost_yolo/bundle"))
+    import bench
+
+    known = SimpleNamespace(size=(32, 32))
+    model = SimpleNamespace(name="a", turn=lambda *_: None, row=lambda _: {}, rounds={"network": [1.0] * rounds})
+    model.detector = SimpleNamespace(known=known)
+    monkeypatch.setattr(bench, "load_all", lambda *_: ([model], []))
+    monkeypatch.setattr(bench, "sensors", lambda: reading)
+    result, _ = bench.measure(tmp_path, 1, rounds, 1, np.zeros((8, 8, 3), np.uint8))
+    assert result["conditions"]["slowed_down"].startswith(said)
     monkeypatch.delitem(sys.modules, "run")
     monkeypatch.delitem(sys.modules, "bench")

@@ -26,6 +26,7 @@ def render_card(work: Path, files: Sequence[dict[str, Any]], outputs: Mapping[st
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ghost_yolo.bundle", "."),
         autoescape=False,  # noqa: S701 (Markdown, of our own numbers and the model's names)
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )

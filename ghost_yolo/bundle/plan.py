@@ -55,7 +55,8 @@ class BundlePlan:
             raise OutputExistsError(f"--out {self.out} exists; name a new folder")
         for option, given, known in (("to", self.runtimes, TARGETS), ("precision", self.precisions, PRECISIONS)):
             if not given or set(given) - set(known) or len(set(given)) < len(given):
-                raise UserError(f"--{option} {','.join(given)}: give some of {','.join(known)}, each once")
+                page = ",web" if option == "to" else ""  # the command's name for the page
+                raise UserError(f"--{option} {','.join(given)}: give some of {','.join(known)}{page}, each once")
         if not 0 < self.holdout < 1 or self.rounds < 1 or self.threads < 0:
             raise UserError("--holdout must be between 0 and 1, --rounds 1 or more, --threads 0 or more")
         if not self.files:
