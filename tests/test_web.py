@@ -36,6 +36,20 @@ DROP = """([name, kind, text]) => {
   document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
 }"""
 
+CAMERA = """() => {
+  window.opened = 0;
+  navigator.mediaDevices.getUserMedia = async () => {
+    window.opened += 1;
+    const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 48 });
+    const context = canvas.getContext("2d");
+    setInterval(() => {
+      context.fillStyle = `hsl(${Date.now() % 360} 90% 50%)`;
+      context.fillRect(0, 0, 64, 48);
+    }, 50);
+    return (window.stream = canvas.captureStream());
+  };
+}"""
+
 
 @pytest.fixture
 def copy_of_ort(tmp_path, monkeypatch) -> Path:
@@ -265,6 +279,7 @@ def test_two_models_side_by_side(browser, real_ort, sure, tiny_model, image_fold
     assert "web/beside/model.onnx" in listed
     assert "web/ort/ort-wasm-simd-threaded.wasm" in listed
     assert "web" in (out / "README.md").read_text()
+    assert json.loads((out / "proof.json").read_text())["outputs"].keys() == {"model.onnx", "web/beside/model.onnx"}
     shot = picture(tmp_path)
     with serve(out / "web") as address:
         visitor = Visitor(browser, address)
@@ -322,6 +337,25 @@ def test_says_what_failed_and_goes_on(browser, site, tmp_path):
         visitor.page.wait_for_function("document.getElementById('error').textContent.includes('no camera')")
         assert visitor.drop(picture(tmp_path))[0]["found"]
         assert not visitor.page.is_visible("#error")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_takes_a_camera_until_it_is_lost(browser, site):
+    """Two quick clicks open one camera; pulled out it is an error, and it can be opened again."""
+    with serve(site) as address:
+        visitor = Visitor(browser, address)
+        visitor.page.evaluate(CAMERA)
+        for opened in (1, 2):
+            visitor.page.evaluate(
+                "document.getElementById('camera').click(), document.getElementById('camera').click()"
+            )
+            visitor.page.wait_for_function("document.getElementById('status').textContent.includes('Camera: 64 x 48')")
+            assert visitor.page.evaluate("window.opened") == opened
+            assert not visitor.page.is_visible("#error")
+            visitor.page.evaluate("window.stream.getTracks()[0].stop()")
+            visitor.page.wait_for_function("document.getElementById('error').textContent.includes('no more pictures')")
+            assert visitor.page.text_content("#camera") == "Open the camera"
 
 
 @pytest.mark.slow

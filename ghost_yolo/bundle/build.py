@@ -44,7 +44,8 @@ class Bundle:
     Attributes:
         folder: The folder.
         files: One entry for each model file: name, runtime, precision, agreement with its interval, times.
-        outputs: Name of each file to how its outputs differ from PyTorch's, one line for each input.
+        outputs: Name of each file, and of the page's second model, to how its outputs differ from PyTorch's, one line for each
+            input.
         warnings: What to know before it is used.
     """
 
@@ -85,7 +86,8 @@ def bundle(plan: BundlePlan) -> Bundle:
         made.outputs = check_outputs(plan.checkpoint, files, photos, made.warnings)
         beside = write_web(plan, work, size, described(plan, work, size), fitted) if plan.web else None
         if plan.web and plan.web.beside and beside:
-            check_outputs(plan.web.beside, {beside / "model.onnx": "fp32"}, photos, made.warnings)
+            own = check_outputs(plan.web.beside, {beside / "model.onnx": "fp32"}, photos, made.warnings)
+            made.outputs |= {(beside / name).relative_to(work).as_posix(): lines for name, lines in own.items()}
         made.files = measure(plan, work, size, readable[0], scored, chosen)
         proof = {
             "outputs": made.outputs,
