@@ -30,6 +30,7 @@ from ultralytics import YOLO
 from ghost_yolo import host
 from ghost_yolo.cli import app
 from ghost_yolo.data import smear
+from ghost_yolo.data.images import preprocess, read_image
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline, training, writing
 from ghost_yolo.ghostify.state import load_checked, save_checked
@@ -150,6 +151,23 @@ def test_command_names_the_resume_file(
     assert done.exit_code == 130 and str(tmp_path / "light.pt.part") in done.output.replace("\n", "")
     failed = CliRunner().invoke(app, [*options, str(tmp_path / "light.onnx")])
     assert isinstance(failed.exception, UserError)
+
+
+def test_images_are_not_taken_in_the_order_of_their_names(
+    best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some stages take the first ones, which would be all of one class where names begin with the class."""
+    runs: list[Any] = []
+    monkeypatch.setattr(pipeline, "convert", lambda run, *_: runs.append(run))
+    for seed in (0, 0, 1):
+        settings = Settings(reconstruct_steps=1, distill_steps=1, seed=seed)
+        ghostify(best, [image_folder], tmp_path / "light.pt", [GHOST], settings=settings)
+    first, same, other = (run.image_files for run in runs)
+    assert first == same
+    assert sorted(first) == sorted(image_folder.iterdir())
+    assert len({tuple(first), tuple(other), tuple(sorted(first))}) == 3
+    size = runs[0].images.images.shape[2:]
+    assert torch.equal(runs[0].images.images[0], preprocess(read_image(first[0]), size))
 
 
 def test_unreadable_images_are_skipped(best: Path, image_folder: Path, tmp_path: Path) -> None:

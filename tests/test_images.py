@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ghost_yolo.data.images import find_images, preprocess, read_image, split_readable, to_float
+from ghost_yolo.data.images import find_images, preprocess, read_image, split_readable, spread, to_float
 from ghost_yolo.errors import UserError
 
 
@@ -106,3 +106,12 @@ def test_preprocess_is_the_hosts_letterbox(tmp_path: Path) -> None:
     assert tensor.shape == (3, 64, 64)
     assert np.array_equal((tensor[:, 12:52].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), image[..., ::-1])
     assert (tensor[:, :12] == 114 / 255).all() and (tensor[:, 52:] == 114 / 255).all()
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(0, 300), (1, 300), (300, 300), (301, 300), (1008, 300)])
+def test_some_of_many_images_are_evenly_spaced(count: int, wanted: int) -> None:
+    """None twice; few are all taken. The first ones of a folder would all be of one class where names begin with the class."""
+    images = [Path(str(number)) for number in range(count)]
+    taken = spread(images, wanted)
+    assert len({*taken}) == len(taken) == min(count, wanted)
+    assert not images or int(taken[-1].name) >= count - 1 - count // len(taken)

@@ -17,7 +17,7 @@ from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import any_file, int8
-from ghost_yolo.export.int8 import Int8Exporter, choose_calibration, choose_exclusions, is_constant, write_best
+from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions, is_constant, write_best
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
@@ -218,12 +218,3 @@ def test_real_files(
     assert mb < head_mb < fp32_mb
     assert full / 3 < quantized <= 1 and excepted > full / 3
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["best.pt", out.name, head.name])
-
-
-@pytest.mark.parametrize(("count", "chosen"), [(0, 0), (1, 1), (300, 300), (301, 300), (1008, 300)])
-def test_calibration_takes_some_hundred_images(count: int, chosen: int) -> None:
-    """Evenly spaced, none twice; few images are all taken."""
-    images = [Path(str(number)) for number in range(count)]
-    taken = choose_calibration(images)
-    assert len({*taken}) == len(taken) == chosen
-    assert not images or int(taken[-1].name) >= count - 1 - count // chosen

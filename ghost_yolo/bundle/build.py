@@ -18,11 +18,11 @@ from ghost_yolo.bundle.card import render_card
 from ghost_yolo.bundle.description import describe, write_description
 from ghost_yolo.bundle.plan import BundlePlan
 from ghost_yolo.bundle.web import write_web
-from ghost_yolo.data.images import MIN_HELD_OUT, find_images, hold_out, split_readable
+from ghost_yolo.data.images import MIN_HELD_OUT, find_images, hold_out, split_readable, spread
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.any_file import verify_file
 from ghost_yolo.export.files import NO_NCNN_INT8, export_file
-from ghost_yolo.export.int8 import Int8Exporter, Variant, choose_calibration, write_best
+from ghost_yolo.export.int8 import MAX_CALIBRATION, Int8Exporter, Variant, write_best
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import atomic_folder, sha256
@@ -69,7 +69,7 @@ def bundle(plan: BundlePlan) -> Bundle:
     size = plan.size_for(opened)
     readable, skipped = split_readable(find_images(plan.images))
     fitted, held_out = hold_out(readable, plan.holdout)
-    fitted = choose_calibration(fitted)
+    fitted = spread(fitted, MAX_CALIBRATION)
     made = Bundle(plan.out, warnings=warnings_before(plan, fitted, held_out, skipped))
     choosing, scored = divide(plan, held_out)
     with atomic_folder(plan.out) as work:
@@ -81,7 +81,7 @@ def bundle(plan: BundlePlan) -> Bundle:
         (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
         if "int8" in plan.precisions:
             (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
-        photos = (scored or readable)[:VERIFIED]
+        photos = spread(scored or readable, VERIFIED)
         files = {work / name: precision for name, (_, precision) in plan.files.items()}
         made.outputs = check_outputs(plan.checkpoint, files, photos, made.warnings)
         beside = write_web(plan, work, size, described(plan, work, size), fitted) if plan.web else None

@@ -73,6 +73,12 @@ def hold_out(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path
     return [p for i, p in enumerate(paths) if i not in held], [p for i, p in enumerate(paths) if i in held]
 
 
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """Return at most so many images, evenly spaced: the first ones of a sorted folder may all show one class."""
+    count = min(count, len(paths))
+    return [paths[number * len(paths) // count] for number in range(count)]
+
+
 def require_readable(paths: Sequence[Path], skipped: Sequence[Path]) -> None:
     """Raise an error where all images were skipped."""
     if len(skipped) == len(paths):

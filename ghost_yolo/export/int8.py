@@ -23,7 +23,7 @@ from ultralytics import YOLO
 
 from ghost_yolo.accuracy.agreement import AgreementSet
 from ghost_yolo.bench.runtimes import RUNTIMES
-from ghost_yolo.data.images import preprocess, read_image, to_float
+from ghost_yolo.data.images import preprocess, read_image, spread, to_float
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import quantizers
 from ghost_yolo.export.files import export_fp32, publish
@@ -86,7 +86,7 @@ class Int8Exporter:
         if runtime not in QUANTIZE:
             raise UserError(f"runtime {runtime!r} has no INT8 files here; give one of {', '.join(QUANTIZE)}")
         RUNTIMES[runtime].require("int8")
-        self.checkpoint, self.paths, self.runtime = checkpoint, choose_calibration(images), runtime
+        self.checkpoint, self.paths, self.runtime = checkpoint, spread(images, MAX_CALIBRATION), runtime
         self.size = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         opened = open_checkpoint(checkpoint)
         opened.require_rgb()
@@ -167,7 +167,7 @@ class Int8Exporter:
         Raises:
             UserError: If it finds nothing, or the same in every image, where float32 does not.
         """
-        paths = [path for path in self.paths if path not in self.skipped][:CHECKED]
+        paths = spread([path for path in self.paths if path not in self.skipped], CHECKED)
         expected, found = (find(file, paths, self.size, self.task) for file in (self.fp32, made))
         if any(map(len, expected)) and not any(map(len, found)):
             raise UserError(
@@ -188,12 +188,6 @@ class Int8Exporter:
 
         reference = as_exported(open_checkpoint(self.checkpoint).model)
         return first_difference(made, self.runtime, reference, next(self._inputs()), LAYER_TOLERANCES["int8"])
-
-
-def choose_calibration(images: Sequence[Path]) -> list[Path]:
-    """Return at most MAX_CALIBRATION images, evenly spaced."""
-    count = min(len(images), MAX_CALIBRATION)
-    return [images[number * len(images) // count] for number in range(count)]
 
 
 def export_int8(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,9 @@ def prepare(
     limit_samples(MIN_SAMPLES, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
     state.require_space(opened.model, FINALISTS if config.delivery.target else 1)
     fitted, held_out = hold_out(paths, settings.holdout)
+    random.Random(settings.seed).shuffle(
+        fitted
+    )  # some stages take the first ones, which may all be of one class by name
     device = next(opened.model.parameters()).device
     images = CalibrationImages(fitted, settings.imgsz, device)
     files = [path for path in fitted if path not in images.skipped]
