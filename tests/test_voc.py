@@ -105,6 +105,8 @@ def write_set(voc: Path, split: str, text: str) -> None:
         (shutil.rmtree, [], ["voc", "no folder"]),
         (lambda voc: (voc / "ImageSets/Main/val.txt").unlink(), [], ["train.txt", "no val.txt"]),
         (lambda voc: write_set(voc, "val", "missing\n"), [], ["missing in val"]),
+        (lambda voc: write_set(voc, "val", "\n"), [], ["val.txt", "no image"]),
+        (None, ["--names", "names.txt"], ["names.txt", "no such file"]),
         (lambda voc: write_set(voc, "val", "\xe9t\xe9\n"), [], ["val.txt", "UTF-8"]),
         (lambda voc: (voc / "JPEGImages/val_0.jpg").unlink(), [], ["val_0 in val", "no image"]),
         (lambda voc: (voc / "JPEGImages/val_0.png").touch(), [], ["val_0.jpg, val_0.png"]),
@@ -152,10 +154,12 @@ def test_problems_are_counted_and_the_first_shown(plain: Path, run: Run) -> None
 
 
 def test_what_is_odd_is_said(plain: Path) -> None:
-    """Images without an annotation, a box that is there twice, and two spellings of a class are warned of, and kept out of nothing else."""
+    """Images without an annotation, a box that is there twice, another size and spelling are warned of, and kept out of nothing else."""
     (plain / "Annotations/0.xml").unlink()
     (plain / "Annotations/nut0.xml").write_text(annotation(("nut", 1, 1, 9, 9), ("nut", 1, 1, 9, 9)))
     (plain / "Annotations/nut1.xml").write_text(annotation(("Nut", 1, 1, 9, 9)))
+    (plain / "Annotations/nut2.xml").write_text(annotation(("nut", 1, 1, 30, 40)).replace(">64<", ">640<"))
+    (plain / "Annotations/nut3.xml").write_text(annotation(("nut", 1, 1, 30, 40)).replace(">64<", ">0<"))
     result = convert(plain, plain.parent / "out", splits=Draw())
     text = "\n".join(result.warnings)
 
@@ -164,6 +168,8 @@ def test_what_is_odd_is_said(plain: Path) -> None:
         part in text
         for part in ("1 images", "nut0.xml: nut (1.0, 1.0, 9.0, 9.0): there twice", "Nut, nut", "no box of")
     )
+    assert result.resized == ["nut2.xml: is of 640 x 48 pixels, but nut2.png has 64 x 48"]
+    assert result.resized[0] in text
 
 
 def test_class_names_are_any_text(plain: Path) -> None:

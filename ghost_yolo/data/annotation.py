@@ -25,12 +25,14 @@ class Boxes:
         empty: The boxes without area, as text.
         repeated: The boxes that are there twice, as text; they are kept too.
         wrong: What is wrong with others, as text.
+        resized: That the boxes are of another size than the image has, as text.
     """
 
     kept: list[tuple[str, Corners]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
 
 
 def read_boxes(xml: Path, image: Path, known: Collection[str]) -> Boxes:
@@ -46,6 +48,8 @@ def read_boxes(xml: Path, image: Path, known: Collection[str]) -> Boxes:
     """
     root, boxes = _parse(xml), Boxes()
     size = _size(image, root, xml.name)
+    if (said := _annotated(root)) != (*map(str, size),) and not {*said} & {"", "0"}:
+        boxes.resized.append(f"{xml.name}: is of {' x '.join(said)} pixels, but {image.name} has {size[0]} x {size[1]}")
     for item in root.iter("object"):
         kind = (item.findtext("name") or "").strip()
         try:
@@ -83,6 +87,11 @@ def _relative(corners: Corners, size: tuple[int, int]) -> Corners:
     return (left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height
 
 
+def _annotated(root: ET.Element) -> tuple[str, ...]:
+    """Return the width and height that an annotation says its image has; "" or "0" where it does not."""
+    return tuple(root.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
+
+
 def _corners(item: ET.Element) -> Corners:
     """Return (xmin, ymin, xmax, ymax) of an object, in pixels."""
     left, top, right, bottom = (float(item.findtext(f"bndbox/{key}", "")) for key in CORNERS)
@@ -95,7 +104,7 @@ def _parse(xml: Path) -> ET.Element:
         _require_regular(xml)
         root = ET.parse(xml).getroot()
     except (OSError, ET.ParseError, LookupError, ValueError) as error:  # LookupError: an encoding that does not exist
-        raise ValueError(f"{xml.stem}: cannot be read: {error}") from error
+        raise ValueError(f"{xml.name}: cannot be read: {error}") from error
     if root.tag != "annotation":
         raise ValueError(f"{xml.name}: its root is <{root.tag[:80]}>, not <annotation>")
     if (lost := _lost(root)) is not None:
@@ -134,8 +143,7 @@ def _size(image: Path, root: ET.Element, xml: str) -> tuple[int, int]:
     if turn not in range(2, 9):
         return stored
     shown = stored[::-1] if turn >= FIRST_TRANSPOSED else stored
-    annotated = tuple(root.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
-    if annotated != tuple(map(str, shown)) or shown == stored:
+    if _annotated(root) != (*map(str, shown),) or shown == stored:
         raise ValueError(
             f"{xml}: {image.name} is rotated by its EXIF orientation {turn}, and the annotation does not say that its boxes "
             "are of the rotated image; save the image upright and annotate that"

@@ -78,7 +78,7 @@ def choose_splits(voc: Path, draw: Draw) -> tuple[str, ...] | Draw:
 
 
 def read_image_set(voc: Path, split: str, problems: list[str]) -> list[str]:
-    """Return the names in one image set, one a line; lines that cannot be read become problems.
+    """Return the names in one image set, one a line; a set that cannot be read, or is empty though needed, becomes a problem.
 
     Raises:
         DatasetError: If there is no such image set.
@@ -91,7 +91,10 @@ def read_image_set(voc: Path, split: str, problems: list[str]) -> list[str]:
     except UnicodeDecodeError as error:
         problems.append(f"{file.name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
         return []
-    return [_name(line.strip(), voc) for line in lines if line.strip()]
+    names = [_name(line.strip(), voc) for line in lines if line.strip()]
+    if not names and split != "test":
+        problems.append(f"{file.name}: names no image, and Ultralytics needs some")
+    return names
 
 
 def _name(line: str, voc: Path) -> str:

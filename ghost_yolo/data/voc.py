@@ -44,6 +44,7 @@ class Conversion:
         boxes: Boxes by split and class name.
         dropped: The boxes without area that were left out, as text.
         repeated: The boxes that are there twice, as text.
+        resized: The annotations that are of another size than their image, as text.
         unused: How many images have no annotation, or are in no split.
     """
 
@@ -52,6 +53,7 @@ class Conversion:
     boxes: Counter[tuple[str, str]]
     dropped: list[str]
     repeated: list[str]
+    resized: list[str]
     unused: int
 
     @property
@@ -67,6 +69,7 @@ class Conversion:
         """What somebody who trains on it should know."""
         lines = shorten([f"left out {box}" for box in self.dropped])
         lines += shorten([f"{box}: there twice, of which Ultralytics takes one" for box in self.repeated])
+        lines += shorten([f"{text}; its boxes may be wrong" for text in self.resized])
         if self.unused:
             lines.append(
                 f"{self.unused} images of JPEGImages/ are in no split or have no annotation; they were left out"
@@ -151,10 +154,12 @@ def read_names(text: str) -> dict[int, str] | None:
     """Return the class names of an option: a file with one a line, or names separated by commas; None for "".
 
     Raises:
-        UserError: If a name is empty or stands twice, or the file is not UTF-8.
+        UserError: If a name is empty or stands twice, or the file is not there or not UTF-8.
     """
     if not text:
         return None
+    if text.endswith(".txt") and not is_file(Path(text)):
+        raise UserError(f"--names {text}: there is no such file")
     try:
         lines = Path(text).read_text(encoding="utf-8-sig").splitlines() if is_file(Path(text)) else text.split(",")
     except UnicodeDecodeError as error:
@@ -256,6 +261,7 @@ def _write_all(
         boxes=boxes,
         dropped=[box for example in examples for box in example.boxes.empty],
         repeated=[box for example in examples for box in example.boxes.repeated],
+        resized=[text for example in examples for text in example.boxes.resized],
         unused=total - len(examples),
     )
 
