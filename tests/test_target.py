@@ -24,7 +24,7 @@ from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.option_times import Times
 from ghost_yolo.ghostify.options import Option
 from ghost_yolo.ghostify.plot import plot_target
-from ghost_yolo.ghostify.target import Target, choose_distilled, finalists, parse_target
+from ghost_yolo.ghostify.target import Target, advise, choose_distilled, finalists, parse_target
 from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5)
@@ -151,6 +151,8 @@ def test_a_target_that_cannot_be_had(
     with refused(UserError, "--target 0.1", "--act relu --width 0.25", "0.300"):
         ghostify(best, [image_folder], tmp_path / "fast.pt", delivery=Delivery("pytorch", target=0.1))
     assert not list(tmp_path.iterdir())
+    assert advise(0.3, "fp32") == "give --target 0.32 or more, or --precision int8 with --runtime openvino or onnx"
+    assert advise(0.3, "int8") == "give --target 0.32 or more" and "faster than the baseline" in advise(0.96, "int8")
 
 
 def test_a_target_is_searched_and_kept(
@@ -194,6 +196,8 @@ def test_the_promise_is_checked() -> None:
     found = Target(0.25, [chosen], chosen, 10.0, {})
     assert "restless" not in _promise(found, judged(0.205)) and "restless" in _promise(found, judged(0.25))
     assert "missed" in _promise(found, judged(0.251)) and "missed" not in _promise(found, judged(0.205))
+    assert "--precision int8" in _promise(found, judged(0.251))
+    assert "--precision int8" not in _promise(found, replace(judged(0.251), backend="OpenVINO int8"))
     assert "model.22" in _promise(found, replace(judged(0.24), excluded=("model.22",)))
     assert plot_target(found, [judged(0.205)]).startswith(b"\x89PNG")
 

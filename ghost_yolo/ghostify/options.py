@@ -64,7 +64,7 @@ class Option(Shape):
     Attributes:
         time_ratio: Its time relative to the baseline's, measured untrained.
         milliseconds: Its median time.
-        agreement: Agreement of its closed form with the trained model; None where it was not fitted.
+        agreement: Agreement with the trained model once fitted, before the distillation; None where it was not fitted.
         distilled: Agreement after the distillation; None where it was not distilled.
     """
 

@@ -67,7 +67,7 @@ def ghostify(
     Args:
         model: Checkpoint of a YOLOv8, YOLO11 or YOLO26, any task.
         images: Calibration images without labels, files or folders.
-        out: The checkpoint to write; a report is written beside it as JSON, and with a budget a plot as PNG.
+        out: The checkpoint to write; a report is written beside it as JSON, and with a budget or target a plot as PNG.
         blocks: Module name for the C2f and C3k2 rows, none for the head alone; with a budget or target the candidates.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
         budget: Keep at most this share of the cost (0 to 1); rows and blocks are then selected automatically.
@@ -187,7 +187,7 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
 
     Args:
         run: The run.
-        candidates: One candidate for each block; only one without a budget.
+        candidates: One candidate for each block; only one without a budget or target.
         out: The checkpoint to write.
     """
     config, student = run.config, candidates[0]

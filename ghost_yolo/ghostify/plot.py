@@ -53,11 +53,11 @@ def _plot_measured(axes: Axes, latency: Latency, sensitivity: float) -> None:
 
 
 def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
-    """Return the plot of speed-up against agreement as PNG: candidates in closed form, and the file that is delivered."""
+    """Return the plot of speed-up against agreement as PNG: candidates before and after distillation, and the delivered file."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     fitted = [option for option in target.options if option.agreement is not None]
-    for name, label, marker in (("agreement", "closed form", "x"), ("distilled", "distilled", "o")):
+    for name, label, marker in (("agreement", "fitted", "x"), ("distilled", "distilled", "o")):
         known = [option for option in fitted if getattr(option, name) is not None]
         values = [getattr(option, name) for option in known]
         axes.plot([1 / o.time_ratio for o in known], values, marker, color="tab:blue", mfc="none", label=label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
         run.state.remove()
         raise UserError(
             f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
-            f"needs {best.time_ratio:.3f}; give --target {best.time_ratio * 1.05:.2f} or more, or --precision int8"
+            f"needs {best.time_ratio:.3f}; {advise(best.time_ratio, run.config.delivery.precision)}"
         )
     fitted, screened = widest(enough), list[Option]()
     if not run.held_out:  # nothing tells them apart
@@ -85,6 +86,14 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
     return Target(share, options, chosen, times.baseline_ms, times.conditions, times.left_out)
+
+
+def advise(share: float, precision: str) -> str:
+    """Return what to give where the fastest model needs a share of the baseline's time."""
+    least = ceil(105 * share) / 100  # some more than was measured
+    options = [f"--target {least:.2f} or more"] if least < 1 else []
+    options += ["--precision int8 with --runtime openvino or onnx"] if precision != "int8" else []
+    return f"give {', or '.join(options)}" if options else "this runtime has no model that is faster than the baseline"
 
 
 def finalists(target: Target) -> list[Option]:
@@ -108,7 +117,7 @@ def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> 
 
 
 def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
-    """Return an option with the agreement of its closed form, None where no images were held out."""
+    """Fit an option, and return it with its agreement, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
         student = build_option(run.teacher, option, run.config.settings.seed)

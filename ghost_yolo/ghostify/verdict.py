@@ -126,7 +126,7 @@ def _options(target: Target) -> tuple[list[str], list[list[str]]]:
         "model",
         "ms untrained",
         "speed-up",
-        "agreement of its closed form",
+        "agreement before distillation",
         "agreement after distillation",
     ], rows
 
@@ -150,7 +150,8 @@ def _promise(target: Target, delivered: Delivered) -> str:
     if delivered.excluded:
         text = f"{text} What stays in float32 ({', '.join(delivered.excluded)}) was not so when it was timed untrained."
     if measured > target.share:
-        text = f"{text} The target is missed: give one of {target.share * target.share / measured:.2g}, or --precision int8."
+        other = "" if delivered.backend.endswith("int8") else ", or --precision int8"
+        text = f"{text} The target is missed: give one of {target.share * target.share / measured:.2g}{other}."
     if abs(measured / promised - 1) > RESTLESS and not delivered.excluded:
         return f"{text} They differ by more than {RESTLESS:.0%}: this machine is too restless; measure again with more --rounds."
     return text
