@@ -48,7 +48,9 @@ def ghostify(
     cost: Annotated[
         str, typer.Option(help="Cost that --budget limits: gflops, or CPU latency in pytorch, onnx, openvino or ncnn.")
     ] = "gflops",
-    rounds: Annotated[int, typer.Option(help="Measurement rounds if --cost is a latency.")] = 40,
+    rounds: Annotated[
+        int, typer.Option(help="Measurement rounds of each time: of --runtime, or of a --cost that is a latency.")
+    ] = 40,
     reconstruct_steps: Annotated[
         int, typer.Option(help="Training steps per block for its reconstruction, 8 images each.")
     ] = 100,
