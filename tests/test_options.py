@@ -12,7 +12,7 @@ import pytest
 from factories import GHOST, bench_row, interrupt, refused, stock
 
 from ghost_yolo import host
-from ghost_yolo.errors import UserError
+from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify import Settings, option_times, options, target
 from ghost_yolo.ghostify.config import Delivery, RunConfig
 from ghost_yolo.ghostify.option_times import Times, time_options
@@ -200,6 +200,28 @@ def test_without_held_out_images_one_option_is_fitted(
     found = search_target(run, best, 0.5)
 
     assert fitted == ["--act relu: "] and [option.title for option in finalists(found)] == ["--act relu"]
+
+
+def test_what_cannot_be_fitted_is_left_out(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row without a handler ends one option with its name, and the search only where it ends all."""
+
+    def fit_student(_: Any, student: Any, label: str) -> None:
+        if "--width" in label:
+            raise SwapError("Row 3, Mixer: no handler")
+
+    fast = [Option("relu", (0.5,), time_ratio=0.2), Option("hardswish", time_ratio=0.3)]
+    monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {"--act silu": "no such operator"}))
+    monkeypatch.setattr(target, "fit_student", fit_student)
+    monkeypatch.setattr(target, "agreement", lambda *_: 0.8)
+    state = RunState(tmp_path / "fast.pt", config())
+    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state, held_out=[best])
+    found = search_target(run, best, 0.5)
+
+    assert found.chosen.title == "--act hardswish"
+    assert found.left_out == {"--act silu": "no such operator", "--act relu --width 0.5": "Row 3, Mixer: no handler"}
+    del fast[1]
+    with refused(UserError, "--target", "Row 3, Mixer"):
+        search_target(run, best, 0.5)
 
 
 def test_room_for_all_finalists(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ghost_yolo.accuracy import AgreementSet
-from ghost_yolo.errors import UserError
+from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify.fitting import fit_student
 from ghost_yolo.ghostify.option_times import time_options
 from ghost_yolo.ghostify.options import Option, build_option, widest
@@ -32,7 +32,7 @@ class Target:
         chosen: The one that agrees most, of those distilled where several were.
         baseline_ms: Median time of the baseline.
         conditions: Machine, workload and versions.
-        left_out: Why a model was not timed, by title.
+        left_out: Why a model was not timed or not fitted, by title.
     """
 
     share: float
@@ -64,7 +64,7 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     """Time all options, fit the widest ones that are fast enough, and choose the one that agrees most.
 
     Raises:
-        UserError: If none is fast enough; it says which is the fastest.
+        UserError: If none is fast enough, it says which is the fastest, or if none of those can be fitted.
     """
     times = time_options(run, teacher_file)
     enough = [option for option in times.options if option.time_ratio <= share]
@@ -75,17 +75,14 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
             f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
             f"needs {best.time_ratio:.3f}; {advise(best.time_ratio, run.config.delivery.precision)}"
         )
-    fitted, screened = widest(enough), list[Option]()
+    fitted = widest(enough)
     if not run.held_out:  # nothing tells them apart
         fitted = [max(fitted, key=lambda option: option.mean_width)]
-    for option in fitted:
-        screened.append(_screen(run, option, teacher_file))
-        for other in set(screened) - set(nearly_best(screened)):
-            run.state.drop(result_prefix(other))  # it will not be distilled
+    screened, failed = _screen_all(run, fitted, teacher_file)
     known = {option.title: option for option in screened}
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
-    return Target(share, options, chosen, times.baseline_ms, times.conditions, times.left_out)
+    return Target(share, options, chosen, times.baseline_ms, times.conditions, {**times.left_out, **failed})
 
 
 def advise(share: float, precision: str) -> str:
@@ -114,6 +111,28 @@ def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> 
     known = [option for option in options if option.distilled is not None]
     chosen = max(known, key=lambda option: option.distilled or 0.0) if known else target.chosen
     return replace(target, options=options, chosen=chosen)
+
+
+def _screen_all(run: GhostifyRun, options: Sequence[Option], teacher_file: Path) -> tuple[list[Option], dict[str, str]]:
+    """Return the options that can be fitted with their agreements, and of the others, by title, why they cannot.
+
+    Raises:
+        UserError: If none can.
+    """
+    screened, failed = list[Option](), dict[str, str]()
+    for option in options:
+        try:
+            screened.append(_screen(run, option, teacher_file))
+        except SwapError as error:
+            failed[option.title] = str(error)
+            continue
+        for other in set(screened) - set(nearly_best(screened)):
+            run.state.drop(result_prefix(other))  # it will not be distilled
+    if not screened:
+        raise UserError(
+            f"--target: no model that is fast enough could be fitted; {'; '.join(dict.fromkeys(failed.values()))}"
+        )
+    return screened, failed
 
 
 def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:

@@ -132,11 +132,11 @@ def _options(target: Target) -> tuple[list[str], list[list[str]]]:
 
 
 def _left_out(target: Target) -> list[str]:
-    """Say which models were not timed, and why; those of one reason together."""
+    """Say which models were not timed or not fitted, and why; those of one reason together."""
     titles: dict[str, list[str]] = {}
     for title, reason in target.left_out.items():
         titles.setdefault(reason, []).append(title)
-    return [f"Not timed: {'; '.join(names)}: {reason.rstrip('.')}." for reason, names in titles.items()]
+    return [f"Left out: {'; '.join(names)}: {reason.rstrip('.')}." for reason, names in titles.items()]
 
 
 def _promise(target: Target, delivered: Delivered) -> str:
