@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ghost_yolo.export.int8 import Variant
 
 RESAMPLES = 500  # of the bootstrap
-INT8_TOLERANCE = 0.02  # loss of agreement from which a part of an INT8 file stays in float32 although that is slower
 PASSES = 5
 TWIN = "the same with ReLU, untrained"  # is timed where another activation was asked for
 NO_RATIO = (None, None, None)
@@ -93,7 +92,7 @@ def deliver_int8(
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     with Int8Exporter(checkpoint, images, imgsz, delivery.runtime) as exporter:
-        return file, write_best(exporter, truth, file, INT8_TOLERANCE)
+        return file, write_best(exporter, truth, file)
 
 
 def judge(

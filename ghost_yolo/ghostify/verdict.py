@@ -9,7 +9,7 @@ from typing import Any
 
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import MIN_HELD_OUT
-from ghost_yolo.ghostify.delivery import INT8_TOLERANCE, TWIN, Delivered, Interval
+from ghost_yolo.ghostify.delivery import TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.target import Target, result_prefix
 from ghost_yolo.ghostify.training import LOSSES
@@ -64,7 +64,7 @@ def _last_pass(before: float, after: float) -> str:
 def _exceptions(judged: Sequence[Delivered]) -> list[str]:
     """Say what stays in float32 in an INT8 file."""
     return [
-        f"{Path(item.file).name}: {' and '.join(item.excluded)} in float32, since quantizing cost more than {INT8_TOLERANCE:.0%} agreement."
+        f"{Path(item.file).name}: {' and '.join(item.excluded)} in float32, since quantizing cost agreement."
         for item in judged
         if item.excluded
     ]
