@@ -184,7 +184,7 @@ def append_byte(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
         (lambda folder: append_byte(folder / "model.onnx"), "model.onnx is not the file that checksums.txt lists"),
         (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
@@ -207,14 +207,14 @@ def append_byte(file: Path) -> None:
         "unknown-outputs",
     ],
 )
-def test_refuses_a_folder_that_is_not_whole(bundle, run, tmp_path, harm, said):
+def test_refuses_a_folder_that_is_not_whole(bundle, run, tmp_path, damage, message):
     """In one line, whatever is wrong with it, and nothing is printed as found."""
     copied = shutil.copytree(bundle, tmp_path / "copied")
     cv2.imwrite(str(tmp_path / "bright.png"), np.full((32, 32, 3), 255, np.uint8))
-    harm(copied)
+    damage(copied)
     done = run("python", copied / "run.py", "bright.png", ok=False)
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and message in done.stderr
 
 
 def describe_otherwise(folder: Path, text: str) -> None:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 MAX_CALIBRATION = 300  # images, as many as NNCF takes by default; a thousand took a minute for every file
 CHECKED = 16  # calibration images on which a file is compared with float32
-TOLERANCE = 0.02  # loss of agreement from which a part stays in float32; the head alone costs most of what INT8 gains
+TOLERANCE = (
+    0.02  # loss of agreement from which a part stays in float32: the head there costs a third of what INT8 gains
+)
 QUANTIZE = {"openvino": quantizers.quantize_openvino, "onnx": quantizers.quantize_onnx}
 
 
@@ -203,32 +205,29 @@ def export_int8(
         return exporter.write(out, exclude)
 
 
-def choose_exclusions(
-    exporter: Int8Exporter, truth: AgreementSet, tolerance: float = TOLERANCE
-) -> tuple[Variant, list[Variant]]:
+def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet) -> tuple[Variant, list[Variant]]:
     """Measure by agreement what quantizing the first convolution and the head costs, and choose what stays in float32.
 
     Variants are tried in the order of what they cost in time: nothing excluded, the first convolution, the head, both. The
-    first one within the tolerance of the float32 file ends the search, since quantizing takes most of the time.
+    first one within TOLERANCE of the float32 file ends the search, since quantizing takes most of the time.
 
     Args:
         exporter: A checkpoint that is being exported.
         truth: Held-out images, none of them a calibration image, with the teacher's boxes.
-        tolerance: Difference of agreement that counts as none.
 
     Returns:
-        The chosen variant, which is the first that comes within the tolerance of float32, or where there is none of the best,
+        The chosen variant, which is the first that comes within TOLERANCE of float32, or where there is none of the best,
         and all that were tried. A file that is refused has an agreement of 0.
     """
     first, head = exporter.parts["first"], exporter.parts["head"]
-    enough, variants = truth.score(exporter.fp32, resamples=0).map50_95 - tolerance, list[Variant]()
+    enough, variants = truth.score(exporter.fp32, resamples=0).map50_95 - TOLERANCE, list[Variant]()
     for exclude in ((), (first,), (head,), (first, head)):
         variants.append(_try(exporter, truth, exclude, len(variants)))
         if variants[-1].file and variants[-1].agreement >= enough:
             return variants[-1], variants
     sound = [variant for variant in variants if variant.file] or variants
     best = max(variant.agreement for variant in sound)
-    return next(variant for variant in sound if variant.agreement >= best - tolerance), variants
+    return next(variant for variant in sound if variant.agreement >= best - TOLERANCE), variants
 
 
 def _try(exporter: Int8Exporter, truth: AgreementSet, exclude: tuple[str, ...], number: int) -> Variant:
@@ -240,7 +239,7 @@ def _try(exporter: Int8Exporter, truth: AgreementSet, exclude: tuple[str, ...], 
         return Variant(exclude, 0.0, reason=str(error))
 
 
-def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path, tolerance: float = TOLERANCE) -> Variant:
+def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path) -> Variant:
     """Write the INT8 file of the variant that `choose_exclusions` chooses, and return that.
 
     Raises:
@@ -249,7 +248,7 @@ def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path, tolerance
     """
     if out.exists():
         raise OutputExistsError(f"{out} exists; move it away, or give another name")
-    chosen, _ = choose_exclusions(exporter, truth, tolerance)
+    chosen, _ = choose_exclusions(exporter, truth)
     if chosen.file is None:
         raise UserError(chosen.reason)
     publish(chosen.file, out)
