@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ultralytics  # noqa: F401 (whole, before any part of it: another thread may be importing it just now)
 from ultralytics.utils import ROOT
 
 from ghost_yolo.errors import ModelNameError, UserError

@@ -29,6 +29,34 @@ assert "ghost_yolo.C2f_GhostBottleneck" in vars(tasks), "not registered"
 """
 
 
+WHILE = """
+import faulthandler, importlib, threading
+from importlib.machinery import SourceFileLoader
+faulthandler.dump_traceback_later(120, exit=True)
+execute, errors = SourceFileLoader.exec_module, []
+def exec_module(loader, module):
+    if module.__name__ == "ultralytics":  # its lock is held, and nothing of it is imported yet
+        waiting.start()
+        waiting.join(1)
+    execute(loader, module)
+SourceFileLoader.exec_module = exec_module
+def load(name):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        errors.append(error)
+first, waiting = [threading.Thread(target=load, args=(name,)) for name in ("ultralytics", {ours!r})]
+first.start()
+for thread in (first, waiting): thread.join()
+"""
+
+
+@pytest.mark.parametrize("ours", ["registry", "host", "blocks.ghost", "nets", "compare", "accuracy", "data.images"])
+def test_a_thread_waits_for_the_host(ours: str, python: Run) -> None:
+    """What is imported while another thread is at the very begin of Ultralytics waits for it, and both succeed."""
+    assert "Warning" not in python(WHILE.format(ours=f"ghost_yolo.{ours}") + REGISTERED).stderr
+
+
 @pytest.mark.parametrize("ours", ["ghost_yolo.registry", "ghost_yolo.host"])
 def test_both_threads_succeed(ours: str, python: Run) -> None:
     """Importing Ultralytics and a module of ours works in both threads, and the blocks are registered."""

@@ -9,6 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
+import ultralytics  # noqa: F401 (whole, before any part of it: another thread may be importing it just now)
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from ultralytics.data.augment import LetterBox

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import ultralytics  # noqa: F401 (whole, before any part of it: another thread may be importing it just now)
 from torch.utils._pytree import tree_leaves
 from ultralytics.utils.torch_utils import select_device
 

@@ -1,5 +1,7 @@
 """Whole lightweight networks as classifiers, built from the blocks and named as torchvision and timm name theirs."""
 
+import ultralytics  # noqa: F401 (whole, before any part of it: another thread may be importing it just now)
+
 # No module bears the name of one of these functions: importing it would replace the function.
 from ghost_yolo.nets import table as table  # fills blocks.backbone.NETWORKS
 from ghost_yolo.nets.gghost import g_ghost_regnetx_032, g_ghost_regnetx_040, g_ghost_regnetx_080, g_ghost_regnetx_160
