@@ -252,6 +252,16 @@ def test_a_film_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
         runner.Saver(tmp_path / "out").add(runner.Picture("film.avi", image, 1, 5.0), image)
 
 
+def test_frames_of_another_size_are_in_the_film(tmp_path):
+    """OpenCV would leave them out without a word."""
+    saver = runner.Saver(tmp_path / "out")
+    for frame, side in enumerate((64, 64, 96), 1):
+        image = np.zeros((side, side, 3), np.uint8)
+        saver.add(runner.Picture("film.avi", image, frame, 5.0), image)
+    saver.close()
+    assert cv2.VideoCapture(str(tmp_path / "out/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
 @pytest.mark.parametrize("wrong", [["--threads", "-1"], ["--conf", "25"], ["--iou", "-0.1"]])
 def test_refuses_numbers_out_of_range(wrong, capsys):
     """Before anything is loaded."""

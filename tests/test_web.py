@@ -62,6 +62,9 @@ def test_refuses_a_model_that_cannot_stand_beside(best, tiny_model, tmp_path, mo
     host.save(tiny_model, other, {"imgsz": 64})
     with refused(UserError, other, "33", "stride"):
         WebPlan(beside=other).validate(best, (64, 33))
+    host.save(tiny_model, tmp_path / "odd.pt", {"imgsz": 33})
+    with refused(UserError, other, "33", "stride"):  # where no size is given it is the first model's own
+        WebPlan(beside=other).validate(tmp_path / "odd.pt", None)
     tasks = iter(["detect", "pose", "depth"])
     monkeypatch.setattr(host, "task_of", lambda _: next(tasks))
     with refused(UserError, "detect", "pose", other):

@@ -112,6 +112,7 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
             batch=found["batch"],
             dynamic=bool(arguments.get("dynamic")),
             nms=bool(arguments.get("nms")),
+            end2end=bool(found.get("end2end")),
             precision=next((name for name, width in BITS.items() if width == bits), "fp32"),
         )
     except (KeyError, AttributeError, OSError) as error:
@@ -127,7 +128,9 @@ def read_metadata(path: Path, runtime: str) -> dict[str, Any]:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.get_modelmeta().custom_metadata_map
-    parsed = {name: ast.literal_eval(found[name]) for name in ("names", "imgsz", "batch", "args") if name in found}
+    parsed = {
+        name: ast.literal_eval(found[name]) for name in ("names", "imgsz", "batch", "args", "end2end") if name in found
+    }
     return {**found, "channels": int(found.get("channels", 3)), **parsed}
 
 

@@ -183,16 +183,11 @@ def check_outputs(
         UserError: If those of a float32 file differ by more than `verify` tolerates; of INT8 that is a warning.
     """
     opened = open_checkpoint(checkpoint)
-    if getattr(opened.model.model[-1], "one2one_cv2", None) is not None:
-        warnings.append(
-            f"outputs of {opened.name} are not compared number by number: the order of an end-to-end head's boxes changes with ties"
-        )
-        return {}
     found = {}
     for file, precision in progress([*files.items()], "Verifying"):
         verified = verify_file(file, checkpoint, photos)
         found[file.name] = [*map(str, verified.checks), *([verified.first] if verified.first else [])]
-        if verified.passed:
+        if verified.passed or not verified.compared:
             continue
         worst = next(check for check in verified.checks if not check.passed)
         text = f"{worst}; {verified.first}"

@@ -579,17 +579,19 @@ class Saver:
         if folder.exists():
             raise RunError(f"--save {folder} exists: name a new folder")
         self.folder = folder
-        self.films: dict[str, cv2.VideoWriter] = {}
+        self.films: dict[str, tuple[cv2.VideoWriter, tuple[int, int]]] = {}  # with (width, height)
 
     def add(self, picture: Picture, drawn: Image) -> None:
         """Write a picture."""
         if picture.frame and picture.name not in self.films:
             file, size = self._new(Path(picture.name).stem + ".mp4"), drawn.shape[1::-1]
-            self.films[picture.name] = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"mp4v"), picture.rate, size)  # type: ignore[attr-defined]
-            if not self.films[picture.name].isOpened():
+            writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"mp4v"), picture.rate, size)  # type: ignore[attr-defined]
+            if not writer.isOpened():
                 raise RunError(f"--save {file}: OpenCV cannot write this film here")
+            self.films[picture.name] = (writer, size)
         if picture.frame:
-            self.films[picture.name].write(drawn)
+            writer, size = self.films[picture.name]
+            writer.write(drawn if drawn.shape[1::-1] == size else cv2.resize(drawn, size))  # others would be dropped
         elif not cv2.imwrite(self._new(Path(picture.name).stem + ".jpg"), drawn):
             raise RunError(f"--save {self.folder}: {picture.name} cannot be written there")
 
@@ -603,7 +605,7 @@ class Saver:
 
     def close(self) -> None:
         """Finish the videos."""
-        for film in self.films.values():
+        for film, _ in self.films.values():
             film.release()
 
 
@@ -625,7 +627,7 @@ def find_all(options: argparse.Namespace) -> int:
             if options.json:
                 place = {"image": picture.name} | ({"frame": picture.frame} if picture.frame else {})
                 for one in found:
-                    print(("[\n" if first else ",\n") + json.dumps(place | one), end="")
+                    print(("[\n" if first else ",\n") + json.dumps(place | one), end="", flush=bool(picture.frame))
                     first = False
             else:
                 print(describe(picture, found, detector.times), flush=True)

@@ -57,16 +57,16 @@ class WebPlan:
         """
         if self.ort:
             check_runtime(self.ort)
-        task = open_known(checkpoint).task
+        own = open_known(checkpoint)
         if self.beside is None:
             return
         if self.beside.resolve() == checkpoint.resolve():
             raise UserError(f"--beside {self.beside} is the model itself; give another one")
         opened = open_known(self.beside)
-        if opened.task != task:
-            raise UserError(f"--beside {self.beside}: its task is {opened.task}, that of {checkpoint} is {task}")
+        if opened.task != own.task:
+            raise UserError(f"--beside {self.beside}: its task is {opened.task}, that of {checkpoint} is {own.task}")
         opened.require_rgb()
-        for side in size or ():
+        for side in size or (own.trained_imgsz,):
             opened.require_stride(side)
 
 

@@ -16,28 +16,13 @@ from ghost_yolo.bench.plan import ModelInfo
 from ghost_yolo.bench.runtimes import RUNTIMES, InferenceConfig, runtime_of
 from ghost_yolo.data.images import read_image
 from ghost_yolo.errors import UserError
+from ghost_yolo.export.outputs import Array, compare
 from ghost_yolo.export.quantizers import onnx_module, openvino_module
-from ghost_yolo.export.verify import (
-    BOX_TOLERANCE,
-    SCORE_TOLERANCE,
-    Array,
-    OutputCheck,
-    Verification,
-    as_exported,
-    differences,
-    flatten,
-    make_inputs,
-)
+from ghost_yolo.export.verify import Verification, as_exported, flatten, make_inputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.system import default_threads
 
-SURE = 0.25  # PyTorch's score of a box from which on an INT8 or fp16 file's must be alike
-TOLERANCES = {  # pixels and scores: of all boxes in float32, of sure ones in other precisions
-    "fp32": (BOX_TOLERANCE, SCORE_TOLERANCE),
-    "fp16": (2.0, 0.02),
-    "int8": (8.0, 0.2),
-}
 LAYER_TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.25}  # of a layer's maps, relative to their spread
 
 
@@ -58,14 +43,14 @@ def verify_file(file: Path, checkpoint: Path, images: Sequence[Path] = ()) -> Ve
     RUNTIMES[runtime].require(info.precision, exporting=False)
     size = (info.imgsz[0], info.imgsz[-1]) if info.imgsz else (opened.trained_imgsz, opened.trained_imgsz)
     config = InferenceConfig(1, size, info.channels, info.precision, "cpu", default_threads())
-    loaded, reference = RUNTIMES[runtime].open(file, config), as_exported(opened.model)
+    loaded, reference = RUNTIMES[runtime].open(file, config), as_exported(opened.model, info.end2end)
     checks, worst = [], ""
     for name, image in inputs(size, images, info.channels):
         with torch.inference_mode():
             expected = flatten(reference(torch.from_numpy(image)))
         loaded.image[...] = image.reshape(loaded.image.shape)
         found = as_shaped(flatten_arrays(loaded()), expected)
-        checks.append(compare(found, expected, info, size, name))
+        checks.append(compare(found, expected, info.nc, size, name, info.precision, info.end2end))
         if not checks[-1].passed and not worst:
             worst = first_difference(file, runtime, reference, image, LAYER_TOLERANCES[info.precision])
     return Verification(file, checks, worst)
@@ -75,15 +60,13 @@ def require_comparable(opened: OpenedModel, info: ModelInfo, file: Path) -> None
     """Check that a file's outputs can be compared with the checkpoint's.
 
     Raises:
-        UserError: If they are of other tasks or classes, or of an end-to-end head, whose order of boxes changes with ties.
+        UserError: If they are of other tasks or classes, or the file itself drops what overlaps (`nms=True`).
     """
     if (info.task, info.nc) != (opened.task, opened.nc):
         own, other = f"{info.task} with {info.nc} classes", f"{opened.task} with {opened.nc}"
         raise UserError(f"{file} is a model for {own}, and the checkpoint {opened.name} for {other}")
-    if info.nms or getattr(opened.model.model[-1], "one2one_cv2", None) is not None:
-        raise UserError(
-            f"{file}: outputs of an end-to-end head, or with NMS inside, cannot be compared number by number"
-        )
+    if info.nms:
+        raise UserError(f"{file} was exported with nms=True; outputs with NMS inside cannot be compared with PyTorch's")
 
 
 def inputs(size: tuple[int, int], images: Sequence[Path], channels: int) -> Iterator[tuple[str, Array]]:
@@ -110,19 +93,6 @@ def as_shaped(found: Sequence[Array], expected: Sequence[Array]) -> list[Array]:
         shapes = [[array.shape for array in arrays] for arrays in (found, expected)]
         raise UserError(f"the file's outputs are {shapes[0]}, PyTorch's are {shapes[1]}")
     return [array.reshape(other.shape) for array, other in zip(found, expected, strict=True)]
-
-
-def compare(
-    found: Sequence[Array], expected: Sequence[Array], info: ModelInfo, size: tuple[int, int], name: str
-) -> OutputCheck:
-    """Return the check of one input, by the tolerances of the file's precision."""
-    tolerances = TOLERANCES[info.precision]
-    if info.precision == "fp32" or expected[0].ndim != 3:
-        return OutputCheck(size, name, *differences(found, expected, info.nc), *tolerances)
-    sure = expected[0][0, 4 : 4 + info.nc].max(0) > SURE
-    apart = np.abs(found[0] - expected[0])[0][:, sure]
-    boxes, scores = (float(part.max(initial=0)) for part in (apart[:4], apart[4 : 4 + info.nc]))
-    return OutputCheck(size, name, boxes, scores, *tolerances, int(sure.sum()))
 
 
 def first_difference(file: Path, runtime: str, reference: HostModel, image: Array, tolerance: float) -> str:

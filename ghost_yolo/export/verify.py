@@ -18,60 +18,20 @@ from ultralytics.utils import ASSETS
 
 from ghost_yolo import host
 from ghost_yolo.accuracy.validate import first_line
+from ghost_yolo.bench.exporting import describe_exported
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
+from ghost_yolo.export.outputs import Array, OutputCheck, compare
 from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import temporary_folder
 
-BOX_TOLERANCE = 0.05  # pixels
-SCORE_TOLERANCE = 1e-3  # scores and all other outputs of a head
+NOTHING = "NOT verified: the model is sure of no box; give photographs that show what it was trained for (--image)"
 DYNAMIC_SIDES = ((640, 640), (480, 640))  # a dynamic file is also run at sides of one stride, where maps have one pixel
 MIN_STRIDE = 32  # the host exports no model for smaller multiples
 # these change values or layout of the output, which can then not be compared with PyTorch's
 UNSUPPORTED = ("half", "int8", "quantize", "nms", "batch")
-
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class OutputCheck:
-    """The largest differences between ONNX Runtime and PyTorch on one input.
-
-    Attributes:
-        size: Height and width of the input in pixels.
-        image: `noise`, `image`, or a photograph's name.
-        boxes: Largest difference of box coordinates in pixels.
-        scores: Largest difference of all other outputs.
-        box_tolerance: Of boxes, in pixels.
-        score_tolerance: Of the others.
-        sure: How many boxes were compared, where they are only those that PyTorch is sure of.
-    """
-
-    size: tuple[int, int]
-    image: str
-    boxes: float
-    scores: float
-    box_tolerance: float = BOX_TOLERANCE
-    score_tolerance: float = SCORE_TOLERANCE
-    sure: int | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether both are within tolerance; NaN is not."""
-        return self.boxes <= self.box_tolerance and self.scores <= self.score_tolerance
-
-    def __str__(self) -> str:
-        """Return one line of the report."""
-        verdict, (height, width) = "ok  " if self.passed else "FAIL", self.size
-        if self.sure == 0:
-            return f"{verdict} {height}x{width} {self.image:5} PyTorch is sure of no box: nothing is compared"
-        of = "" if self.sure is None else f", of {self.sure} sure boxes"
-        return (
-            f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {self.box_tolerance}), "
-            f"scores {self.scores:.2g} (tolerance {self.score_tolerance}){of}"
-        )
 
 
 @dataclass(frozen=True)
@@ -83,13 +43,18 @@ class Verification:
     first: str = ""
 
     @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare: of some files only boxes of which the model is sure are."""
+        return any(check.sure != 0 for check in self.checks)
+
+    @property
     def passed(self) -> bool:
-        """Whether all outputs are within tolerance."""
-        return all(check.passed for check in self.checks)
+        """Whether all outputs are within tolerance, and there were any to compare."""
+        return self.compared and all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
         """Return the report: one line for each check, then the verdict."""
-        verdict = "verified" if self.passed else "NOT equal to PyTorch"
+        verdict = "verified" if self.passed else "NOT equal to PyTorch" if self.compared else NOTHING
         first = [self.first] if self.first else []
         return "\n".join([*map(str, self.checks), *first, f"{self.file}: {verdict}"])
 
@@ -126,11 +91,6 @@ def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verifica
     else:
         build_from_yaml(model)  # raises one for a YAML without scale letter, or from which no model can be built
     yolo = YOLO(model)
-    if getattr(yolo.model.model[-1], "one2one_cv2", None) is not None:
-        raise UserError(
-            f"{model}: the order of an end-to-end head's boxes changes with ties, so outputs cannot be compared; use "
-            "`yolo export`."
-        )
     with temporary_folder("ghost-yolo-verify-") as folder:
         made = _export(yolo, folder / f"{Path(model).stem}.pt", arguments)
         file = Path(model).with_suffix(made.suffix) if model.endswith(".pt") else Path(made.name)
@@ -187,14 +147,15 @@ def verify_outputs(model: HostModel, file: Path, pixels: NDArray[np.uint8]) -> l
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[2:]  # numbers, or names where dynamic
     sizes = [tuple(shape)] if all(isinstance(side, int) for side in shape) else dynamic_sizes(model)
-    reference = as_exported(model)
+    end2end = describe_exported(file, "onnx").end2end
+    reference = as_exported(model, end2end)
     checks = []
     for size in sizes:
         for name, image in make_inputs(size, pixels, model.yaml.get("channels", 3)):
             with torch.inference_mode():
                 expected = flatten(reference(torch.from_numpy(image)))
             found = session.run(None, {session.get_inputs()[0].name: image})
-            checks.append(OutputCheck(size, name, *differences(found, expected, len(model.names))))
+            checks.append(compare(found, expected, len(model.names), size, name, end2end=end2end))
     return checks
 
 
@@ -205,9 +166,12 @@ def dynamic_sizes(model: HostModel) -> list[tuple[int, int]]:
     return [*large, (stride, 10 * stride), (stride, stride)]
 
 
-def as_exported(model: HostModel) -> HostModel:
-    """Return a fused copy whose head gives the outputs that the exporter writes."""
-    fused = copy.deepcopy(model).to("cpu").float().eval().fuse(verbose=False)
+def as_exported(model: HostModel, end2end: bool = False) -> HostModel:
+    """Return a fused copy whose head gives the outputs that the exporter writes: of two branches the one asked for."""
+    copied = copy.deepcopy(model).to("cpu").float().eval()
+    if getattr(copied.model[-1], "one2one_cv2", None) is not None:
+        copied.model[-1].end2end = end2end  # before fusing, which drops the other branch
+    fused = copied.fuse(verbose=False)
     head = fused.model[-1]
     head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: anchors are computed for each size
     return fused
@@ -228,21 +192,3 @@ def flatten(output: Any) -> list[Array]:
     if isinstance(output, torch.Tensor):
         return [output.numpy()]
     return [array for item in output for array in flatten(item)]
-
-
-def differences(found: Sequence[Array], expected: Sequence[Array], nc: int) -> tuple[float, float]:
-    """Return the largest difference of boxes in pixels and of all other outputs.
-
-    The first output of a detector is (1, 4 + nc + ..., anchors), boxes first; a classifier's is (1, nc).
-
-    Raises:
-        UserError: If the shapes differ.
-    """
-    if [a.shape for a in found] != [b.shape for b in expected]:
-        raise UserError(
-            f"the file's outputs are {[a.shape for a in found]}, PyTorch's are {[b.shape for b in expected]}"
-        )
-    boxes = 4 if found[0].ndim == 3 and found[0].shape[1] >= 4 + nc else 0
-    first = np.abs(found[0] - expected[0])
-    rest = [first[:, boxes:], *(np.abs(a - b) for a, b in zip(found[1:], expected[1:], strict=True))]
-    return float(first[:, :boxes].max(initial=0)), float(max(part.max(initial=0) for part in rest))

@@ -1,0 +1,98 @@
+"""Outputs of an exported file are compared with PyTorch's number by number, or box by box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import newest_only, refused
+from test_run_parity import model_of
+
+from ghost_yolo import host
+from ghost_yolo.bench.exporting import describe_exported
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.any_file import verify_file
+from ghost_yolo.export.files import export_fp32
+from ghost_yolo.export.outputs import OutputCheck, compare, differences
+from ghost_yolo.export.verify import Verification
+
+
+def test_differences_are_those_of_boxes_and_scores() -> None:
+    """Boxes are the first four rows of a detector, everything else counts as scores; NaN never passes."""
+    a = np.zeros((1, 6, 5), np.float32)
+    b = a.copy()
+    b[0, 3, 2], b[0, 5, 1] = 0.25, -0.125
+
+    assert differences([a], [b], nc=2) == (0.25, 0.125)
+    assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
+    assert not OutputCheck((64, 64), "noise", float("nan"), 0).passed
+    assert "nothing is compared" in str(OutputCheck((64, 64), "noise", 0, 0, sure=0))
+    assert str(OutputCheck((64, 64), "image", 0, 0, sure=3)).endswith("of 3 sure boxes")
+    with refused(UserError, "(1, 6, 5)"):
+        compare([a], [a, b], 2, (64, 64), "noise")
+
+
+def test_boxes_that_a_file_invents_count() -> None:
+    """Of an INT8 file those of which PyTorch is sure are compared, and the scores of those of which the file is."""
+    expected = np.zeros((1, 6, 5), np.float32)
+    expected[0, 4, 0] = 0.8
+    wrong, invented, vague = (expected.copy() for _ in range(3))
+    wrong[0, 0, 0], invented[0, 5, 3], vague[0, :4, 3] = 9, 0.5, 90
+
+    checks = [compare([one], [expected], 2, (64, 64), "image", "int8") for one in (expected, wrong, invented, vague)]
+    assert [(check.passed, check.sure) for check in checks] == [(True, 1), (False, 1), (False, 2), (True, 1)]
+    assert (checks[1].boxes, checks[2].scores) == (9, 0.5)
+
+
+def test_boxes_of_an_end_to_end_head_are_paired() -> None:
+    """In whatever order they are; one that is missing, invented, of another class, or not a number is found."""
+    rows = [[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.9, 1], [20, 20, 40, 40, 0.5, 1], [50, 50, 60, 60, 0.1, 0]]
+    expected = np.array([rows], np.float32)
+
+    def check(*changes: tuple[int, int, float], order: Sequence[int] = (0, 1, 2, 3), precision: str = "fp32") -> Any:
+        found = expected.copy()
+        for row, column, value in changes:
+            found[0, row, column] = value
+        return compare([found[:, order]], [expected], 2, (64, 64), "image", precision, end2end=True)
+
+    assert check(order=(1, 0, 2, 3)).passed
+    assert check(order=(1, 0, 2, 3)).sure == 6  # three of each side: others may have been picked at the least score
+    assert check((2, 0, 20.25)).boxes == 0.25
+    assert check((2, 4, 0.75)).scores == 0.25
+    assert not check((2, 5, 0)).passed
+    assert not check((1, 4, float("nan"))).passed
+    assert check((0, 5, 2)).boxes == float("inf")
+    assert check((2, 0, 21), (3, 0, 99), precision="int8").passed  # 0.1 is not sure
+    assert not check((3, 0, 99), (3, 4, 0.6), precision="int8").passed
+
+
+@pytest.mark.slow
+@newest_only
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb"])
+@pytest.mark.parametrize("end2end", [True, False])
+def test_both_branches_of_an_end_to_end_head(task: str, end2end: bool, image_folder: Path, tmp_path: Path) -> None:
+    """A file has the boxes that the head picked, or the raw ones of its other branch; both are verified."""
+    model = model_of(f"{task}-end2end", image_folder)
+    host.save(model, tmp_path / "best.pt", {"imgsz": 64, "task": task})
+    file = export_fp32(tmp_path / "best.pt", tmp_path, "onnx", (64, 64), **({"nms": False} if end2end else {}))
+
+    verified = verify_file(file, tmp_path / "best.pt", sorted(image_folder.iterdir()))
+
+    assert describe_exported(file, "onnx").end2end is end2end
+    assert verified.passed, str(verified)
+    model.model[-1].one2one_cv3[0][-1].bias.data += 2
+    model.model[-1].cv3[0][-1].bias.data += 2
+    host.save(model, tmp_path / "other.pt", {"imgsz": 64, "task": task})
+    assert not verify_file(file, tmp_path / "other.pt").passed
+
+
+def test_a_verification_that_compared_nothing_is_none() -> None:
+    """It says so, and does not pass."""
+    sizes = [OutputCheck((64, 64), "image", 0, 0, sure=sure) for sure in (0, 1)]
+    nothing = Verification(Path("a.onnx"), sizes[:1])
+    assert not nothing.passed and "--image" in str(nothing)
+    assert Verification(Path("a.onnx"), sizes).passed
