@@ -19,7 +19,8 @@ CONVENTIONS = {
     "YAMLs are timed with seeded untrained weights: the time is that of the architecture",
     "q25, q75": "quartiles over rounds",
     "ratio": "time / time of the first model in the same runtime and precision, paired round by round, median; below 1 is "
-    "faster. Models of one runtime and precision are interleaved, in a new random order each round",
+    "faster. Models of one runtime and precision are interleaved, in a new random order each round; with --mixed all rows are, "
+    "and the ratio is to the first row",
     "ratio_low, ratio_high": "95 % confidence interval of the ratio, by percentile bootstrap over rounds",
     "gflops": "of the fused model and one image; " + COUNTED["gflops"],
     "realised_gain": "speed-up / reduction in GFLOPs, both against the first model: 1 where the time fell as much as the "

@@ -45,6 +45,12 @@ def bench(
     image: Annotated[
         Path | None, typer.Option(help="Photograph for --end-to-end. Default: Ultralytics' sample image.")
     ] = None,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed", help="Time all rows side by side, whatever their runtime; ratios are to the first row."
+        ),
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Also report the time by operator type.")] = False,
     keep: Annotated[Path | None, typer.Option(help="New folder in which to keep the exported files.")] = None,
     style: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
@@ -78,6 +84,7 @@ def bench(
             data=data or str(path_of("smear")),
             profile=profile,
             keep=keep,
+            mixed=mixed,
             photo=(image or ASSETS / "bus.jpg") if end_to_end else None,
         )
         result = run_bench(plan)

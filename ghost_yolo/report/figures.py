@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from matplotlib.transforms import Bbox
 
 from ghost_yolo.bench.results import BenchRow
 from ghost_yolo.model.catalog import is_stock
+from ghost_yolo.report.labels import Piece, Point, number_points, place_labels
 
 WIDTH = 4.8  # inches; at 9.5 points text stays legible when a phone shrinks the figure to its width
 STYLE: dict[str, Any] = {
@@ -30,14 +28,11 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "ghost_yolo",
     "text.parse_math": False,  # a dollar in a file's name is a dollar
 }
-Point = tuple[float, float, str, bool]  # x, y, label, whether it is a stock model
 MAX_NAMED = 8  # a plot with more points shows numbers, with the names below the plot: names would overlap
-STOCK_COLOUR, LIGHT_COLOUR, GFLOPS_COLOUR = "#222222", "#7b3294", "#b8b8b8"
+STOCK_COLOUR, LIGHT_COLOUR, GFLOPS_COLOUR, GREY = "#222222", "#7b3294", "#b8b8b8", "#a0a0a0"
 SCALE_COLOURS = {"n": "#c6a5d8", "s": "#9e6ebd", "m": "#7b3294", "l": "#4d1a66", "x": "#1f0a2b"}
 OPERATOR_COLOURS = ("#7b3294", "#e08214", "#1b9e77", "#4a90c2", "#d6604d", "#a6761d", "#666666")
 OTHERS = "all others"
-LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-MAX_RING = 14  # rings around a point that are searched for a free place for its label
 
 
 def style() -> AbstractContextManager[None]:
@@ -129,35 +124,33 @@ def scatter(
     y: str,
     error_bars: Sequence[tuple[float, float]] = (),
     low_is_zero: bool = False,
+    x_bars: Sequence[tuple[float, float]] = (),
+    line: Sequence[int] | None = None,
+    grey: Collection[int] = (),
 ) -> Figure:
-    """Plot labelled points, the stock models joined by a line.
+    """Plot labelled points, some of them joined by a line.
 
     Args:
         points: x, y, label, and whether it is a stock model.
         x: Label of the x axis.
         y: Label of the y axis.
-        error_bars: Lower and upper end for each point, if there are any.
+        error_bars: Lower and upper end in y for each point, if there are any.
         low_is_zero: Whether the axes begin at zero.
+        x_bars: Lower and upper end in x for each point, if there are any.
+        line: Indices of the points that a line joins; None for all stock models.
+        grey: Indices of the points that are drawn in grey.
     """
+    joined = [index for index, point in enumerate(points) if point[3]] if line is None else line
+    colours = [
+        GREY if index in grey else STOCK_COLOUR if point[3] else LIGHT_COLOUR for index, point in enumerate(points)
+    ]
     with style():
         crowded = len(points) > MAX_NAMED
         figure, axes = _canvas(4.2 + 0.11 * len(points) if crowded else 3.9)
-        line = sorted(point[:2] for point in points if point[3])
-        if len(line) > 1:
-            axes.plot(*zip(*line, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
-        ends = list(error_bars) or [(y_value, y_value) for _, y_value, *_ in points]
-        for (x_value, y_value, _, stock), (low, high) in zip(points, ends, strict=True):
-            colour = STOCK_COLOUR if stock else LIGHT_COLOUR
-            axes.errorbar(
-                x_value,
-                y_value,
-                [[y_value - low], [high - y_value]],
-                fmt="none",
-                ecolor=colour,
-                elinewidth=1,
-                capsize=2,
-            )
-            axes.scatter(x_value, y_value, s=32, color=colour, marker="s" if stock else "o", zorder=2)
+        ends = sorted(points[index][:2] for index in joined)
+        if len(ends) > 1:
+            axes.plot(*zip(*ends, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
+        bars = _draw_points(axes, points, colours, error_bars, x_bars)
         axes.margins(0.18)
         axes.grid(alpha=0.35, linewidth=0.6)
         axes.set(xlabel=x, ylabel=y)
@@ -165,75 +158,28 @@ def scatter(
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
         if crowded:
-            points = _numbered(figure, points)
-        bars = [((point[0], low), (point[0], high)) for point, (low, high) in zip(points, ends, strict=True)]
-        _label(figure, axes, points, [*pairwise(line), *bars])
+            points = number_points(figure, points)
+        place_labels(figure, axes, points, colours, [*pairwise(ends), *bars])
     return figure
 
 
-def _numbered(figure: Figure, points: Sequence[Point]) -> list[Point]:
-    """Return the points with numbers as labels, from left to right, and list the names below the plot."""
-    order = sorted(range(len(points)), key=lambda index: points[index][:2])
-    numbers = {index: str(number) for number, index in enumerate(order, 1)}
-    names = [f"{numbers[index]:>2}  {points[index][2]}" for index in order]
-    blank = [Line2D([], [], linestyle="") for _ in names]
-    figure.legend(
-        blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
-    )
-    return [(x_value, y_value, numbers[index], stock) for index, (x_value, y_value, _, stock) in enumerate(points)]
-
-
-def _label(
-    figure: Figure,
+def _draw_points(
     axes: Axes,
     points: Sequence[Point],
-    pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]],
-) -> None:
-    """Write each label at the nearest free place around its point, with a thin line to it where it is not adjacent.
-
-    Args:
-        figure: The figure; its layout is fixed by this.
-        axes: The plot.
-        points: x, y, label, and whether it is a stock model.
-        pairs: Both ends of each line that labels must not cover.
-    """
-    figure.draw_without_rendering()  # fixes the layout, and with it the places
-    figure.set_layout_engine("none")
-    frame, to_points = axes.get_window_extent(), 72 / figure.dpi
-    spots = [tuple(axes.transData.transform(point[:2])) for point in points]
-    between = [axes.transData.transform(np.linspace(start, end, 60)) for start, end in pairs]
-    occupied = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
-    occupied += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for piece in between for x, y in piece.tolist()]
-    for (x_value, y_value, text, stock), (x, y) in sorted(
-        zip(points, spots, strict=True), key=lambda pair: -pair[1][1]
-    ):
-        note = axes.annotate(
-            text, (x_value, y_value), (0, 0), textcoords="offset points", fontsize=8.5, color=STOCK_COLOUR if stock else LIGHT_COLOUR,
-            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "relpos": (0.5, 0.5), "shrinkB": 4},
-        )  # fmt: skip
-        size = axes.text(x_value, y_value, text, fontsize=8.5)  # without the line, for its size
-        extent = size.get_window_extent()
-        size.remove()
-        ring, box = _free_box(x, y, extent.width, extent.height, occupied, frame)
-        occupied.append(box)
-        note.set_position(((box.x0 - x) * to_points, (box.y0 - y) * to_points))
-        if ring == 1 and note.arrow_patch is not None:
-            note.arrow_patch.set_visible(False)
-
-
-def _free_box(x: float, y: float, width: float, height: float, occupied: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
-    """Return ring and box, in pixels, of the first free place around a point; the last place tried where none is free."""
-    box = Bbox.from_bounds(x, y, width, height)
-    for ring in range(1, MAX_RING):
-        gap = 9 + (ring - 1) * height * 0.8
-        for right, above in LABEL_DIRECTIONS:
-            left = x + (gap if right > 0 else -gap - width if right < 0 else -width / 2)
-            bottom = y + (gap if above > 0 else -gap - height if above < 0 else -height / 2)
-            box = Bbox.from_bounds(left, bottom, width, height)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in occupied):
-                return ring, box
-    return MAX_RING, box
+    colours: Sequence[str],
+    y_bars: Sequence[tuple[float, float]],
+    x_bars: Sequence[tuple[float, float]],
+) -> list[Piece]:
+    """Draw points with their error bars, and return both ends of each bar."""
+    pieces = list[Piece]()
+    for index, ((x, y, _, stock), colour) in enumerate(zip(points, colours, strict=True)):
+        low, high = y_bars[index] if y_bars else (y, y)
+        left, right = x_bars[index] if x_bars else (x, x)
+        y_error, x_error = [[y - low], [high - y]], [[x - left], [right - x]] if x_bars else None
+        axes.errorbar(x, y, y_error, x_error, fmt="none", ecolor=colour, elinewidth=1, capsize=2)
+        axes.scatter(x, y, s=32, color=colour, marker="s" if stock else "o", zorder=2)
+        pieces += [((x, low), (x, high)), *([((left, y), (right, y))] if x_bars else [])]
+    return pieces
 
 
 def ratios_figure(rows: Sequence[BenchRow], names: dict[str, str], first: BenchRow) -> Figure:
