@@ -40,13 +40,36 @@ def train(settings: list[str], out: Out) -> None:
 
 
 @app.command()
-def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str, out: Out) -> None:
-    """Validate a checkpoint and keep what was counted for each image; test is read once for each model."""
+def evaluate(
+    weights: Path,
+    data: str,
+    split: str,
+    imgsz: int,
+    device: str,
+    out: Out,
+    file: Annotated[Path | None, typer.Option(help="Exported file of these weights, to be validated instead.")] = None,
+) -> None:
+    """Validate a checkpoint or exported file and keep what was counted for each image; test is read once for each."""
     from experiments import scores
 
     if split == "test":
-        scores.require_same_weights(out, weights)
-    scores.evaluate(weights, data, split, imgsz, device).write(out)
+        scores.require_same_weights(out, file or weights)
+    scores.evaluate(weights, data, split, imgsz, device, file).write(out)
+
+
+@app.command()
+def deploy(
+    weights: Path,
+    deployment: str,
+    imgsz: int,
+    images: Annotated[Path, typer.Option(help="Images for INT8, no labels.")],
+    teacher: Annotated[Path, typer.Option(help="Trained model that says what is found in them.")],
+    out: Out,
+) -> None:
+    """Export a checkpoint for a runtime and a precision, such as openvino-int8, into a new folder."""
+    from experiments import deploy as deploying
+
+    deploying.deploy(weights, deployment, imgsz, images, teacher, out)
 
 
 @app.command()
@@ -78,6 +101,24 @@ def agreement(
     from experiments import agreement as study
 
     study.write(study.measure(teacher, images, data, imgsz, models), out)
+
+
+@app.command()
+def predict_accuracy(config: str, dataset: str, data: str, splits: Path, out: Out) -> None:
+    """Score all files of a data set without labels on its val images, beside their true accuracy; `config` is JSON."""
+    from experiments import predicting
+    from experiments.records import write_json
+
+    images = Path(json.loads(splits.read_text(encoding="utf-8"))["val"])
+    write_json(out, predicting.measure(json.loads(config), dataset, data, images))
+
+
+@app.command()
+def pool(files: list[Path], out: Out) -> None:
+    """Correlate agreement and accuracy over the files of several data sets, and plot them."""
+    from experiments import predicting
+
+    predicting.pool(files, out)
 
 
 if __name__ == "__main__":

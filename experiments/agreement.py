@@ -5,15 +5,16 @@ python -m experiments agreement best.pt --images train/ --data datasets/bccd.yam
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from ghost_yolo.accuracy import AgreementSet, evaluate, ratio
+from experiments.records import write_json
+from ghost_yolo.accuracy import AgreementSet, Score, evaluate, ratio
 from ghost_yolo.data.images import find_images
 from ghost_yolo.report.figures import png
 from ghost_yolo.utils.files import write_atomic
@@ -32,26 +33,52 @@ def measure(teacher: Path, images: Path, data: str, imgsz: int, models: Sequence
         imgsz: Image side in pixels.
         models: Checkpoints or exported files.
     """
+    accuracies = {model: evaluate(model, data, "val", imgsz, resamples=0) for model in models}
     true = evaluate(teacher, data, "val", imgsz, resamples=0)
+    facts, rows = compare(teacher, images, imgsz, true, accuracies)
+    return facts | finish(data, rows) | {"true_map50_95": true.map50_95}
+
+
+def compare(
+    teacher: Path, images: Path, imgsz: int, true: Score, accuracies: Mapping[Path, Score]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what the teacher found, and both figures of each model relative to the teacher's own.
+
+    Args:
+        teacher: The trained checkpoint.
+        images: Images that no model was fitted on, without labels.
+        imgsz: Image side in pixels.
+        true: The teacher's true accuracy.
+        accuracies: That of each model.
+    """
     rows = []
     with AgreementSet(teacher, find_images([images]), imgsz) as truth:
         own = truth.score(teacher, resamples=0)
-        for model in models:
-            agreement, accuracy = truth.score(model, resamples=0), evaluate(model, data, "val", imgsz, resamples=0)
+        for model, accuracy in accuracies.items():
+            agreement = truth.score(model, resamples=0)
             pairs = {"agreement": ratio(agreement, own, RESAMPLES), "accuracy": ratio(accuracy, true, RESAMPLES)}
             rows.append({"model": model.name} | {f"{name}_ratio": value for name, value in pairs.items()})
-        facts = {"images": truth.images, "teacher_boxes": truth.boxes, "teacher": teacher.name, "imgsz": imgsz}
+        return {"images": truth.images, "teacher_boxes": truth.boxes, "teacher": teacher.name, "imgsz": imgsz}, rows
+
+
+def finish(data: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rows of a data set with their rank correlation."""
+    return correlate(rows) | {"data": Path(data).name, "rows": rows, "versions": versions()}
+
+
+def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return Spearman's rank correlation of agreement and accuracy; None where there is none, as of less than three models."""
+    if len(rows) < 3:
+        return {"spearman": None, "p": None, "models": len(rows)}
     rho = spearmanr(*([row[name][0] for row in rows] for name in ("agreement_ratio", "accuracy_ratio")))
-    found = {"spearman": float(rho.statistic), "p": float(rho.pvalue), "models": len(rows)}
-    return (
-        facts | found | {"true_map50_95": true.map50_95, "data": Path(data).name, "rows": rows, "versions": versions()}
-    )
+    figures = {"spearman": float(rho.statistic), "p": float(rho.pvalue)}
+    return {name: None if isnan(value) else value for name, value in figures.items()} | {"models": len(rows)}
 
 
 def write(result: dict[str, Any], out: Path) -> None:
     """Write the figures as JSON and their scatter plot beside it as PNG."""
-    write_atomic(out.with_suffix(".png"), draw([result]))
-    write_atomic(out, json.dumps(result, indent=1) + "\n")
+    write_atomic(out.with_suffix(".png"), draw(result.get("sets") or [result]))
+    write_json(out, result)
 
 
 def draw(results: Sequence[dict[str, Any]]) -> bytes:
@@ -61,7 +88,8 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
     for result in results:
         points = [(row["agreement_ratio"], row["accuracy_ratio"]) for row in result["rows"]]
         (xs, x_bars), (ys, y_bars) = (_with_bars([pair[axis] for pair in points]) for axis in (0, 1))
-        label = f"{result['data']}: {len(points)} models, Spearman {result['spearman']:.3f}"
+        known = "unknown" if result["spearman"] is None else f"{result['spearman']:.3f}"
+        label = f"{result['data']}: {len(points)} models, Spearman {known}"
         axes.errorbar(xs, ys, xerr=x_bars, yerr=y_bars, fmt="o", markersize=4, elinewidth=0.6, label=label)
     ends = axes.get_xlim()
     axes.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":", zorder=0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple
+from experiments import deployed
+from experiments.artifacts import STOCK
+from experiments.records import PairedComparison, Row, Table, Timing, with_interval
 from ghost_yolo.model.catalog import labels
 from ghost_yolo.report.figures import png, scatter
 from ghost_yolo.tables import to_markdown
@@ -14,6 +16,10 @@ from ghost_yolo.utils.files import write_atomic
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 HEADER = ["model", "{} mAP50-95", "ratio to stock", "time", "GFLOPs", "parameters", "{} mAP50", "ms", "seeds"]
 NO_LINE = "The stock model was timed at one scale only, so there is no line of stock models."
+
+CHECKPOINTS = [
+    "`ratio to stock` is the ratio to the mAP50-95 of the stock model of the same scale from scratch, in the same resamples."
+]
 
 
 def write(file: Path, out: Path) -> None:
@@ -26,7 +32,7 @@ def write(file: Path, out: Path) -> None:
     table = Table.read(file)
     plot = out.with_suffix(".png")
     if table.timing and any(row.ms is not None for row in table.rows):
-        write_atomic(plot, draw(table, table.timing))
+        write_atomic(plot, (deployed.draw if table.deployed else draw)(table, table.timing))
     lines = ["", markdown(table), *origins(table), *notes(table), *map(describe, table.comparisons)]
     text = "\n".join([*lines, *time_notes(table, plot), ""])
     write_atomic(out, between_markers(out, text))
@@ -39,6 +45,8 @@ def write(file: Path, out: Path) -> None:
 
 def markdown(table: Table) -> str:
     """Return the table; figures on val have a column of their own beside those on test."""
+    if table.deployed:
+        return deployed.markdown(table)
     header = [name.format(table.split) for name in HEADER]
     lines = [cells(row) for row in table.rows]
     if table.split != "val":
@@ -64,22 +72,22 @@ def origins(table: Table) -> list[str]:
     ways: dict[str, list[str]] = {}
     for row in table.rows:
         ways.setdefault(row.how, []).append(f"`{row.label}`")
-    return ["How the models were made:\n", *(f"- {', '.join(models)}: {how}." for how, models in ways.items()), ""]
-
-
-def with_interval(figure: Triple) -> str:
-    """Return a figure with its interval."""
-    return "{:.3f} ({:.3f} to {:.3f})".format(*figure)
+    return [
+        "How the models were made:\n",
+        *(f"- {', '.join(dict.fromkeys(models))}: {how}." for how, models in ways.items()),
+        "",
+    ]
 
 
 def notes(table: Table) -> list[str]:
     """Explain how the table is to be read."""
+    what = deployed.notes(table) if table.deployed else CHECKPOINTS
     one_seed = len({seed for row in table.rows for seed in row.seeds}) == 1
     return [
         f"{table.conditions}.",
         "\nParameters and GFLOPs are those of the fused model at the training size.",
         f"In brackets: 95 % intervals by bootstrap over the {table.split} images.",
-        "`ratio to stock` is the ratio to the mAP50-95 of the stock model of the same scale from scratch, in the same resamples.",
+        *what,
         "The intervals do not include the variation between seeds."
         if one_seed
         else "Figures are means over the seeds.",
@@ -99,16 +107,17 @@ def time_notes(table: Table, plot: Path) -> list[str]:
     timing = table.timing
     if timing is None or all(row.ms is None for row in table.rows):
         return ["\nThe models were not timed."]
-    missing = [f"`{row.label}`" for row in table.rows if row.ms is None]
+    missing = [f"`{row.title}`" for row in table.rows if row.ms is None]
     rest = f" Not timed, and not in the plot: {', '.join(missing)}." if missing else ""
     stock = [row.label for row in table.rows if row.key == STOCK and row.ms is not None]
     line = f"The line joins {' and '.join(stock)}." if len(stock) > 1 else NO_LINE
+    caption = deployed.caption(table) if table.deployed else line
     paired = (
         "paired round by round. Compare the ratios: the speed of the machine varies, and the medians of `ms` with it."
     )
     return [
         f"\n`ms`: {timing.title}, {timing.sizes}. `time`: its ratio to `{timing.baseline}`, {paired}{rest}",
-        f"\n![mAP50-95 against measured time]({plot.name})\n\n*{line}*",
+        f"\n![mAP50-95 against measured time]({plot.name})\n\n*{caption}*",
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from experiments.artifacts import DEPLOYMENTS, Artifact
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES
 
@@ -26,6 +27,7 @@ class Dataset:
     line: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     models: tuple[str, ...] = ()
+    deploy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,12 @@ class Plan:
     compare: dict[str, str]
     runs: dict[str, dict[str, Run]]
 
+    def artifacts(self, name: str) -> dict[str, Artifact]:
+        """Return what is evaluated and timed of a data set, by name: checkpoints, or the files of `deploy`."""
+        deployments = self.datasets[name].deploy or ("",)
+        made = [Artifact(run, deployment) for run in self.runs[name].values() for deployment in deployments]
+        return {artifact.name: artifact for artifact in made}
+
 
 def read_plan(config: Mapping[str, Any]) -> Plan:
     """Return the plan of a configuration.
@@ -186,6 +194,7 @@ def runs_of(
 ) -> dict[str, Run]:
     """Return the runs of a data set by name, each after those that it needs."""
     require_known(f"scale for {dataset.data}", [*dataset.scales, *dataset.line], SCALES)
+    require_known("deployment", dataset.deploy, DEPLOYMENTS)
     chosen = [name.partition(":")[::2] for name in dataset.models]  # "narrow:s": at scale s only
     require_known("model", [key for key, _ in chosen], [*train, *ghostify, *tune])
     require_known(f"scale for {dataset.data}", [scale for _, scale in chosen if scale], dataset.scales)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ghost_yolo.utils.files import write_atomic
 
-STOCK = "stock"  # key of the model that all are compared with
 Triple = tuple[float, float, float]  # a figure and the ends of its interval
 
 
@@ -32,7 +31,13 @@ class Row:
         spread: Standard deviation of that over seeds; None for one seed.
         map50: On the same split.
         difference: Of the score to that of the stock model of the same scale; None for itself.
-        ratio: The same as a ratio.
+        ratio: The same as a ratio; of an exported file to stock in float32.
+        scale: Scale letter; "" in tables of older versions.
+        deployment: Runtime and precision of an exported file; "" for a checkpoint.
+        file: The exported file, of the first seed.
+        seconds: To make it, from the trained model that it starts from if it starts from one; None where unknown.
+        labels: Whether that took labels.
+        excluded: Names of modules that stay in float32 in an INT8 file.
     """
 
     key: str
@@ -50,6 +55,17 @@ class Row:
     map50: float
     difference: Triple | None
     ratio: Triple | None
+    scale: str = ""
+    deployment: str = ""
+    file: str = ""
+    seconds: float | None = None
+    labels: bool | None = None
+    excluded: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Model and deployment."""
+        return f"{self.label} {self.deployment}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,7 @@ class Table:
         timing: How they were timed; None if they were not.
         rows: The models, the most accurate first.
         comparisons: Further pairs of models.
+        reference: Deployment of the stock files that exported files are compared with; "" for checkpoints.
     """
 
     split: str
@@ -87,6 +104,12 @@ class Table:
     timing: Timing | None
     rows: list[Row]
     comparisons: list[PairedComparison]
+    reference: str = ""
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its rows are exported files."""
+        return any(row.deployment for row in self.rows)
 
     @classmethod
     def read(cls, file: Path) -> Table:
@@ -95,11 +118,16 @@ class Table:
         timing = Timing(**kept["timing"]) if kept["timing"] else None
         rows = [Row(**row) for row in kept["rows"]]
         comparisons = [PairedComparison(**pair) for pair in kept["comparisons"]]
-        return cls(kept["split"], kept["conditions"], timing, rows, comparisons)
+        return cls(kept["split"], kept["conditions"], timing, rows, comparisons, kept.get("reference", ""))
 
     def write(self, file: Path) -> None:
         """Write the table."""
         write_json(file, asdict(self))
+
+
+def with_interval(figure: Triple) -> str:
+    """Return a figure with its interval."""
+    return "{:.3f} ({:.3f} to {:.3f})".format(*figure)
 
 
 def write_json(file: Path, content: Any) -> None:

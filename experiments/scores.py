@@ -7,13 +7,13 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ultralytics import YOLO
 
 from ghost_yolo.accuracy.counts import KINDS, ImageCounts
-from ghost_yolo.accuracy.validate import ImageValidator
+from ghost_yolo.accuracy.validate import ImageValidator, count
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.model.profile import profile_state
@@ -51,15 +51,25 @@ class Scores:
             return cls(json.loads(str(kept["facts"])), ImageCounts(tuple(kept["names"].tolist()), *parts))
 
 
-def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str) -> Scores:
-    """Validate a checkpoint as `yolo val` does."""
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        settings = {"data": data, "split": split, "imgsz": imgsz, "device": device, "project": folder}
-        metrics = YOLO(weights).val(validator=ImageValidator, plots=False, **settings)
-    images: ImageCounts = metrics.images
-    facts = {"split": split, "imgsz": imgsz, "map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
+def evaluate(weights: Path, data: str, split: str, imgsz: int, device: str, file: Path | None = None) -> Scores:
+    """Validate a checkpoint as `yolo val` does, or a file that was exported from it, which sees squares and runs on the CPU."""
+    device = "cpu" if file else device
+    if file:
+        images = cast("ImageCounts", count(file, data, split, imgsz, device))
+    else:
+        images = count_checkpoint(weights, data, split, imgsz, device)
+    map50_95, map50 = images.score()
+    facts: dict[str, Any] = {"split": split, "imgsz": imgsz, "map50_95": map50_95, "map50": map50}
     sizes = {"images": len(images.names), "boxes": sum(map(len, images.target_cls))}
     return Scores(facts | sizes | model_facts(weights, imgsz) | conditions(device), images)
+
+
+def count_checkpoint(weights: Path, data: str, split: str, imgsz: int, device: str) -> ImageCounts:
+    """Return what `yolo val` counts for each image."""
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        settings = {"data": data, "split": split, "imgsz": imgsz, "device": device, "project": folder}
+        images: ImageCounts = YOLO(weights).val(validator=ImageValidator, plots=False, **settings).images
+    return images
 
 
 def require_same_weights(out: Path, weights: Path) -> None:
@@ -67,13 +77,20 @@ def require_same_weights(out: Path, weights: Path) -> None:
 
     Snakemake evaluates a model again when it has changed; on the test split, which is read once, that must not happen unseen.
     """
-    file, now = out.with_suffix(".weights"), fingerprint([weights])
+    file, now = out.with_suffix(".weights"), fingerprint(files_of(weights))
     if file.is_file() and file.read_text(encoding="utf-8") != now:
         raise UserError(
             f"{weights} has changed since it was evaluated on the test split, which is read once. "
             f"Remove {file} if the first evaluation was a mistake."
         )
     write_atomic(file, now)
+
+
+def files_of(model: Path) -> list[Path]:
+    """Return the files with a model's weights; the metadata of an exported folder hold the time of day."""
+    if not model.is_dir():
+        return [model]
+    return sorted(file for file in model.iterdir() if file.is_file() and file.suffix != ".yaml")
 
 
 def model_facts(weights: Path, imgsz: int) -> dict[str, Any]:

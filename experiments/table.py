@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.artifacts import STOCK, Artifact, reference_deployment
+from experiments.making import Making, making_of, mean_making
 from experiments.plan import Dataset, Run, read_plan
-from experiments.records import STOCK, PairedComparison, Row, Table, Timing, Triple, write_json
+from experiments.records import PairedComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
 from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
@@ -24,17 +26,22 @@ SAME_COST = 0.01  # largest relative difference between the GFLOPs of a timed an
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A run with its scores on val and on the split of the table, and (resamples,) of the latter."""
+    """A checkpoint or exported file with its scores on val and on the split of the table, and (resamples,) of the latter."""
 
-    run: Run
+    artifact: Artifact
     val: Scores
     scores: Scores
     draws: NDArray[np.float64]
 
+    @property
+    def run(self) -> Run:
+        """Where its weights come from."""
+        return self.artifact.run
+
 
 @dataclass(frozen=True)
 class Model:
-    """The runs of one model, one per seed."""
+    """The runs of one model in one deployment, one per seed."""
 
     runs: Sequence[Evaluated]
 
@@ -42,6 +49,11 @@ class Model:
     def first(self) -> Run:
         """One of its runs."""
         return self.runs[0].run
+
+    @property
+    def artifact(self) -> Artifact:
+        """The checkpoint or exported file of that run."""
+        return self.runs[0].artifact
 
     @property
     def variant(self) -> tuple[str, list[int]]:
@@ -72,19 +84,30 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
         name: Of the data set.
         split: `val` or `test`.
         out: The table, JSON.
-        bench: JSON of `ghost-yolo bench`; its first runtime and precision are used.
+        bench: JSON of `ghost-yolo bench`.
     """
     plan, folder = read_plan(config), Path(config["runs"]) / name
-    dataset, runs, resamples = plan.datasets[name], list(plan.runs[name].values()), int(config["resamples"])
-    val, scores = ([Scores.read(folder / run.name / f"scores-{kind}.npz") for run in runs] for kind in ("val", split))
-    models = group_seeds(runs, val, scores, resamples)
+    dataset, known, resamples = plan.datasets[name], plan.artifacts(name), int(config["resamples"])
+    val, scores = ([Scores.read(folder / path / f"scores-{kind}.npz") for path in known] for kind in ("val", split))
+    models = group_seeds(list(known.values()), val, scores, resamples)
     shared = conditions(dataset, scores[0], resamples)
-    timed = next(iter(group_rows(read_bench(bench).rows).values())) if bench else []
-    timing = Timing(timed[0].backend, timed[0].workload, timed[0].model) if timed else None
+    timed, timing = times_of(bench, known.values()) if bench else ([], None)
+    made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    Table(split, shared, timing, rows_of(models, timed), compare_pairs(models, plan.compare)).write(out)
+    rows, pairs = rows_of(models, timed, made), compare_pairs(models, plan.compare)
+    Table(split, shared, timing, rows, pairs, reference_deployment(dataset.deploy)).write(out)
     for evaluated in (evaluated for model in models for evaluated in model.runs):
-        write_json(out.with_name(f"{evaluated.run.name}-{split}.json"), record_of(evaluated, dataset, shared))
+        file = f"{evaluated.artifact.name.replace('/', '-')}-{split}.json"
+        write_json(out.with_name(file), record_of(evaluated, dataset, shared))
+
+
+def times_of(bench: Path, artifacts: Iterable[Artifact]) -> tuple[list[BenchRow], Timing]:
+    """Return the times of a bench: of checkpoints in its first runtime and precision, of exported files in their own."""
+    rows, known = read_bench(bench).rows, {artifact.file: artifact for artifact in artifacts if artifact.deployment}
+    if not known:
+        rows = next(iter(group_rows(rows).values()))
+        return rows, Timing(rows[0].backend, rows[0].workload, rows[0].model)
+    return rows, Timing("each file in its own runtime", rows[0].workload, known[rows[0].model].label)
 
 
 def conditions(dataset: Dataset, scores: Scores, resamples: int) -> str:
@@ -103,7 +126,9 @@ def record_of(evaluated: Evaluated, dataset: Dataset, shared: str) -> dict[str, 
     """Return the accuracy record of a run."""
     run, facts = evaluated.run, evaluated.scores.facts
     low, high = interval(evaluated.draws)
-    trained = {"model": run.weights if run.base else run.model, "data": dataset.data, "split": facts["split"]}
+    artifact = evaluated.artifact
+    model = artifact.file if artifact.deployment or run.base else run.model
+    trained = {"model": model, "data": dataset.data, "split": facts["split"]}
     trained |= {"imgsz": dataset.imgsz, "epochs": run.epochs, "seed": run.seed}
     score = {"map50_95": facts["map50_95"], "map50": facts["map50"], "map50_95_low": low, "map50_95_high": high}
     counts = {key: facts[key] for key in ("parameters", "gflops", "nc", "images", "boxes")}
@@ -111,32 +136,41 @@ def record_of(evaluated: Evaluated, dataset: Dataset, shared: str) -> dict[str, 
     return trained | score | counts | {"how": run.how, "conditions": text}
 
 
-def group_seeds(runs: Sequence[Run], val: Sequence[Scores], scores: Sequence[Scores], resamples: int) -> list[Model]:
-    """Return the models of runs, with the bootstrap of all of them."""
+def group_seeds(
+    artifacts: Sequence[Artifact], val: Sequence[Scores], scores: Sequence[Scores], resamples: int
+) -> list[Model]:
+    """Return the models of checkpoints or exported files, with the bootstrap of all of them."""
     draws = resample([kept.images for kept in scores], resamples)
-    models: dict[tuple[str, str], list[Evaluated]] = {}
-    for run, *rest in zip(runs, val, scores, draws, strict=True):
-        models.setdefault((run.key, run.scale), []).append(Evaluated(run, *rest))
+    models: dict[tuple[str, str, str], list[Evaluated]] = {}
+    for artifact, *rest in zip(artifacts, val, scores, draws, strict=True):
+        key = (artifact.run.key, artifact.run.scale, artifact.deployment)
+        models.setdefault(key, []).append(Evaluated(artifact, *rest))
     return [Model(group) for group in models.values()]
 
 
-def counterpart(model: Model, key: str, models: Sequence[Model]) -> Model | None:
-    """Return the model of a key that was trained from the same seeds at the same scale, if there is one."""
-    found = (other for other in models if other.first.key == key and other.variant == model.variant)
-    return next(found, None)
+def counterpart(model: Model, key: str, models: Sequence[Model], deployment: str) -> Model | None:
+    """Return the model of a key and deployment that was trained from the same seeds at the same scale, if there is one."""
+    named = (other for other in models if (other.first.key, other.artifact.deployment) == (key, deployment))
+    return next((other for other in named if other.variant == model.variant), None)
 
 
-def rows_of(models: Sequence[Model], timed: Sequence[BenchRow] = ()) -> list[Row]:
-    """Return a row per model, the most accurate first."""
-    stock = [None if model.first.key == STOCK else counterpart(model, STOCK, models) for model in models]
-    rows = [row_of(model, other, timed) for model, other in zip(models, stock, strict=True)]
+def rows_of(
+    models: Sequence[Model], timed: Sequence[BenchRow] = (), made: Mapping[str, Making] | None = None
+) -> list[Row]:
+    """Return a row per model and deployment, the most accurate first."""
+    reference = reference_deployment(model.artifact.deployment for model in models)
+    rows = []
+    for model in models:
+        stock = counterpart(model, STOCK, models, reference)
+        rows.append(row_of(model, None if stock is model else stock, timed, made or {}))
     return sorted(rows, key=lambda row: -row.score[0])
 
 
-def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow]) -> Row:
+def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow], made: Mapping[str, Making]) -> Row:
     """Return the figures of a model."""
     run, facts = model.first, model.runs[0].scores.facts
-    time = time_of(run, facts["gflops"], facts["nc"], timed)
+    time = time_of(model.artifact, facts["gflops"], facts["nc"], timed)
+    makings = [made[evaluated.artifact.name] for evaluated in model.runs if evaluated.artifact.name in made]
     return Row(
         key=run.key,
         label=run.label,
@@ -153,6 +187,10 @@ def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow]) -> Row:
         map50=fmean(evaluated.scores.facts["map50"] for evaluated in model.runs),
         difference=(model.point - stock.point, *interval(model.draws - stock.draws)) if stock else None,
         ratio=ratio(model, stock) if stock and stock.point > 0 else None,
+        scale=run.scale,
+        deployment=model.artifact.deployment,
+        file=model.artifact.file,
+        **mean_making(makings),
     )
 
 
@@ -164,26 +202,29 @@ def ratio(model: Model, baseline: Model) -> Triple:
 
 def compare_pairs(models: Sequence[Model], pairs: Mapping[str, str]) -> list[PairedComparison]:
     """Return the paired comparisons, by key and key of the baseline, as far as both models are there."""
-    wanted = ((model, counterpart(model, pairs.get(model.first.key, ""), models)) for model in models)
+    wanted = (
+        (model, counterpart(model, pairs.get(model.first.key, ""), models, model.artifact.deployment))
+        for model in models
+    )
     return [
-        PairedComparison(model.first.label, baseline.first.label, ratio(model, baseline))
+        PairedComparison(model.artifact.label, baseline.artifact.label, ratio(model, baseline))
         for model, baseline in wanted
         if baseline is not None and baseline.point > 0
     ]
 
 
-def time_of(run: Run, gflops: float, nc: int, timed: Sequence[BenchRow]) -> BenchRow | None:
-    """Return the time of a run's architecture.
+def time_of(artifact: Artifact, gflops: float, nc: int, timed: Sequence[BenchRow]) -> BenchRow | None:
+    """Return the time of an exported file, or of a checkpoint's architecture.
 
     Raises:
         UserError: If what was timed has other GFLOPs, for example at another size or number of classes.
     """
-    wanted = Path(run.timed_as)
+    wanted = Path(artifact.timed_as)
     for row in timed:
-        same = row.model == run.timed_as or (wanted.suffix == ".pt" and Path(row.model).parts[-2:] == wanted.parts)
+        same = row.model == artifact.timed_as or (wanted.suffix == ".pt" and Path(row.model).parts[-2:] == wanted.parts)
         if same and row.gflops and abs(row.gflops / gflops - 1) > SAME_COST:
             raise UserError(
-                f"{row.model} was timed with {row.gflops:.3f} GFLOPs, and {run.name} has {gflops:.3f}. "
+                f"{row.model} was timed with {row.gflops:.3f} GFLOPs, and {artifact.name} has {gflops:.3f}. "
                 f"Time it with --nc {nc} and the --imgsz of the training."
             )
         if same:

@@ -12,6 +12,7 @@ import yaml
 from factories import ROOT
 
 from experiments import ablation, page, training
+from experiments.artifacts import Artifact
 from experiments.plan import read_plan
 from experiments.records import PairedComparison, Row, Table, Timing
 from experiments.table import time_of
@@ -68,6 +69,7 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
         ("datasets", {"a": {"data": "a.yaml", "models": ["gost"]}}, "gost"),
         ("datasets", {"a": {"data": "a.yaml", "models": ["stock:m"]}}, "scale"),
         ("datasets", {"a": {"data": "a.yaml", "epochs": "many"}}, "many"),
+        ("datasets", {"a": {"data": "a.yaml", "deploy": ["onxx-fp32"]}}, "onnx-fp32"),
         ("tune", {"a": {"base": "stok"}}, "stok"),
         ("ghostify", {"a": {"where": "all", "architecture": "gost"}}, "gost"),
     ],
@@ -193,7 +195,7 @@ def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
 
     assert set(rows) == set(runs)
     for key, row in rows.items():
-        time = time_of(runs[key], row.gflops, 3, bench)
+        time = time_of(Artifact(runs[key]), row.gflops, 3, bench)
         assert time is not None and (time.median_ms, time.ratio) == (row.ms, row.time_ratio)
 
 

@@ -13,6 +13,8 @@ import torch
 from ultralytics.utils.metrics import ap_per_class
 
 from experiments import table
+from experiments.artifacts import Artifact
+from experiments.making import Making
 from experiments.plan import Run
 from experiments.scores import Scores, require_same_weights
 from ghost_yolo.accuracy.counts import ImageCounts, interval, resample
@@ -47,10 +49,11 @@ def made_scores(images: ImageCounts, **facts: Any) -> Scores:
     return Scores(FACTS | score | {"split": "test", "images": len(images.names), "boxes": 6} | facts, images)
 
 
-def made_run(key: str, scale: str = "n", seed: int = 0) -> Run:
-    """Return a training from scratch."""
+def made_artifact(key: str, scale: str = "n", seed: int = 0, deployment: str = "") -> Artifact:
+    """Return a training from scratch, or a file that was exported from it."""
     model = f"{key}{scale}.yaml"
-    return Run("train", key, scale, seed, f"{key}-{scale}-seed{seed}", model, "from scratch", 100, model)
+    run = Run("train", key, scale, seed, f"{key}-{scale}-seed{seed}", model, "from scratch", 100, model)
+    return Artifact(run, deployment)
 
 
 def test_point_estimate_is_the_hosts(tmp_path: Path) -> None:
@@ -144,6 +147,19 @@ def test_test_split_is_read_once(tmp_path: Path) -> None:
         require_same_weights(out, weights)
 
 
+def test_exported_folder_is_known_by_its_weights(tmp_path: Path) -> None:
+    """The metadata of an exported folder hold the time of day and do not matter; its weights do."""
+    folder, out = tmp_path / "model_openvino_model", tmp_path / "scores-test.npz"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"weights")
+    for day in ("monday", "tuesday"):
+        (folder / "metadata.yaml").write_text(day)
+        require_same_weights(out, folder)
+    (folder / "model.bin").write_bytes(b"other weights")
+    with pytest.raises(UserError, match="has changed"):
+        require_same_weights(out, folder)
+
+
 def made_bench(*models: tuple[str, float, float]) -> list[BenchRow]:
     """Return made-up times: name, milliseconds, GFLOPs."""
     workload: dict[str, Any] = {"imgsz": 320, "batch": 1, "device": "cpu", "threads": 2, "nc": 3, "scale": "n"}
@@ -157,13 +173,13 @@ def made_bench(*models: tuple[str, float, float]) -> list[BenchRow]:
 def test_rows() -> None:
     """Seeds are averaged; a twin of stock equals it exactly, a worse model does not; times go to models of the same cost."""
     right = {"narrow": 0.4}
-    runs = [made_run(key, seed=seed) for key in ("stock", "ghost", "narrow") for seed in (0, 1)]
-    runs += [made_run("stock", "s", seed) for seed in (0, 1)]
+    artifacts = [made_artifact(key, seed=seed) for key in ("stock", "ghost", "narrow") for seed in (0, 1)]
+    artifacts += [made_artifact("stock", "s", seed) for seed in (0, 1)]
     scores = [
         made_scores(image_counts(12, run.seed, right.get(run.key, 0.7)), gflops=9.0 if run.scale == "s" else 2.0)
-        for run in runs
+        for run in (artifact.run for artifact in artifacts)
     ]
-    models = table.group_seeds(runs, scores, scores, 20)
+    models = table.group_seeds(artifacts, scores, scores, 20)
     rows = {
         row.label: row
         for row in table.rows_of(models, made_bench(("stockn.yaml", 10.0, 2.0), ("stocks.yaml", 20.0, 9.0)))
@@ -184,6 +200,30 @@ def test_rows() -> None:
     assert all(row.ratio is None for row in table.rows_of(models[2:]))  # a stock model of another scale is no baseline
     with pytest.raises(UserError, match=r"stockn\.yaml was timed with 5\.000 GFLOPs, and stock-n-seed0 has 2\.000"):
         table.rows_of(models, made_bench(("stockn.yaml", 10.0, 5.0)))
+
+
+def test_rows_of_exported_files() -> None:
+    """A row for each model and deployment; ratios are to stock's float32 file of the scale, times are those of the file itself."""
+    right = {"onnx-fp32": 0.7, "openvino-int8": 0.6}
+    artifacts = [made_artifact(key, deployment=name) for key in ("stock", "narrow") for name in reversed(right)]
+    scores = [made_scores(image_counts(12, right=right[artifact.deployment])) for artifact in artifacts]
+    bench = made_bench(*((artifact.timed_as, 10.0 + number, 0) for number, artifact in enumerate(artifacts)))
+    made = {
+        artifacts[0].name: Making(7.5, labels=True, excluded=("model.0",)),
+        artifacts[1].name: Making(None, labels=True),
+    }
+    models = table.group_seeds(artifacts, scores, scores, 20)
+    rows = {(row.key, row.deployment): row for row in table.rows_of(models, bench, made)}
+    pairs = table.compare_pairs(models, {"narrow": "stock"})
+
+    assert len(rows) == 4 and rows["stock", "onnx-fp32"].ratio is None
+    assert rows["narrow", "onnx-fp32"].ratio == (1, 1, 1)
+    assert rows["stock", "openvino-int8"].ratio == rows["narrow", "openvino-int8"].ratio
+    assert rows["stock", "openvino-int8"].ratio[2] < 1
+    assert [rows["stock", name].ms for name in reversed(right)] == [10.0, 11.0]
+    assert (rows["stock", "openvino-int8"].seconds, rows["stock", "openvino-int8"].excluded) == (7.5, ["model.0"])
+    assert rows["stock", "onnx-fp32"].seconds is None and rows["narrow", "onnx-fp32"].labels is None
+    assert [pair.baseline for pair in pairs] == ["stockn.yaml openvino-int8", "stockn.yaml onnx-fp32"]
 
 
 def test_table_and_records(tmp_path: Path) -> None:

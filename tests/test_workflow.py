@@ -105,8 +105,11 @@ def test_the_runs_of_the_proof(tmp_path: Path) -> None:
     (tmp_path / "proof.yaml").write_bytes((ROOT / "experiments/proof.yaml").read_bytes())
     planned = jobs(run(tmp_path / "proof.yaml", "-n"))
 
-    assert planned["train"] == 2 * 6 and planned["ghostify"] == 2 * 5
-    assert planned["evaluate"] == 2 * 11 and planned["table"] == planned["prepare"] == 2
+    assert planned["train"] == 2 * 8 and planned["ghostify"] == 2 * 5
+    assert planned["evaluate"] == planned["deploy"] == 2 * 13 * 2
+    assert (
+        planned["table"] == planned["prepare"] == planned["bench"] == planned["agreement"] == 2 and planned["pool"] == 1
+    )
 
 
 def epochs_of(training: Path) -> list[str]:
@@ -137,5 +140,26 @@ def test_interrupted_and_resumed(tiny: Path) -> None:
     assert len(list((folder / "test").glob("*-test.json"))) == 2
     assert [row["key"] for row in json.loads((folder / "test/table.json").read_text())["rows"]]
     assert "Nothing to be done" in run(tiny, "-n", "test")
+    deployed_files(tiny, folder)
     (stock / "best.pt").touch()
     assert {"ghostify", "evaluate"} <= set(jobs(run(tiny, "-n")))
+
+
+def deployed_files(config: Path, folder: Path) -> None:
+    """With `deploy` the same runs are exported, evaluated, timed side by side and scored without labels; nothing is trained."""
+    settings = yaml.safe_load(config.read_text())
+    settings["datasets"]["tiny"]["deploy"] = ["onnx-fp32", "openvino-int8"]
+    config.write_text(yaml.safe_dump(settings | {"bench": "--rounds 6 --passes 1"}))
+    planned = jobs(run(config, "-n"))
+    run(config)
+    rows = {(row["key"], row["deployment"]): row for row in json.loads((folder / "val/table.json").read_text())["rows"]}
+    times = json.loads((folder / "bench.json").read_text())["rows"]
+
+    assert planned["deploy"] == planned["evaluate"] == 4 and not {"train", "ghostify"} & set(planned)
+    assert len(rows) == len(times) == 4 and all(row["ms"] > 0 and row["seconds"] > 0 for row in rows.values())
+    assert times[0]["model"].startswith("stock-n-seed0/onnx-fp32/") and all(row["ratio"] for row in times)
+    assert all((folder / row["file"]).exists() for row in rows.values())
+    assert rows["stock", "onnx-fp32"]["ratio"] is None and rows["stock", "onnx-fp32"]["labels"]
+    assert not rows["ghostify-16", "openvino-int8"]["labels"]
+    assert (folder / "val.png").read_bytes()[:4] == b"\x89PNG" and "OpenVINO" in (folder / "val.md").read_text()
+    assert json.loads((folder.parent / "agreement.json").read_text())["sets"][0]["data"] == "tiny.yaml"

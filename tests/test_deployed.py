@@ -1,0 +1,146 @@
+"""The experiments on exported files: their plan, table and plot, what they took, and agreement beside accuracy."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from factories import ROOT
+
+from experiments import agreement, deployed, making, page, predicting
+from experiments.artifacts import DEPLOYMENTS, to_time
+from experiments.plan import read_plan
+from experiments.records import Row, Table, Timing
+from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import PRECISIONS, require_file
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """The configuration of the repository."""
+    return yaml.safe_load((ROOT / "experiments/config.yaml").read_text(encoding="utf-8"))
+
+
+def test_plan_of_exported_files(config: dict[str, Any]) -> None:
+    """Every run is exported to every deployment; the largest stock model's float32 file is timed first, of one seed."""
+    chosen = {"data": "a.yaml", "scales": ["n", "s"], "seeds": [0, 1], "models": ["stock", "narrow"]}
+    plan = read_plan(config | {"datasets": {"a": chosen | {"deploy": ["openvino-int8", "onnx-fp32"]}, "b": chosen}})
+    files, checkpoints = (plan.artifacts(name) for name in ("a", "b"))
+    timed = to_time(files.values())
+
+    assert len(files) == 2 * len(checkpoints) == 16 and len(timed) == 8
+    assert files["narrow-n-seed1/openvino-int8"].file.endswith("/exported/model_openvino_model")
+    assert timed[0].file == "stock-s-seed0/onnx-fp32/exported/model.onnx"
+    assert next(artifact.timed_as for artifact in to_time(checkpoints.values())) == "yolov8n.yaml"
+    assert checkpoints["stock-n-seed0"].file == "stock-n-seed0/best.pt"
+
+
+def test_deployments_are_what_can_be_exported() -> None:
+    """Every deployment is a runtime and a precision that `export_file` takes, and there is no other."""
+    taken = []
+    for runtime, row in RUNTIMES.items():
+        for precision in PRECISIONS if row.format else ():
+            with suppress(UserError):
+                require_file(runtime, precision)
+                taken.append(f"{runtime}-{precision}")
+
+    assert set(taken) <= set(DEPLOYMENTS) and {"onnx-fp32", "openvino-int8"} <= set(taken)
+    with pytest.raises(UserError, match="ncnn"):
+        require_file("ncnn", "int8")
+
+
+def made_file(label: str, key: str, scale: str, deployment: str, score: float, time: float) -> Row:
+    """Return a row."""
+    triple = (score, score - 0.02, score + 0.02)
+    measured: dict[str, Any] = {"ms": 10 * time, "time_ratio": time, "time_interval": [time - 0.1, time + 0.1]}
+    figures: dict[str, Any] = {"val": score, "score": [*triple], "spread": None, "map50": score + 0.3}
+    where = {"scale": scale, "deployment": deployment, "file": f"{label}.onnx", "seconds": 12.4, "labels": True}
+    rest: dict[str, Any] = {"seeds": [0], "parameters": 1000, "gflops": 2.0, "difference": None, "ratio": None}
+    return Row(key, label, "from scratch", **measured, **figures, **rest, **where)
+
+
+def made_files() -> list[Row]:
+    """Return rows of files: stock at two scales in two precisions, one that is dominated and one that is not."""
+    figures = {
+        ("yolov8n.yaml", "stock", "n", "onnx-fp32"): (0.50, 0.5),
+        ("yolov8n.yaml", "stock", "n", "openvino-int8"): (0.49, 0.2),
+        ("yolov8s.yaml", "stock", "s", "onnx-fp32"): (0.60, 1.0),
+        ("yolov8s.yaml", "stock", "s", "openvino-int8"): (0.55, 0.4),
+        ("narrow-s", "narrow", "s", "openvino-int8"): (0.58, 0.3),
+    }
+    return [made_file(label, key, scale, name, *figure) for (label, key, scale, name), figure in figures.items()]
+
+
+def test_page_of_exported_files(tmp_path: Path) -> None:
+    """The line goes through stock's fastest file of each scale that is as accurate as its best; what is beaten in both is grey."""
+    rows, out = made_files(), tmp_path / "results.md"
+    kept = tmp_path / "test/table.json"
+    kept.parent.mkdir()
+    timing = Timing("each file in its own runtime", "320 x 320", "yolov8s.yaml onnx-fp32")
+    Table("test", "so and so", timing, rows, [], "onnx-fp32").write(kept)
+    page.write(kept, out)
+    text = out.read_text()
+
+    assert [row.title for row in deployed.line_of(rows)] == ["yolov8n.yaml openvino-int8", "yolov8s.yaml onnx-fp32"]
+    assert [row.title for row in rows if deployed.is_dominated(row, rows)] == [
+        "yolov8n.yaml onnx-fp32",
+        "yolov8s.yaml openvino-int8",
+    ]
+    assert "| `narrow-s` | OpenVINO | int8 | 0.580 (0.560 to 0.600) | 0.580 |" in text and "| 12 | yes |" in text
+    assert "yolov8n.yaml openvino-int8 and yolov8s.yaml onnx-fp32: at each scale" in text
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert Table.read(tmp_path / "results/table.json") == Table.read(kept)
+
+
+def test_seconds_of_a_training_that_was_resumed(tmp_path: Path) -> None:
+    """Ultralytics' clock starts again after an interruption; the parts are added, and without the file nothing is known."""
+    file = tmp_path / "results.csv"
+    file.write_text("epoch, time\n1,10.0\n2,20.5\n3,4.0\n4,8.25\n")
+
+    assert making.training_seconds(file) == 28.75
+    assert making.training_seconds(tmp_path / "absent.csv") is None
+    file.write_text("epoch\n1\n")
+    assert making.training_seconds(file) is None
+
+
+def test_what_a_model_took(config: dict[str, Any], tmp_path: Path) -> None:
+    """A conversion counts from its teacher on and takes no labels; fine-tuning and export are added; one unknown part blanks it."""
+    chosen = {"data": "a.yaml", "models": ["ghostify-all-tune"], "deploy": ["openvino-int8"]}
+    plan = read_plan(config | {"datasets": {"a": chosen}})
+    light, tuned = (a for a in plan.artifacts("a").values() if a.run.key in ("ghostify-all", "ghostify-all-tune"))
+    for artifact in (light, tuned):
+        (tmp_path / artifact.folder).mkdir(parents=True)
+        (tmp_path / artifact.folder / making.DEPLOYED).write_text('{"seconds": 3, "excluded": ["model.0"]}')
+    (tmp_path / light.run.name / "light.json").write_text('{"whole": {"seconds": 100}}')
+    before = making.making_of(tuned, plan.runs["a"], tmp_path)
+    (tmp_path / tuned.run.name / "train").mkdir()
+    (tmp_path / tuned.run.name / "train/results.csv").write_text("epoch,time\n1,40\n")
+
+    assert making.making_of(light, plan.runs["a"], tmp_path) == making.Making(103, labels=False, excluded=("model.0",))
+    assert before.seconds is None and before.labels
+    assert making.making_of(tuned, plan.runs["a"], tmp_path).seconds == 143
+
+
+def test_agreement_over_data_sets(tmp_path: Path) -> None:
+    """The rank correlation is over the models of all sets, and the model that agreement ranks most wrongly is named."""
+
+    def row(name: str, agreement: float, accuracy: float) -> dict[str, Any]:
+        return {"model": name, "agreement_ratio": [agreement] * 3, "accuracy_ratio": [accuracy] * 3}
+
+    sets = {"a": [row("one", 0.9, 0.9), row("two", 0.8, 0.8)], "b": [row("three", 0.7, 0.7), row("liar", 0.95, 0.6)]}
+    files = []
+    for name, rows in sets.items():
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(agreement.finish(f"{name}.yaml", rows)))
+    predicting.pool(files, tmp_path / "agreement.json")
+    found = json.loads((tmp_path / "agreement.json").read_text())
+
+    assert found["models"] == 4 and found["spearman"] == pytest.approx(-0.2)
+    assert [one["spearman"] for one in found["sets"]] == [None, None]
+    assert found["misleading"][0] == {"model": "liar", "data": "b.yaml", "rank_by_agreement": 1, "rank_by_accuracy": 4}
+    assert (tmp_path / "agreement.png").read_bytes()[:4] == b"\x89PNG"
