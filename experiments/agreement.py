@@ -77,20 +77,23 @@ def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def write(result: dict[str, Any], out: Path) -> None:
     """Write the figures as JSON and their scatter plot beside it as PNG."""
-    write_atomic(out.with_suffix(".png"), draw(result.get("sets") or [result]))
+    write_atomic(out.with_suffix(".png"), draw([*result.get("sets", []), result]))
     write_json(out, result)
 
 
 def draw(results: Sequence[dict[str, Any]]) -> bytes:
-    """Return the scatter plot as PNG, one colour for each data set."""
+    """Return the scatter plot as PNG, one colour for each data set; a result without rows is that of all of them, in words."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:
-        points = [(row["agreement_ratio"], row["accuracy_ratio"]) for row in result["rows"]]
-        (xs, x_bars), (ys, y_bars) = (_with_bars([pair[axis] for pair in points]) for axis in (0, 1))
         known = "unknown" if result["spearman"] is None else f"{result['spearman']:.3f}"
-        label = f"{result['data']}: {len(points)} models, Spearman {known}"
-        axes.errorbar(xs, ys, xerr=x_bars, yerr=y_bars, fmt="o", markersize=4, elinewidth=0.6, label=label)
+        label = f"{result.get('data', 'all')}: {result['models']} models, Spearman {known}"
+        points = [(row["agreement_ratio"], row["accuracy_ratio"]) for row in result.get("rows", [])]
+        (xs, x_bars), (ys, y_bars) = (_with_bars([pair[axis] for pair in points]) for axis in (0, 1))
+        if points:
+            axes.errorbar(xs, ys, xerr=x_bars, yerr=y_bars, fmt="o", markersize=4, elinewidth=0.6, label=label)
+        else:
+            axes.plot([], [], linestyle="", label=label)
     ends = axes.get_xlim()
     axes.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":", zorder=0)
     axes.set(xlabel="agreement, of the teacher's own", ylabel="true mAP50-95 on val, of the teacher's")

@@ -96,6 +96,13 @@ def is_dominated(row: Row, rows: Sequence[Row]) -> bool:
     return any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in others)
 
 
+def short_deployments(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the deployments as a plot names them: by their precision alone where there is one of each."""
+    known = list(dict.fromkeys(row.deployment for row in rows))
+    precisions = [name.partition("-")[2] for name in known]
+    return dict(zip(known, precisions if len(set(precisions)) == len(known) else known, strict=True))
+
+
 def caption(table: Table) -> str:
     """Describe the plot."""
     line = line_of(timed(table))
@@ -103,18 +110,21 @@ def caption(table: Table) -> str:
         f"The line joins {' and '.join(row.title for row in line)}: at each scale the fastest stock file within the "
     )
     joined += "interval of the most accurate one."
+    meant = [f"{short} is {name}" for name, short in short_deployments(timed(table)).items() if short != name]
+    names = f" In names, {', '.join(meant)}." if meant else ""
     return (
         f"{joined if len(line) > 1 else NO_LINE} Bars are 95 % intervals; squares are stock. "
-        "Grey: another file is both as fast and as accurate."
+        f"Grey: another file is both as fast and as accurate.{names}"
     )
 
 
 def draw(table: Table, timing: Timing) -> bytes:
     """Return the plot of scores against ratios of times as PNG."""
     rows = timed(table)
-    short = labels([row.label for row in rows])
+    short, deployments = labels([row.label for row in rows]), short_deployments(rows)
+    names = [f"{short[row.label]} {deployments[row.deployment]}" for row in rows]
     points = [
-        (row.time_ratio or 0.0, row.score[0], f"{short[row.label]} {row.deployment}", row.key == STOCK) for row in rows
+        (row.time_ratio or 0.0, row.score[0], name, row.key == STOCK) for row, name in zip(rows, names, strict=True)
     ]
     figure = scatter(
         points,

@@ -13,6 +13,7 @@ from matplotlib.transforms import Bbox
 Point = tuple[float, float, str, bool]  # x, y, label, whether it is a stock model
 Piece = tuple[tuple[float, float], tuple[float, float]]  # both ends of a line
 LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+TWO_COLUMNS = 36  # characters of a numbered name, of which two stand side by side below a plot
 MAX_RING = 14  # rings around a point that are searched for a free place for its label
 
 
@@ -21,9 +22,17 @@ def number_points(figure: Figure, points: Sequence[Point]) -> list[Point]:
     order = sorted(range(len(points)), key=lambda index: points[index][:2])
     numbers = {index: str(number) for number, index in enumerate(order, 1)}
     names = [f"{numbers[index]:>2}  {points[index][2]}" for index in order]
+    columns = 2 if max(map(len, names)) <= TWO_COLUMNS else 1
     blank = [Line2D([], [], linestyle="") for _ in names]
     figure.legend(
-        blank, names, loc="outside lower center", ncols=2, frameon=False, handlelength=0, handletextpad=0, fontsize=8.5
+        blank,
+        names,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=0,
+        handletextpad=0,
+        fontsize=8.5,
     )
     return [(x_value, y_value, numbers[index], stock) for index, (x_value, y_value, _, stock) in enumerate(points)]
 
