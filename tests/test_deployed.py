@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from factories import ROOT
+from factories import ROOT, SIDE
 
-from experiments import agreement, deployed, making, page, predicting
+from experiments import agreement, deploy, deployed, making, page, predicting, scores
 from experiments.artifacts import DEPLOYMENTS, to_time
 from experiments.plan import read_plan
 from experiments.records import Row, Table, Timing
+from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import PRECISIONS, require_file
@@ -144,3 +146,37 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
     assert [one["spearman"] for one in found["sets"]] == [None, None]
     assert found["misleading"][0] == {"model": "liar", "data": "b.yaml", "rank_by_agreement": 1, "rank_by_accuracy": 4}
     assert (tmp_path / "agreement.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the exporters
+def test_files_are_exported_evaluated_and_compared(
+    config: dict[str, Any], sure: Path, squares: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exported files are whole folders that say how they were made; the float32 one is as accurate as its checkpoint in both ways."""
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(deploy, "hold_out", lambda paths, share: (paths[:4], paths[4:]))
+    weights = tmp_path / "a/stock-n-seed0/best.pt"
+    weights.parent.mkdir(parents=True)
+    shutil.copy(sure, weights)
+    with AgreementSet(sure, squares, SIDE) as truth:
+        data = str(truth.data)
+        dataset = {"data": data, "imgsz": SIDE, "models": ["stock"], "deploy": ["onnx-fp32", "openvino-int8"]}
+        config |= {"runs": str(tmp_path), "datasets": {"a": dataset}}
+        for name, artifact in read_plan(config).artifacts("a").items():
+            folder, file = tmp_path / "a" / artifact.folder, tmp_path / "a" / artifact.file
+            deploy.deploy(weights, artifact.deployment, SIDE, squares[0].parent, sure, folder)
+            found = scores.evaluate(weights, data, "val", SIDE, "cpu", file)
+            found.write(tmp_path / "a" / name / "scores-val.npz")
+            kept = json.loads((folder / making.DEPLOYED).read_text())
+
+            assert kept["seconds"] > 0 and set(kept["excluded"]) <= {"model.0", "model.6"}
+            assert sorted(path.name for path in folder.iterdir()) == sorted([making.DEPLOYED, file.name])
+            assert found.facts["parameters"] > 0 and found.facts["images"] == len(squares)
+        rows = {row["model"]: row for row in predicting.measure(config, "a", data, squares[0].parent)["rows"]}
+    ratios = {name: (row["agreement_ratio"][0], row["accuracy_ratio"][0]) for name, row in rows.items()}
+
+    assert ratios["yolov8n.yaml onnx-fp32"] == pytest.approx((1, 1), abs=0.02)
+    assert all(0 < figure < 1.1 for figure in ratios["yolov8n.yaml openvino-int8"])
+    with pytest.raises(UserError):
+        deploy.deploy(weights, "onnx-fp32", SIDE, squares[0].parent, sure, folder)
