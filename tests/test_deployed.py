@@ -17,7 +17,9 @@ from experiments.artifacts import DEPLOYMENTS, to_time
 from experiments.plan import read_plan
 from experiments.records import Row, Table, Timing
 from ghost_yolo.accuracy import AgreementSet
+from ghost_yolo.bench import BenchPlan
 from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.cli import app
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import PRECISIONS, require_file
 
@@ -146,6 +148,22 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
     assert [one["spearman"] for one in found["sets"]] == [None, None]
     assert found["misleading"][0] == {"model": "liar", "data": "b.yaml", "rank_by_agreement": 1, "rank_by_accuracy": 4}
     assert (tmp_path / "agreement.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bench_times_all_files_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's option reaches the plan; without it every runtime is timed by itself."""
+    plans = list[BenchPlan]()
+
+    def keep(plan: BenchPlan) -> None:
+        plans.append(plan)
+        raise UserError("enough")
+
+    monkeypatch.setattr("ghost_yolo.bench.runner.bench", keep)
+    for options in (["--mixed"], []):
+        with pytest.raises(UserError, match="enough"):
+            app(["bench", "a.onnx", "b_openvino_model", *options], standalone_mode=False)
+
+    assert [plan.mixed for plan in plans] == [True, False]
 
 
 @pytest.mark.slow
