@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import typer
 
-from experiments.ideas import BLOCK_IDEAS, IDEAS, PASS_IDEAS, SHAPE_IDEAS
+from experiments.ideas import BLOCK_IDEAS, IDEAS, PASS_IDEAS, SHAPE_IDEAS, STEP_IDEAS
 from ghost_yolo.accuracy import evaluate
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, ghostify
@@ -47,7 +47,8 @@ def main(
     """Leave one idea out at a time."""
     numbers = [int(seed) for seed in seeds.split(",")]
     shape, lines = {"act": act, "width": parse_shares(width)}, []
-    ideas = IDEAS | (SHAPE_IDEAS | PASS_IDEAS if act or width else BLOCK_IDEAS)
+    ideas = IDEAS | (SHAPE_IDEAS if act or width else BLOCK_IDEAS)
+    ideas |= (STEP_IDEAS | (PASS_IDEAS if act or width else {})) if distill_steps else {}
     change: dict[str, Any] = shape if act or width else {"blocks": [block], "where": where}
     for idea in select(ideas, only):
         scores = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,17 @@ def distill_steps(factor: float) -> Any:
         plain_distill(teacher, student, images, round(steps * factor), *rest)
 
     return run
+
+
+def adam(rate: float) -> Any:
+    """Return what makes Adam with one rate for all parameters."""
+
+    def make(parameters: Iterable[torch.nn.Parameter], *_: float) -> torch.optim.Adam:
+        optimizer = torch.optim.Adam(parameters, rate)
+        optimizer.rates = [rate]  # type: ignore[attr-defined]
+        return optimizer
+
+    return make
 
 
 def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
@@ -101,14 +112,19 @@ SHAPE_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width
         )
     },
 }
+STEP_IDEAS: dict[str, dict[str, Any]] = {  # with --distill-steps
+    "last pass, steps of Muon: Adam alone at 1e-3": {"distill.Muon": adam(1e-3)},
+    "last pass, steps of Muon: Adam alone at 1e-4": {"distill.Muon": adam(1e-4)},
+}
 PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill-steps
     "last pass, maps where objects are: everywhere": {"distill.weigh_positions": lambda *_: None},
     "last pass, maps: none": {"distill.relative_error": no_maps},
     "last pass, error of the maps: 1 - correlation": {"distill.relative_error": correlation_error},
     "last pass, gentle for an activation alone: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},
-    "last pass, rate: twice": {
+    "last pass, rates: twice": {
         "distill.NEAR_RATE": 2 * distill.NEAR_RATE,
         "distill.LEARNING_RATE": 2 * distill.LEARNING_RATE,
+        "distill.MUON_RATE": 2 * distill.MUON_RATE,
     },
     "last pass, last weights: moving average": {"training.distill": distill_average},
     "last pass, batches of 8: of 4, twice the steps": {

@@ -11,11 +11,21 @@ import torch
 from factories import refused
 
 from experiments.ablation import PACKAGE, select
-from experiments.ideas import BLOCK_IDEAS, CROP, IDEAS, PASS_IDEAS, SHAPE_IDEAS, correlation_error, crop, mosaic
+from experiments.ideas import (
+    BLOCK_IDEAS,
+    CROP,
+    IDEAS,
+    PASS_IDEAS,
+    SHAPE_IDEAS,
+    STEP_IDEAS,
+    correlation_error,
+    crop,
+    mosaic,
+)
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.calibration import CalibrationImages
 
-ALL = IDEAS | BLOCK_IDEAS | SHAPE_IDEAS | PASS_IDEAS
+ALL = IDEAS | BLOCK_IDEAS | SHAPE_IDEAS | STEP_IDEAS | PASS_IDEAS
 
 
 @pytest.mark.parametrize("idea", ALL)

@@ -14,14 +14,17 @@ from ultralytics.nn.modules.conv import Conv
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.importance import resize_weight, weigh_positions
+from ghost_yolo.ghostify.muon import Muon
 from ghost_yolo.ghostify.reconstruct import EPS, one_cycle, relative_error, require_finite
 from ghost_yolo.ghostify.student import Candidate
 from ghost_yolo.model.forward import Maps, as_list, forward_until, has_weights, input_indices
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
 
-LEARNING_RATE = 1e-3  # of new and trained layers alike, see results/ghostify.md
-NEAR_RATE = 1e-4  # where only the activation is new: its closed form is near already, see results/tenfold.md
+# Learning rates, chosen on val in results/tenfold.md
+MUON_RATE = 6e-3  # of the weights of convolutions
+LEARNING_RATE = 3e-3  # of all else
+NEAR_RATE = 3e-4  # of all else where only the activation is new: its closed form is near already
 GRAD_CLIP_NORM = 10.0
 CHECKPOINT_EVERY = 100  # steps
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
@@ -45,7 +48,7 @@ def distill(
     state: DistillState | None = None,
     stands: Mapping[int, torch.Tensor] | None = None,
 ) -> None:
-    """Train all weights of the student by Adam on augmented images, with fixed BatchNorm statistics.
+    """Train all weights of the student by Muon on augmented images, with fixed BatchNorm statistics.
 
     Args:
         teacher: The trained model.
@@ -61,9 +64,9 @@ def distill(
     for each in (teacher, model):
         each.to(memory_format=torch.channels_last)  # 0.9 of the time on a CPU, see benchmarks/distill_step.py
     rate = NEAR_RATE if student.keeps_shape else LEARNING_RATE
-    optimizer = torch.optim.Adam(model.parameters(), rate)
+    optimizer = Muon(model.parameters(), rate, MUON_RATE)
     done = restore(model, optimizer, state) if state else 0
-    scheduler = one_cycle(optimizer, rate, steps, done)
+    scheduler = one_cycle(optimizer, optimizer.rates, steps, done)
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist()).to(memory_format=torch.channels_last)
         loss = distillation_loss(teacher, model, batch, rows, stands, weigh=student.reshaped)

@@ -60,9 +60,16 @@ def reconstruct(block: nn.Module, data: Samples, steps: int, text: str) -> None:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, learning_rate: float, steps: int, done: int = 0
+    optimizer: torch.optim.Optimizer, learning_rate: float | list[float], steps: int, done: int = 0
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return a one-cycle schedule with a warm-up of one tenth, positioned after the steps that are done."""
+    """Return a one-cycle schedule with a warm-up of one tenth, positioned after the steps that are done.
+
+    Args:
+        optimizer: Its parameter groups are scheduled.
+        learning_rate: The highest one, for all groups or for each.
+        steps: Of the whole schedule.
+        done: Steps that are done.
+    """
     warm_up = 0.2 if steps == 10 else 0.1  # torch divides by the length of a warm-up less one step
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=max(steps, 2), pct_start=warm_up, last_epoch=done - 1
