@@ -124,7 +124,6 @@ PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill
     "last pass, rates: twice": {
         "distill.NEAR_RATE": 2 * distill.NEAR_RATE,
         "distill.LEARNING_RATE": 2 * distill.LEARNING_RATE,
-        "distill.MUON_RATE": 2 * distill.MUON_RATE,
     },
     "last pass, last weights: moving average": {"training.distill": distill_average},
     "last pass, batches of 8: of 4, twice the steps": {
