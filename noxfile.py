@@ -89,14 +89,21 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["install"])
 def slow(session: nox.Session) -> None:
-    """Run the tests that train and export through the real commands; few kills and generated inputs, see `faults`."""
-    pytest(session, "-m", "slow", "--kills", "4", "--examples", "40", "--durations=12", *session.posargs)
+    """Run the tests that train and export through the real commands; without the longest, see `weekly`, and with few kills and generated inputs, see `faults`."""
+    few = ("--kills", "2", "--examples", "20")
+    pytest(session, "-m", "slow and not weekly", *few, "--durations=40", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["install"], default=False)
 def faults(session: nox.Session) -> None:
     """Run the kills and the generated inputs in full."""
     pytest(session, "-m", "slow", "tests/faults", "tests/fuzz", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["install"], default=False)
+def weekly(session: nox.Session) -> None:
+    """Run the slow tests that `slow` leaves out."""
+    pytest(session, "-m", "weekly", "--durations=40", *session.posargs)
 
 
 @nox.session

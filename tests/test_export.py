@@ -77,6 +77,7 @@ def test_command_and_script_do_the_same(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @traced
 @pytest.mark.parametrize("name", families())
 def test_a_dynamic_file_of_every_family(name: str, tmp_path: Path) -> None:

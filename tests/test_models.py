@@ -90,6 +90,7 @@ def test_golden_names() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("item", OUR_YAMLS, ids=lambda item: item.name)
 def test_header_figures_of_large_scales(item: Any, request: pytest.FixtureRequest) -> None:
     """What a YAML's header says of scales m, l and x is what is measured, so they build, too."""

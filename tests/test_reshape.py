@@ -35,7 +35,8 @@ from ghost_yolo.model.forward import forward_until
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1)
 FAMILIES = ["v8/yolov8", "11/yolo11", *TASK_MODELS]
-SLOW_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[2:]]
+WEEKLY_FAMILIES = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.weekly]) for name in FAMILIES[3:]]
+SLOW_FAMILIES = [pytest.param(FAMILIES[2], marks=pytest.mark.slow), *WEEKLY_FAMILIES]
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,9 @@ def _distance(one: dict[str, Any], other: dict[str, Any]) -> float:
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 @newest_only
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify", "detect-end2end", "obb-end2end"])
-@pytest.mark.parametrize("size", [(64, 64), (64, 96)], ids=["square", "wide"])
+@pytest.mark.parametrize(
+    "size", [pytest.param((64, 64), id="square"), pytest.param((64, 96), marks=pytest.mark.weekly, id="wide")]
+)
 def test_finds_what_the_host_finds(tmp_path, image_folder, task, size):
     """For every task and kind of photograph."""
     options = {"nms": False} if "end2end" in task else {}

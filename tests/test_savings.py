@@ -188,6 +188,7 @@ def test_block_that_cannot_be_run_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_real_latency(image_folder: Path, tmp_path: Path, run: Run) -> None:
     """The whole command with latencies in ONNX Runtime, of a model that is mostly one wide block."""
     config = copy.deepcopy(TINY)

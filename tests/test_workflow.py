@@ -119,6 +119,7 @@ def epochs_of(training: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_interrupted_and_resumed(tiny: Path) -> None:
     """Ctrl-C in a training stops the workflow; the same command resumes it, up to the page; test is read once, and staleness is seen."""
     folder = tiny.parent / "runs/tiny"

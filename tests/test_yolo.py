@@ -64,7 +64,7 @@ def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path,
     assert moved.split()[1].split("/")[0] == moved.split()[1].split("/")[1], moved
 
 
-@pytest.mark.parametrize("scale", "ns")
+@pytest.mark.parametrize("scale", ["n", pytest.param("s", marks=pytest.mark.weekly)])
 def test_every_yaml_trains(scale: str, python: Run, data: Path) -> None:
     """An epoch of every packaged model has finite losses that see boxes, and its best.pt reloads safely as what was trained."""
     paths = [str(path_of(with_scale(name, scale))) for name, item in packaged().items() if item.is_model]
