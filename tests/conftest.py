@@ -45,7 +45,7 @@ from ghost_yolo import host  # noqa: E402
 from ghost_yolo.ghostify.calibration import CalibrationImages  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+BROWSER_FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -119,16 +119,22 @@ def python(run: Run) -> Run:
 
 
 @pytest.fixture(scope="module")  # its event loop must not outlast the file
-def browser() -> Iterator[Any]:
-    """The system's Chromium, headless, driven by Playwright; it reaches no network."""
+def launch() -> Iterator[Callable[..., Any]]:
+    """Start the system's Chromium with further flags, headless, driven by Playwright; it reaches no network."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip("no Chromium: install one (apt-get install chromium), or name one in CHROMIUM")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
-        yield opened
-        opened.close()
+        yield lambda *flags: driver.chromium.launch(executable_path=program, args=[*BROWSER_FLAGS, *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(launch: Callable[..., Any]) -> Iterator[Any]:
+    """A browser without a graphics adapter."""
+    opened = launch("--disable-gpu")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +12,13 @@ import numpy as np
 import pytest
 from factories import SIDE, newest_only, save_sure
 from test_run_parity import assert_same, model_of, photo, write_bundle
+from visitor import Visitor, serve
 
 from ghost_yolo.bundle import BundlePlan, WebPlan, web
 from ghost_yolo.bundle import run as runner
+from ghost_yolo.export.int8 import export_int8
 
 COPY = "GHOST_YOLO_ORT_WEB"  # names an unpacked onnxruntime-web, for the tests in a browser
-DROP = """([name, kind, text]) => {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], name, { type: kind }));
-  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
-}"""
-
 CAMERA = """() => {
   window.opened = 0;
   navigator.mediaDevices.getUserMedia = async () => {
@@ -45,51 +34,6 @@ CAMERA = """() => {
 }"""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """A plain static server that prints nothing."""
-
-    def log_message(self, *arguments: Any) -> None:
-        """Print nothing."""
-
-
-@contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Visitor:
-    """A page in the browser, and what one does with it."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        """Open the page and wait until it is ready, or says what failed."""
-        self.page = browser.new_page(**options)
-        self.page.set_default_timeout(120_000)
-        self.page.goto(address)
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait until the page is ready, or says what failed."""
-        self.page.wait_for_selector("#choose:enabled, #error:visible")
-
-    def drop(self, file: Path) -> list[dict[str, Any]]:
-        """Drop a photograph, and return what the models found."""
-        text = base64.b64encode(file.read_bytes()).decode()
-        self.page.evaluate(DROP, [file.name, f"image/{file.suffix[1:]}", text])
-        self.page.wait_for_selector("#json-part:visible, #error:visible")
-        if self.page.is_visible("#error"):
-            return []
-        said = json.loads(self.page.text_content("#json"))
-        assert said["image"] == file.name
-        return said["models"]
-
-
 @pytest.fixture(scope="module")
 def real_ort() -> Path:
     """A real copy of onnxruntime-web."""
@@ -98,12 +42,13 @@ def real_ort() -> Path:
     return Path(os.environ[COPY])
 
 
-def write_page(folder: Path, ort: Path | None, size: tuple[int, int], file: Path) -> Path:
-    """Write the page of a model beside its model.yaml, and return its folder."""
+def write_page(folder: Path, ort: Path | None, size: tuple[int, int], *files: Path) -> Path:
+    """Write the page of a model, in float32 and then INT8, beside its model.yaml, and return its folder."""
     (folder / "LICENSE").write_text("licence")
     known = json.loads((folder / "model.yaml").read_text())
-    plan = BundlePlan(folder / "best.pt", (), folder / "new", size=size, web=WebPlan(ort))
-    assert [*plan.files] == [file.name]
+    options = {"precisions": ("fp32", "int8")[: len(files)], "size": size, "web": WebPlan(ort)}
+    plan = BundlePlan(folder / "best.pt", (), folder / "new", **options)
+    assert [*plan.files] == [file.name for file in files]
     web.write_web(plan, folder, size, known, [])
     return folder / "web"
 
@@ -177,7 +122,7 @@ def site(real_ort, image_folder, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_settings_change_the_engine(browser, site, tmp_path):
-    """Threads give the same boxes; WebGPU, which is not here, falls back with a message."""
+    """Threads give the same boxes; WebGPU, which this browser has not, falls back with a message."""
     shot = picture(tmp_path)
     with serve(site) as address:
         visitor = Visitor(browser, address)
@@ -192,6 +137,42 @@ def test_settings_change_the_engine(browser, site, tmp_path):
         assert "WebAssembly is used" in visitor.page.text_content("#notes")
         assert not visitor.page.is_visible("#error")
         assert visitor.page.input_value("#engine") == "wasm"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_webgpu_finds_the_same(launch, site, tmp_path):
+    """With the adapter in software that Chromium brings; how fast WebGPU is it does not tell."""
+    shot, browser = picture(tmp_path), launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    try:
+        with serve(site) as address:
+            visitor = Visitor(browser, address)
+            if not visitor.page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+                pytest.skip("this Chromium has no adapter in software")
+            visitor.page.select_option("#engine", "webgpu")
+            visitor.wait()
+            (found,) = visitor.drop(shot)
+            assert "WebGPU." in visitor.page.text_content("#status")
+    finally:
+        browser.close()
+    assert_same(found["found"], boxes_of(runner.Detector(site.parent)(cv2.imread(str(shot)))))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_an_int8_file_finds_the_same(browser, real_ort, image_folder, tmp_path):
+    """Its integers are added up alike in WebAssembly."""
+    file = write_bundle(tmp_path, model_of("detect", image_folder), (64, 64))
+    whole, shot = tmp_path / "model_int8.onnx", picture(tmp_path)
+    export_int8(tmp_path / "best.pt", sorted(image_folder.iterdir()), whole, 64, "onnx", ())
+    page = write_page(tmp_path, real_ort, (64, 64), file, whole)
+    with serve(page) as address:
+        visitor = Visitor(browser, address)
+        visitor.page.select_option("#precision", "int8")
+        visitor.wait()
+        (found,) = visitor.drop(shot)
+    assert found["file"] == whole.name
+    assert_same(found["found"], boxes_of(runner.Detector(tmp_path, whole.name)(cv2.imread(str(shot)))))
 
 
 @pytest.mark.slow
