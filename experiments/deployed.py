@@ -11,7 +11,7 @@ from ghost_yolo.model.catalog import SCALES, labels
 from ghost_yolo.report.figures import png, scatter
 from ghost_yolo.tables import to_markdown
 
-HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock fp32", "time", "ms", "seconds to make", "labels",
+HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "ms", "seconds to make", "labels",
           "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
 SECONDS = (
     "`seconds to make` are those of training or conversion and of the export; a conversion or fine-tuning starts from a "
@@ -41,7 +41,7 @@ def cells(row: Row) -> list[str]:
         precision,
         with_interval(row.score) + spread,
         with_interval(row.ratio) if row.ratio else "",
-        with_interval((row.time_ratio, *time_ends(row))) if row.time_ratio is not None else "",
+        time_of(row),
         "" if row.ms is None else f"{row.ms:.1f}",
         "" if row.seconds is None else f"{row.seconds:.0f}",
         {None: "", True: "yes", False: "no"}[row.labels],
@@ -52,10 +52,17 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+def time_of(row: Row) -> str:
+    """Return the cell of the time: its ratio, with its interval where there is one."""
+    if row.time_ratio is None:
+        return ""
+    return with_interval((row.time_ratio, *row.time_interval)) if row.time_interval else f"{row.time_ratio:.3f}"
+
+
 def time_ends(row: Row) -> tuple[float, float]:
-    """Return the ends of the interval of a time; the baseline has none."""
-    low, high = row.time_interval or (row.time_ratio, row.time_ratio)
-    return float(low or 0), float(high or 0)
+    """Return the ends of the bar of a time that was measured, of no length where it has no interval."""
+    assert row.time_ratio is not None
+    return row.time_interval or (row.time_ratio, row.time_ratio)
 
 
 def notes(table: Table) -> list[str]:
@@ -63,7 +70,7 @@ def notes(table: Table) -> list[str]:
     kept = [f"`{row.title}`: {', '.join(row.excluded)}" for row in table.rows if row.excluded]
     return [
         "Each file was evaluated by Ultralytics' validator, image by image in squares; parameters and GFLOPs are its checkpoint's.",
-        f"`ratio to stock fp32` is the ratio to the mAP50-95 of the stock model's {table.reference} file of the same scale.",
+        f"`ratio to stock` is the ratio to the mAP50-95 of the stock model's {table.reference} file of the same scale.",
         SECONDS,
         *([f"In float32 in an INT8 file: {'; '.join(kept)}."] if kept else []),
     ]

@@ -102,6 +102,12 @@ def describe(pair: PairedComparison) -> str:
     return f"- `{pair.label}` / `{pair.baseline}`: {with_interval(pair.ratio)}: {verdict}."
 
 
+def line_of(table: Table) -> str:
+    """Say what the line of the plot joins."""
+    stock = [row.label for row in table.rows if row.key == STOCK and row.ms is not None]
+    return f"The line joins {' and '.join(stock)}." if len(stock) > 1 else NO_LINE
+
+
 def time_notes(table: Table, plot: Path) -> list[str]:
     """Show the plot and describe it."""
     timing = table.timing
@@ -109,9 +115,7 @@ def time_notes(table: Table, plot: Path) -> list[str]:
         return ["\nThe models were not timed."]
     missing = [f"`{row.title}`" for row in table.rows if row.ms is None]
     rest = f" Not timed, and not in the plot: {', '.join(missing)}." if missing else ""
-    stock = [row.label for row in table.rows if row.key == STOCK and row.ms is not None]
-    line = f"The line joins {' and '.join(stock)}." if len(stock) > 1 else NO_LINE
-    caption = deployed.caption(table) if table.deployed else line
+    caption = deployed.caption(table) if table.deployed else line_of(table)
     paired = (
         "paired round by round. Compare the ratios: the speed of the machine varies, and the medians of `ms` with it."
     )

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from factories import ACCURACY_RECORD
+from factories import ACCURACY_RECORD, ROOT, refused
 
 from ghost_yolo.errors import SourceError, UserError
 from ghost_yolo.model.catalog import labels
@@ -53,6 +53,15 @@ def test_invalid_arguments(scales: list[str], imgsz: int, named: str) -> None:
     """Invalid arguments are an error before any model is profiled."""
     with pytest.raises(UserError, match=named):
         collect([], [], scales, imgsz)
+
+
+def test_ratios_across_runtimes_are_refused(tmp_path: Path) -> None:
+    """The report's ratios are within a runtime."""
+    bench = json.loads((ROOT / "results/ghostfast-int8.json").read_text())
+    bench["conditions"]["mixed"] = True
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    with refused(UserError, "bench.json", "--mixed"):
+        collect([tmp_path / "bench.json"], [], ["n"], 64)
 
 
 def test_ctrl_c_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ assert "ghost_yolo.C2f_GhostBottleneck" in vars(tasks), "not registered"
 """
 
 
-WHILE = """
+SECOND = """
 import faulthandler, importlib, threading
 from importlib.machinery import SourceFileLoader
 faulthandler.dump_traceback_later(120, exit=True)
@@ -43,7 +43,7 @@ SourceFileLoader.exec_module = exec_module
 def load(name):
     try:
         importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:
         errors.append(error)
 first, waiting = [threading.Thread(target=load, args=(name,)) for name in ("ultralytics", {ours!r})]
 first.start()
@@ -53,8 +53,8 @@ for thread in (first, waiting): thread.join()
 
 @pytest.mark.parametrize("ours", ["registry", "host", "blocks.ghost", "nets", "compare", "accuracy", "data.images"])
 def test_a_thread_waits_for_the_host(ours: str, python: Run) -> None:
-    """What is imported while another thread is at the very begin of Ultralytics waits for it, and both succeed."""
-    assert "Warning" not in python(WHILE.format(ours=f"ghost_yolo.{ours}") + REGISTERED).stderr
+    """What is imported while another thread is at the very beginning of Ultralytics waits for it, and both succeed."""
+    assert "Warning" not in python(SECOND.format(ours=f"ghost_yolo.{ours}") + REGISTERED).stderr
 
 
 @pytest.mark.parametrize("ours", ["ghost_yolo.registry", "ghost_yolo.host"])

@@ -29,22 +29,24 @@ def test_differences_are_those_of_boxes_and_scores() -> None:
     assert differences([a], [b], nc=2) == (0.25, 0.125)
     assert differences([a[:, :, 0]], [b[:, :, 1]], nc=6) == (0, 0.125)
     assert not OutputCheck((64, 64), "noise", float("nan"), 0).passed
-    assert "nothing is compared" in str(OutputCheck((64, 64), "noise", 0, 0, sure=0))
-    assert str(OutputCheck((64, 64), "image", 0, 0, sure=3)).endswith("of 3 sure boxes")
+    assert "nothing is compared" in str(OutputCheck((64, 64), "noise", 0, 0, compared=0))
+    assert str(OutputCheck((64, 64), "image", 0, 0, compared=3)).endswith("of 3 boxes")
     with refused(UserError, "(1, 6, 5)"):
         compare([a], [a, b], 2, (64, 64), "noise")
 
 
-def test_boxes_that_a_file_invents_count() -> None:
-    """Of an INT8 file those of which PyTorch is sure are compared, and the scores of those of which the file is."""
+def test_false_positives_of_an_int8_file_count() -> None:
+    """Boxes of which PyTorch is confident are compared, and the scores of those of which the file is; NaN never passes."""
     expected = np.zeros((1, 6, 5), np.float32)
     expected[0, 4, 0] = 0.8
     wrong, invented, vague = (expected.copy() for _ in range(3))
     wrong[0, 0, 0], invented[0, 5, 3], vague[0, :4, 3] = 9, 0.5, 90
 
     checks = [compare([one], [expected], 2, (64, 64), "image", "int8") for one in (expected, wrong, invented, vague)]
-    assert [(check.passed, check.sure) for check in checks] == [(True, 1), (False, 1), (False, 2), (True, 1)]
+    assert [(check.passed, check.compared) for check in checks] == [(True, 1), (False, 1), (False, 2), (True, 1)]
     assert (checks[1].boxes, checks[2].scores) == (9, 0.5)
+    invented[0, 5, 3] = np.nan
+    assert not compare([invented], [expected], 2, (64, 64), "image", "int8").passed
 
 
 def test_boxes_of_an_end_to_end_head_are_paired() -> None:
@@ -59,14 +61,21 @@ def test_boxes_of_an_end_to_end_head_are_paired() -> None:
         return compare([found[:, order]], [expected], 2, (64, 64), "image", precision, end2end=True)
 
     assert check(order=(1, 0, 2, 3)).passed
-    assert check(order=(1, 0, 2, 3)).sure == 6  # three of each side: others may have been picked at the least score
+    assert check(order=(1, 0, 2, 3)).compared == 4
     assert check((2, 0, 20.25)).boxes == 0.25
     assert check((2, 4, 0.75)).scores == 0.25
     assert not check((2, 5, 0)).passed
     assert not check((1, 4, float("nan"))).passed
     assert check((0, 5, 2)).boxes == float("inf")
-    assert check((2, 0, 21), (3, 0, 99), precision="int8").passed  # 0.1 is not sure
+    assert check((2, 0, 21), (3, 0, 99), precision="int8").passed  # a score of 0.1 is not compared there
+    assert check((3, 0, 99)).compared == 3  # it may have been cut off at the end of the list
+    assert not check((3, 0, 99), (3, 4, 0.5)).passed
     assert not check((3, 0, 99), (3, 4, 0.6), precision="int8").passed
+    points = [np.concatenate([expected, np.full((1, 4, 1), x, np.float32)], 2) for x in (0, 5)]
+    assert compare(
+        points[:1], points[1:], 2, (64, 64), "image", "int8", end2end=True
+    ).passed  # keypoints have no tolerance
+    assert not compare(points[:1], points[1:], 2, (64, 64), "image", end2end=True).passed
 
 
 @pytest.mark.slow
@@ -92,7 +101,7 @@ def test_both_branches_of_an_end_to_end_head(task: str, end2end: bool, image_fol
 
 def test_a_verification_that_compared_nothing_is_none() -> None:
     """It says so, and does not pass."""
-    sizes = [OutputCheck((64, 64), "image", 0, 0, sure=sure) for sure in (0, 1)]
+    sizes = [OutputCheck((64, 64), "image", 0, 0, compared=compared) for compared in (0, 1)]
     nothing = Verification(Path("a.onnx"), sizes[:1])
     assert not nothing.passed and "--image" in str(nothing)
     assert Verification(Path("a.onnx"), sizes).passed

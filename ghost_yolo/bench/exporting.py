@@ -112,7 +112,7 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
             batch=found["batch"],
             dynamic=bool(arguments.get("dynamic")),
             nms=bool(arguments.get("nms")),
-            end2end=bool(found.get("end2end")),
+            end2end=found.get("end2end"),
             precision=next((name for name, width in BITS.items() if width == bits), "fp32"),
         )
     except (KeyError, AttributeError, OSError) as error:

@@ -107,7 +107,7 @@ class ModelInfo:
         dynamic: Whether an exported file takes any size.
         precision: Precision of an exported file.
         nms: Whether an exported file drops the boxes that are not confident itself.
-        end2end: Whether an exported file has the boxes that an end-to-end head picked.
+        end2end: Whether an exported file has the boxes that an end-to-end head picked; None where its metadata do not say.
     """
 
     file: str
@@ -122,7 +122,7 @@ class ModelInfo:
     dynamic: bool = False
     precision: str = ""
     nms: bool = False
-    end2end: bool = False
+    end2end: bool | None = None
 
     def mismatch(self, plan: BenchPlan) -> str:
         """Return why an exported file does not take the plan's images, "" where it does."""

@@ -40,8 +40,8 @@ def verify(
 
     The file is written beside the checkpoint. With --checkpoint MODEL is a file for ONNX Runtime, OpenVINO or NCNN of any
     precision, and where it differs the first layer that does is named.
-    The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than 0.001;
-    float16 and INT8 have tolerances of their own.
+    The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than 0.001, or if there is no box to
+    compare; float16 and INT8 have tolerances of their own.
     """
     with redirect_stdout(sys.stderr):
         from ghost_yolo.bench.runtimes import runtime_of

@@ -18,7 +18,7 @@ from ghost_yolo.data.images import read_image
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.outputs import Array, compare
 from ghost_yolo.export.quantizers import onnx_module, openvino_module
-from ghost_yolo.export.verify import Verification, as_exported, flatten, make_inputs
+from ghost_yolo.export.verify import Verification, as_exported, flatten, make_inputs, picks_boxes
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.system import default_threads
@@ -43,14 +43,15 @@ def verify_file(file: Path, checkpoint: Path, images: Sequence[Path] = ()) -> Ve
     RUNTIMES[runtime].require(info.precision, exporting=False)
     size = (info.imgsz[0], info.imgsz[-1]) if info.imgsz else (opened.trained_imgsz, opened.trained_imgsz)
     config = InferenceConfig(1, size, info.channels, info.precision, "cpu", default_threads())
-    loaded, reference = RUNTIMES[runtime].open(file, config), as_exported(opened.model, info.end2end)
+    end2end = picks_boxes(opened.model, info.end2end)
+    loaded, reference = RUNTIMES[runtime].open(file, config), as_exported(opened.model, end2end)
     checks, worst = [], ""
     for name, image in inputs(size, images, info.channels):
         with torch.inference_mode():
             expected = flatten(reference(torch.from_numpy(image)))
         loaded.image[...] = image.reshape(loaded.image.shape)
         found = as_shaped(flatten_arrays(loaded()), expected)
-        checks.append(compare(found, expected, info.nc, size, name, info.precision, info.end2end))
+        checks.append(compare(found, expected, info.nc, size, name, info.precision, end2end))
         if not checks[-1].passed and not worst:
             worst = first_difference(file, runtime, reference, image, LAYER_TOLERANCES[info.precision])
     return Verification(file, checks, worst)

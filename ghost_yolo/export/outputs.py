@@ -12,13 +12,12 @@ from ghost_yolo.errors import UserError
 
 BOX_TOLERANCE = 0.05  # pixels
 SCORE_TOLERANCE = 1e-3  # scores and all other outputs of a head
-SURE = 0.25  # score of a box, PyTorch's or the file's, from which on those of an INT8 or fp16 file must be alike
+CONFIDENT = 0.25  # from this score on, PyTorch's or the file's, the boxes of an INT8 or fp16 file must be alike
 TOLERANCES = {  # pixels and scores: of all boxes in float32, of sure ones in other precisions
     "fp32": (BOX_TOLERANCE, SCORE_TOLERANCE),
     "fp16": (2.0, 0.02),
     "int8": (8.0, 0.2),
 }
-NEXT = 1e-6  # above the least score of an end-to-end output, below which other boxes may have been picked
 
 Array = NDArray[np.float32]
 
@@ -34,7 +33,7 @@ class OutputCheck:
         scores: Largest difference of all other outputs.
         box_tolerance: Of boxes, in pixels.
         score_tolerance: Of the others.
-        sure: How many boxes were compared, where they are only those of which PyTorch or the file is sure.
+        compared: How many boxes were compared, where not all are; None where all are.
     """
 
     size: tuple[int, int]
@@ -43,7 +42,7 @@ class OutputCheck:
     scores: float
     box_tolerance: float = BOX_TOLERANCE
     score_tolerance: float = SCORE_TOLERANCE
-    sure: int | None = None
+    compared: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -53,9 +52,9 @@ class OutputCheck:
     def __str__(self) -> str:
         """Return one line of the report."""
         verdict, (height, width) = "ok  " if self.passed else "FAIL", self.size
-        if self.sure == 0:
-            return f"{verdict} {height}x{width} {self.image:5} neither is sure of a box: nothing is compared"
-        of = "" if self.sure is None else f", of {self.sure} sure boxes"
+        if self.compared == 0:
+            return f"{verdict} {height}x{width} {self.image:5} no box with a confidence of {CONFIDENT}: nothing is compared"
+        of = "" if self.compared is None else f", of {self.compared} boxes"
         return (
             f"{verdict} {height}x{width} {self.image:5} boxes {self.boxes:.2g} px (tolerance {self.box_tolerance}), "
             f"scores {self.scores:.2g} (tolerance {self.score_tolerance}){of}"
@@ -88,20 +87,21 @@ def compare(
     require_shapes(found, expected)
     tolerances = TOLERANCES[precision]
     if end2end:
-        least = (
-            SURE if precision != "fp32" else max(float(boxes[0][0, :, 4].min()) for boxes in (found, expected)) + NEXT
-        )
-        boxes, scores, count = paired_differences(found[0][0], expected[0][0], least, tolerances)
+        # Keypoints and coefficients of masks have no tolerance but in float32
+        least, columns = (-np.inf, None) if precision == "fp32" else (CONFIDENT, 6)
+        ours, theirs = (outputs[0][0, :, :columns] for outputs in (found, expected))
+        boxes, scores, count = paired_differences(ours, theirs, least, tolerances)
         if precision == "fp32":  # masks' prototypes
             scores = max([scores, *(float(np.abs(a - b).max()) for a, b in zip(found[1:], expected[1:], strict=True))])
         return OutputCheck(size, name, boxes, scores, *tolerances, count)
     if precision == "fp32" or expected[0].ndim != 3:
         return OutputCheck(size, name, *differences(found, expected, nc), *tolerances)
     scored = slice(4, 4 + nc)
-    sure, invented = (outputs[0][0, scored].max(0) > SURE for outputs in (expected, found))
+    # A score that is not a number is not below it
+    confident, in_file = (~(outputs[0][0, scored].max(0) <= CONFIDENT) for outputs in (expected, found))
     apart = np.abs(found[0] - expected[0])[0]
-    boxes, scores = (float(part.max(initial=0)) for part in (apart[:4, sure], apart[scored, sure | invented]))
-    return OutputCheck(size, name, boxes, scores, *tolerances, int((sure | invented).sum()))
+    boxes, scores = (float(part.max(initial=0)) for part in (apart[:4, confident], apart[scored, confident | in_file]))
+    return OutputCheck(size, name, boxes, scores, *tolerances, int((confident | in_file).sum()))
 
 
 def require_shapes(found: Sequence[Array], expected: Sequence[Array]) -> None:
@@ -132,7 +132,8 @@ def paired_differences(
     """Return the largest difference of boxes in pixels and of all else between boxes and their partners, and how many.
 
     The order of boxes changes with ties, so each box of either side above the least score is compared with the box of its
-    class on the other side that is nearest, as measured by the tolerances; without one the difference is infinite.
+    class on the other side that is nearest, as measured by the tolerances; without one the difference is infinite. A box whose
+    score is hardly above the lowest of the other list may have been cut off there, and is left out if it has no partner.
 
     Args:
         found: The file's rows (n, 6 + extra): box, score, class, and what the task adds.
@@ -140,12 +141,17 @@ def paired_differences(
         least: Score.
         tolerances: Of boxes in pixels, and of all else.
     """
-    worst, count = np.zeros(2), 0
+    worst, counts = np.zeros(2), []
     for ours, others in ((expected, found), (found, expected)):
-        for row in ours[~(ours[:, 4] <= least)]:
+        cut = others[:, 4].min() + tolerances[1]
+        count = 0
+        for row in ours[~(ours[:, 4] <= least)]:  # NaN is not below it
             apart = np.abs(others[others[:, 5] == row[5]] - row)
             pairs = np.stack([apart[:, :4].max(1), np.delete(apart, np.s_[:4], 1).max(1)], 1) / tolerances
             nearest = pairs[pairs.max(1).argmin()] if len(pairs) else np.full(2, np.inf)
+            if nearest.max() > 1 and row[4] <= cut:
+                continue
             worst, count = np.maximum(worst, nearest), count + 1
+        counts.append(count)
     boxes, scores = (worst * tolerances).tolist()
-    return boxes, scores, count
+    return boxes, scores, max(counts)

@@ -27,7 +27,7 @@ from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import temporary_folder
 
-NOTHING = "NOT verified: the model is sure of no box; give photographs that show what it was trained for (--image)"
+NOT_COMPARED = "NOT verified: no box to compare; give images that show what the model was trained for (--image)"
 DYNAMIC_SIDES = ((640, 640), (480, 640))  # a dynamic file is also run at sides of one stride, where maps have one pixel
 MIN_STRIDE = 32  # the host exports no model for smaller multiples
 # these change values or layout of the output, which can then not be compared with PyTorch's
@@ -44,8 +44,8 @@ class Verification:
 
     @property
     def compared(self) -> bool:
-        """Whether there was anything to compare: of some files only boxes of which the model is sure are."""
-        return any(check.sure != 0 for check in self.checks)
+        """Whether there was anything to compare: of some files only confident boxes are."""
+        return any(check.compared != 0 for check in self.checks)
 
     @property
     def passed(self) -> bool:
@@ -54,7 +54,7 @@ class Verification:
 
     def __str__(self) -> str:
         """Return the report: one line for each check, then the verdict."""
-        verdict = "verified" if self.passed else "NOT equal to PyTorch" if self.compared else NOTHING
+        verdict = "verified" if self.passed else "NOT equal to PyTorch" if self.compared else NOT_COMPARED
         first = [self.first] if self.first else []
         return "\n".join([*map(str, self.checks), *first, f"{self.file}: {verdict}"])
 
@@ -147,7 +147,7 @@ def verify_outputs(model: HostModel, file: Path, pixels: NDArray[np.uint8]) -> l
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[2:]  # numbers, or names where dynamic
     sizes = [tuple(shape)] if all(isinstance(side, int) for side in shape) else dynamic_sizes(model)
-    end2end = describe_exported(file, "onnx").end2end
+    end2end = picks_boxes(model, describe_exported(file, "onnx").end2end)
     reference = as_exported(model, end2end)
     checks = []
     for size in sizes:
@@ -166,11 +166,31 @@ def dynamic_sizes(model: HostModel) -> list[tuple[int, int]]:
     return [*large, (stride, 10 * stride), (stride, stride)]
 
 
-def as_exported(model: HostModel, end2end: bool = False) -> HostModel:
-    """Return a fused copy whose head gives the outputs that the exporter writes: of two branches the one asked for."""
+def picks_boxes(model: HostModel, exported: bool | None) -> bool:
+    """Return whether a file has the boxes that an end-to-end head picks: as its metadata say, which older hosts leave out."""
+    return bool(getattr(model.model[-1], "end2end", False)) if exported is None else exported
+
+
+def as_exported(model: HostModel, end2end: bool | None = None) -> HostModel:
+    """Return a fused copy whose head gives the outputs that the exporter writes.
+
+    Args:
+        model: The model.
+        end2end: Of a head with two branches, whether the one that picks boxes was exported; as the head stands if None.
+
+    Raises:
+        UserError: If the installed Ultralytics cannot choose that branch.
+    """
     copied = copy.deepcopy(model).to("cpu").float().eval()
-    if getattr(copied.model[-1], "one2one_cv2", None) is not None:
-        copied.model[-1].end2end = end2end  # before fusing, which drops the other branch
+    head = copied.model[-1]
+    if end2end is not None and getattr(head, "one2one_cv2", None) is not None and bool(head.end2end) != end2end:
+        try:
+            head.end2end = end2end  # before fusing, which drops the other branch
+        except AttributeError as error:
+            raise UserError(
+                f"the file has the {'picked' if end2end else 'raw'} boxes of a head with two branches, and the installed "
+                "Ultralytics gives the others: export it with the Ultralytics that verifies it"
+            ) from error
     fused = copied.fuse(verbose=False)
     head = fused.model[-1]
     head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: anchors are computed for each size

@@ -53,7 +53,9 @@ class Muon(torch.optim.Optimizer):
         self, weight: torch.Tensor, grad: torch.Tensor, state: dict[str, Any], lr: float, beta: float, _: float
     ) -> None:
         """Update a convolution's weight (c2, c1, h, w) by its orthogonalised Nesterov momentum."""
-        mean = state.setdefault("mean", torch.zeros_like(grad)).lerp_(grad, 1 - beta)
+        if not state:
+            state["mean"] = torch.zeros_like(grad)
+        mean = state["mean"].lerp_(grad, 1 - beta)
         matrix = grad.lerp(mean, beta).flatten(1)
         scale = ROOT_MEAN_SQUARE * max(matrix.shape) ** 0.5
         weight.add_(orthogonalize(matrix).view_as(weight), alpha=-lr * scale)
@@ -68,9 +70,11 @@ class Muon(torch.optim.Optimizer):
         square_beta: float,
     ) -> None:
         """Update any other parameter by Adam (arXiv 1412.6980)."""
-        state["step"] = state.get("step", 0) + 1
-        mean = state.setdefault("mean", torch.zeros_like(grad)).lerp_(grad, 1 - beta)
-        square = state.setdefault("square", torch.zeros_like(grad)).lerp_(grad.square(), 1 - square_beta)
+        if not state:
+            state |= {"step": 0, "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
+        state["step"] += 1
+        mean = state["mean"].lerp_(grad, 1 - beta)
+        square = state["square"].lerp_(grad.square(), 1 - square_beta)
         root = (square / (1 - square_beta ** state["step"])).sqrt_().add_(EPS)
         parameter.addcdiv_(mean / (1 - beta ** state["step"]), root, value=-lr)
 

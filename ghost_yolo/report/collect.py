@@ -64,6 +64,11 @@ def collect(
         raise UserError(f"--imgsz {imgsz}: give a multiple of 32")
     files = list(dict.fromkeys(benches))
     results = {file.name if len(files) == 1 else str(file): read_bench(file) for file in files}
+    mixed = [name for name, result in results.items() if result.conditions.get("mixed")]
+    if mixed:
+        raise UserError(
+            f"--bench {mixed[0]} has ratios across runtimes; give the JSON of `ghost-yolo bench` without --mixed"
+        )
     records = [record for file in dict.fromkeys(accuracy) for record in read_accuracy(file)]
     published = compare_published()
     profiled = {scale: compare_deployed(scale, imgsz=imgsz) for scale in sorted(scales, key=SCALES.index)}
