@@ -45,7 +45,7 @@ def test_plan_of_exported_files(config: dict[str, Any]) -> None:
 
 
 def test_deployments_are_what_can_be_exported() -> None:
-    """Every deployment is a runtime and a precision that `export_file` takes, and there is no other."""
+    """What `export_file` takes with the runtimes that are installed, ONNX Runtime and OpenVINO at least, can be asked for."""
     taken = []
     for runtime, row in RUNTIMES.items():
         for precision in PRECISIONS if row.format else ():
