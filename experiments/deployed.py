@@ -9,7 +9,6 @@ from experiments.records import Row, Table, Timing, with_interval
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.model.catalog import SCALES, labels
 from ghost_yolo.report.figures import png, scatter
-from ghost_yolo.tables import to_markdown
 
 HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "ms", "seconds to make", "labels",
           "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
@@ -18,17 +17,6 @@ SECONDS = (
     "trained model, whose training is not counted again."
 )
 NO_LINE = "There are no files of stock at two scales that were timed, so there is no line."
-
-
-def markdown(table: Table) -> str:
-    """Return the table; figures on val have a column of their own beside those on test."""
-    header = [name.format(table.split) for name in HEADER]
-    lines = [cells(row) for row in table.rows]
-    if table.split != "val":
-        header.insert(4, "val mAP50-95")
-        for line, row in zip(lines, table.rows, strict=True):
-            line.insert(4, f"{row.val:.3f}")
-    return to_markdown(header, lines)
 
 
 def cells(row: Row) -> list[str]:

@@ -45,14 +45,13 @@ def write(file: Path, out: Path) -> None:
 
 def markdown(table: Table) -> str:
     """Return the table; figures on val have a column of their own beside those on test."""
-    if table.deployed:
-        return deployed.markdown(table)
-    header = [name.format(table.split) for name in HEADER]
-    lines = [cells(row) for row in table.rows]
+    names, cells_of, before = (deployed.HEADER, deployed.cells, 4) if table.deployed else (HEADER, cells, 6)
+    header = [name.format(table.split) for name in names]
+    lines = [cells_of(row) for row in table.rows]
     if table.split != "val":
-        header.insert(6, "val mAP50-95")
+        header.insert(before, "val mAP50-95")
         for line, row in zip(lines, table.rows, strict=True):
-            line.insert(6, f"{row.val:.3f}")
+            line.insert(before, f"{row.val:.3f}")
     return to_markdown(header, lines)
 
 

@@ -58,7 +58,7 @@ def test_invalid_arguments(scales: list[str], imgsz: int, named: str) -> None:
 def test_ratios_across_runtimes_are_refused(tmp_path: Path) -> None:
     """The report's ratios are within a runtime."""
     bench = json.loads((ROOT / "results/ghostfast-int8.json").read_text())
-    bench["conditions"]["mixed"] = True
+    bench["conditions"]["ratios"] = "across runtimes"
     (tmp_path / "bench.json").write_text(json.dumps(bench))
     with refused(UserError, "bench.json", "--mixed"):
         collect([tmp_path / "bench.json"], [], ["n"], 64)

@@ -75,7 +75,7 @@ def bench(plan: BenchPlan) -> BenchResult:
     conditions = system.conditions(plan.device, plan.threads)
     conditions |= {name: getattr(plan, name) for name in ("imgsz", "batch", "rounds", "passes")}
     conditions |= {"photograph": plan.photo.name} if plan.photo else {}
-    conditions |= {"mixed": True} if plan.mixed else {}
+    conditions |= {"ratios": "across runtimes"} if plan.mixed else {}
     interrupted = False
     with _folder(plan.keep) as folder, _folder(None) as logs:
         jobs = _jobs(plan, folder)

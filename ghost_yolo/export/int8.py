@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 
 MAX_CALIBRATION = 300  # images, as many as NNCF takes by default; a thousand took a minute for every file
 CHECKED = 16  # calibration images on which a file is compared with float32
-TOLERANCE = (
-    0.02  # loss of agreement from which a part stays in float32: the head there costs a third of what INT8 gains
-)
+# Loss of agreement from which a part stays in float32: the head there costs a third of what INT8 gains
+TOLERANCE = 0.02
 QUANTIZE = {"openvino": quantizers.quantize_openvino, "onnx": quantizers.quantize_onnx}
 
 

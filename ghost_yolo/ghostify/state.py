@@ -21,8 +21,8 @@ from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import GIB
 
 DIGEST = hashlib.sha256().digest_size
-# Of a student's weights: new blocks, model and the optimizer's moments, at most two, in the resume file, and the old file beside it, with some to
-# spare, as for an option of a target that is being screened
+# Of a student's weights: new blocks, model and the optimizer's moments, at most two, in the resume file, and the old file
+# beside it, with some to spare, as for an option of a target that is being screened
 COPIES = 10
 
 

@@ -64,7 +64,7 @@ def collect(
         raise UserError(f"--imgsz {imgsz}: give a multiple of 32")
     files = list(dict.fromkeys(benches))
     results = {file.name if len(files) == 1 else str(file): read_bench(file) for file in files}
-    mixed = [name for name, result in results.items() if result.conditions.get("mixed")]
+    mixed = [name for name, result in results.items() if "ratios" in result.conditions]
     if mixed:
         raise UserError(
             f"--bench {mixed[0]} has ratios across runtimes; give the JSON of `ghost-yolo bench` without --mixed"
