@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
-from ghost_yolo.export import any_file, int8
-from ghost_yolo.export.int8 import Int8Exporter, choose_exclusions, is_constant, write_best
+from ghost_yolo.export import any_file, exceptions, int8
+from ghost_yolo.export.exceptions import choose_exclusions, time_files, write_best
+from ghost_yolo.export.int8 import Int8Exporter, is_constant
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
@@ -137,13 +139,49 @@ def scored(*scores: float) -> Any:
     return SimpleNamespace(score=lambda file, resamples: SimpleNamespace(map50_95=next(rest)))
 
 
-@needs_onnx
-def test_exceptions_are_chosen_by_agreement(exporter: Any, tmp_path: Path) -> None:
-    """The first variant near the best is chosen, in the order of what it costs; a refused file has agreement 0."""
-    chosen, variants = choose_exclusions(exporter, scored(0.95, 0.8, 0.9, 0.9015, 0.8))
+def taking(monkeypatch: pytest.MonkeyPatch, *milliseconds: float) -> None:
+    """Replace the timing of INT8 files: they take these times, in the order in which they were made."""
+    monkeypatch.setattr(exceptions, "time_files", lambda files, *_: dict(zip(files, milliseconds, strict=True)))
 
-    assert (chosen.exclude, chosen.agreement) == (("model.0",), 0.9)
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("milliseconds", "exclude", "agreement"),
+    [
+        ((1.0, 1.1, 1.3, 1.4), ("model.0",), 0.77),
+        ((1.0, 1.1, 1.1, 1.2), ("model.0", "model.5"), 0.78),
+        ((1.0, 1.6, 1.6, 2.0), (), 0.75),
+    ],
+)
+def test_an_exception_must_be_worth_its_time(
+    milliseconds: tuple[float, ...],
+    exclude: tuple[str, ...],
+    agreement: float,
+    exporter: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tenth more time is spent for 0.005 of agreement, and not for less."""
+    taking(monkeypatch, *milliseconds)
+    chosen, variants = choose_exclusions(exporter, scored(0.95, 0.75, 0.77, 0.755, 0.78))
+
+    assert (chosen.exclude, chosen.agreement) == (exclude, agreement)
     assert [variant.exclude for variant in variants] == [(), ("model.0",), ("model.5",), ("model.0", "model.5")]
+
+
+def test_files_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round runs every file once, and the first rounds do not count."""
+    ran, clock = list[str](), iter(range(1000))
+    runtime = replace(RUNTIMES["onnx"], open=lambda file, config: lambda: ran.append(f"{file} {config.threads}"))
+    monkeypatch.setitem(RUNTIMES, "onnx", runtime)
+    monkeypatch.setattr(exceptions, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 1000))
+
+    assert time_files([Path("a"), Path("b")], "onnx", (64, 96), 3) == pytest.approx({Path("a"): 1.0, Path("b"): 1.0})
+    assert ran == ["a 3", "b 3"] * (exceptions.WARMUP + exceptions.ROUNDS)
+
+
+@needs_onnx
+def test_a_refused_file_is_not_chosen(exporter: Any, tmp_path: Path) -> None:
+    """Its agreement is 0, and where all are refused nothing is written."""
     exporter.write = refuse
     assert [variant.agreement for variant in choose_exclusions(exporter, scored(0.9))[1]] == [0, 0, 0, 0]
     with refused(UserError, "refused"):
@@ -166,6 +204,7 @@ def test_no_more_files_are_made_than_needed(
         quantize(fp32, file, *arguments)
 
     monkeypatch.setitem(int8.QUANTIZE, "onnx", count_files)
+    taking(monkeypatch, *[1.0] * count)
     chosen = write_best(exporter, scored(*scores), tmp_path / "a.onnx")
     assert len(made) == count and (tmp_path / "a.onnx").read_text().endswith(f"{SIDE}) {' '.join(chosen.exclude)}")
 

@@ -16,8 +16,8 @@ from factories import GHOST, QUALIFIED_GHOST, Run, bench_row, refused
 from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
+from ghost_yolo.export.exceptions import Variant
 from ghost_yolo.export.files import file_name
-from ghost_yolo.export.int8 import Variant
 from ghost_yolo.ghostify import Settings, config, ghostify, option_times, options, target, training, writing
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
 
-from ghost_yolo.accuracy.agreement import AgreementSet
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import preprocess, read_image, spread, to_float
 from ghost_yolo.errors import OutputExistsError, UserError
@@ -37,26 +35,7 @@ if TYPE_CHECKING:
 
 MAX_CALIBRATION = 300  # images, as many as NNCF takes by default; a thousand took a minute for every file
 CHECKED = 16  # calibration images on which a file is compared with float32
-# Loss of agreement from which a part stays in float32: the head there costs a third of what INT8 gains
-TOLERANCE = 0.02
 QUANTIZE = {"openvino": quantizers.quantize_openvino, "onnx": quantizers.quantize_onnx}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """An INT8 file with some modules left in float32.
-
-    Attributes:
-        exclude: Names of those modules; none where all is quantized but the head's decode.
-        agreement: mAP50-95 with the teacher's boxes as truth.
-        file: The file, which is gone with its exporter; None if it was refused.
-        reason: Why it was refused, "" if it was not.
-    """
-
-    exclude: tuple[str, ...]
-    agreement: float
-    file: Path | None = None
-    reason: str = ""
 
 
 class Int8Exporter:
@@ -202,56 +181,6 @@ def export_int8(
     """Write one INT8 file of a checkpoint; see `Int8Exporter`, which also raises the errors."""
     with Int8Exporter(checkpoint, images, imgsz, runtime) as exporter:
         return exporter.write(out, exclude)
-
-
-def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet) -> tuple[Variant, list[Variant]]:
-    """Measure by agreement what quantizing the first convolution and the head costs, and choose what stays in float32.
-
-    Variants are tried in the order of what they cost in time: nothing excluded, the first convolution, the head, both. The
-    first one within TOLERANCE of the float32 file ends the search, since quantizing takes most of the time.
-
-    Args:
-        exporter: A checkpoint that is being exported.
-        truth: Held-out images, none of them a calibration image, with the teacher's boxes.
-
-    Returns:
-        The chosen variant, which is the first that comes within TOLERANCE of float32, or where there is none of the best,
-        and all that were tried. A file that is refused has an agreement of 0.
-    """
-    first, head = exporter.parts["first"], exporter.parts["head"]
-    enough, variants = truth.score(exporter.fp32, resamples=0).map50_95 - TOLERANCE, list[Variant]()
-    for exclude in ((), (first,), (head,), (first, head)):
-        variants.append(_try(exporter, truth, exclude, len(variants)))
-        if variants[-1].file and variants[-1].agreement >= enough:
-            return variants[-1], variants
-    sound = [variant for variant in variants if variant.file] or variants
-    best = max(variant.agreement for variant in sound)
-    return next(variant for variant in sound if variant.agreement >= best - TOLERANCE), variants
-
-
-def _try(exporter: Int8Exporter, truth: AgreementSet, exclude: tuple[str, ...], number: int) -> Variant:
-    """Write a variant into the exporter's folder and score it."""
-    try:
-        file = exporter.write(exporter.folder / f"variant{number}{RUNTIMES[exporter.runtime].suffix}", exclude)
-        return Variant(exclude, truth.score(file, resamples=0).map50_95, file)
-    except UserError as error:
-        return Variant(exclude, 0.0, reason=str(error))
-
-
-def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path) -> Variant:
-    """Write the INT8 file of the variant that `choose_exclusions` chooses, and return that.
-
-    Raises:
-        OutputExistsError: If `out` exists.
-        UserError: If every variant is refused.
-    """
-    if out.exists():
-        raise OutputExistsError(f"{out} exists; move it away, or give another name")
-    chosen, _ = choose_exclusions(exporter, truth)
-    if chosen.file is None:
-        raise UserError(chosen.reason)
-    publish(chosen.file, out)
-    return chosen
 
 
 def find(file: Path, paths: Sequence[Path], size: tuple[int, int], task: str) -> list[NDArray[np.float32]]:

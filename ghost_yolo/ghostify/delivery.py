@@ -18,7 +18,7 @@ from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
 
 if TYPE_CHECKING:
-    from ghost_yolo.export.int8 import Variant
+    from ghost_yolo.export.exceptions import Variant
 
 RESAMPLES = 500  # of the bootstrap
 PASSES = 5
@@ -78,9 +78,9 @@ def deliver(
 
 
 def deliver_int8(
-    checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, imgsz: int
+    checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, settings: Settings
 ) -> tuple[Path, Variant]:
-    """Export a checkpoint as INT8, with the first convolution or the head in float32 where quantizing it costs agreement.
+    """Export a checkpoint as INT8, with the first convolution or the head in float32 where that is worth its time.
 
     Returns:
         The file, and what stays in float32 with the agreement that this has.
@@ -88,11 +88,13 @@ def deliver_int8(
     Raises:
         UserError: If the export fails, or the file finds nothing.
     """
-    from ghost_yolo.export.int8 import Int8Exporter, write_best  # NNCF and its like, which float32 does not need
+    # NNCF and its like, which float32 does not need
+    from ghost_yolo.export.exceptions import write_best
+    from ghost_yolo.export.int8 import Int8Exporter
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
-    with Int8Exporter(checkpoint, images, imgsz, delivery.runtime) as exporter:
-        return file, write_best(exporter, truth, file)
+    with Int8Exporter(checkpoint, images, settings.imgsz, delivery.runtime) as exporter:
+        return file, write_best(exporter, truth, file, settings.threads)
 
 
 def judge(

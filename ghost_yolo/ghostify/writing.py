@@ -93,7 +93,7 @@ def export_student(run: GhostifyRun, file: Path, label: str = "") -> tuple[Path,
         exclude = tuple(known["exclude"]) if known else ()
         return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
     with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
-        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, imgsz)
+        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings)
     run.state.add(label + INT8, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
     return exported, chosen.exclude
 
