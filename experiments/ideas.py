@@ -13,7 +13,8 @@ from ghost_yolo.ghostify import distill, reconstruct
 from ghost_yolo.ghostify.activations import BATCH_SIZE, cache_activations
 from ghost_yolo.ghostify.calibration import CalibrationImages
 
-CROP = 224  # pixels
+CROP = 0.7  # of the image side
+STRIDE = 32  # of the coarsest level, in pixels
 EMA_DECAY = 0.99
 plain_batch, plain_distill = CalibrationImages.batch, distill.distill
 
@@ -50,12 +51,13 @@ def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
 
 
 def crop(self: CalibrationImages, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
-    """Return a part (b, 3, CROP, CROP) of each image of a batch, the same for all."""
+    """Return a square part of each image of a batch, the same for all, of CROP of its side in whole strides."""
     images = plain_batch(self, indices, augment=augment)
     if not augment:
         return images
-    top, left = torch.randint(images.shape[2] - CROP + 1, (2,)).tolist()
-    return images[:, :, top : top + CROP, left : left + CROP]
+    side = round(CROP * images.shape[2] / STRIDE) * STRIDE
+    top, left = torch.randint(images.shape[2] - side + 1, (2,)).tolist()
+    return images[:, :, top : top + side, left : left + side]
 
 
 def mosaic(self: CalibrationImages, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
@@ -130,7 +132,7 @@ PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill
         "distill.BATCH_SIZE": BATCH_SIZE // 2,
         "training.distill": distill_steps(2),
     },
-    "last pass, whole images: parts of 224 pixels, twice the steps": {
+    "last pass, whole images: parts of 0.7 of the side, twice the steps": {
         "calibration.CalibrationImages.batch": crop,
         "training.distill": distill_steps(2),
     },

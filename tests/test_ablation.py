@@ -13,7 +13,6 @@ from factories import refused
 from experiments.ablation import PACKAGE, select
 from experiments.ideas import (
     BLOCK_IDEAS,
-    CROP,
     IDEAS,
     PASS_IDEAS,
     SHAPE_IDEAS,
@@ -46,7 +45,7 @@ def test_ideas_are_selected_by_part_of_their_name() -> None:
         select(PASS_IDEAS, "foo")
 
 
-@pytest.mark.parametrize(("change", "side"), [(crop, CROP), (mosaic, 256)])
+@pytest.mark.parametrize(("change", "side"), [(crop, 192), (mosaic, 256)])
 def test_images_are_changed_only_in_training(change: Any, side: int, image_folder: Path) -> None:
     """Crops and mosaics have their size in the last pass; images that are evaluated stay whole."""
     images = CalibrationImages(sorted(image_folder.iterdir()), 256)

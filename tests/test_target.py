@@ -145,12 +145,16 @@ def test_what_an_int8_file_and_an_activation_cost_is_said() -> None:
 def test_a_target_that_cannot_be_had(
     best: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the fastest model, and nothing is left."""
+    """The error names the fastest model; of the output only the times are there, which serve another target."""
     times = Times([option("relu", (0.25,), 0.3), option("", (), 0.9)], 10.0, {}, {})
-    monkeypatch.setattr(target, "time_options", lambda *_: times)
-    with refused(UserError, "--target 0.1", "--act relu --width 0.25", "0.300"):
-        ghostify(best, [image_folder], tmp_path / "fast.pt", delivery=Delivery("pytorch", target=0.1))
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(target, "time_options", lambda run, _: run.state.add("times", 1) or times)
+    kept, out = tmp_path / "fast.pt.part", tmp_path / "fast.pt"
+    for share in (0.1, 0.2):
+        with refused(UserError, f"--target {share}", "--act relu --width 0.25", "0.300", kept):
+            ghostify(best, [image_folder], out, delivery=Delivery("pytorch", target=share))
+        assert [*tmp_path.iterdir()] == [kept]
+    with refused(UserError, kept, "belongs to a run"):
+        ghostify(best, [image_folder], out, act="relu", delivery=Delivery("pytorch"))
     assert advise(0.3, "fp32") == "give --target 0.32 or more, or --precision int8 with --runtime openvino or onnx"
     assert advise(0.3, "int8") == "give --target 0.32 or more" and "faster than the baseline" in advise(0.96, "int8")
 

@@ -99,6 +99,7 @@ def ghostify(
     Replace blocks, reconstruct their outputs, and distill the whole model. The same command resumes an interrupted run.
     """
     with redirect_stdout(sys.stderr):  # the host's messages must not mix with the report
+        from ghost_yolo.export.files import file_name
         from ghost_yolo.ghostify.config import Delivery, Settings, parse_baseline, resume_file
         from ghost_yolo.ghostify.pipeline import ghostify as run_ghostify
         from ghost_yolo.ghostify.reshape import parse_shares
@@ -136,4 +137,6 @@ def ghostify(
             print(f"\ninterrupted: {hint}", file=sys.stderr)
             raise typer.Exit(130) from None
     show(render_report(report, versions(), style.value))
-    print(f"wrote {out} and {out.with_suffix('.json')}", file=sys.stderr)
+    exported = [out.with_name(file_name(out.stem, runtime, precision))] if runtime else []
+    written = [file for file in (out, out.with_suffix(".json"), out.with_suffix(".png"), *exported) if file.exists()]
+    print(f"wrote {', '.join(map(str, dict.fromkeys(written)))}", file=sys.stderr)

@@ -48,6 +48,8 @@ class RunState:
         self.file = resume_file(out)
         self.config = config.to_dict()
         del self.config["model"]  # a moved checkpoint is the same one: its hash is compared
+        delivery = self.config["delivery"]
+        delivery["target"] = delivery["target"] is not None  # times and agreements serve every target
         self.results: dict[str, Any] = {}
         self._start = time.perf_counter() if start is None else start
         if self.file.exists():

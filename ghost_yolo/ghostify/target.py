@@ -11,7 +11,7 @@ from typing import Any
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify.fitting import fit_student
-from ghost_yolo.ghostify.option_times import time_options
+from ghost_yolo.ghostify.option_times import Times, time_options
 from ghost_yolo.ghostify.options import Option, build_option, widest
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, save_student
@@ -67,15 +67,7 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
         UserError: If none is fast enough, it says which is the fastest, or if none of those can be fitted.
     """
     times = time_options(run, teacher_file)
-    enough = [option for option in times.options if option.time_ratio <= share]
-    if not enough:
-        best = min(times.options, key=lambda option: option.time_ratio)
-        run.state.remove()
-        raise UserError(
-            f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
-            f"needs {best.time_ratio:.3f}; {advise(best.time_ratio, run.config.delivery.precision)}"
-        )
-    fitted = widest(enough)
+    fitted = widest(fast_enough(run, times, share))
     if not run.held_out:  # nothing tells them apart
         fitted = [max(fitted, key=lambda option: option.mean_width)]
     screened, failed = _screen_all(run, fitted, teacher_file)
@@ -83,6 +75,23 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
     return Target(share, options, chosen, times.baseline_ms, times.conditions, {**times.left_out, **failed})
+
+
+def fast_enough(run: GhostifyRun, times: Times, share: float) -> list[Option]:
+    """Return the options that take at most a share of the baseline's time.
+
+    Raises:
+        UserError: If there is none; the resume file stays for another target.
+    """
+    enough = [option for option in times.options if option.time_ratio <= share]
+    if enough:
+        return enough
+    best = min(times.options, key=lambda option: option.time_ratio)
+    raise UserError(
+        f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
+        f"needs {best.time_ratio:.3f}; {advise(best.time_ratio, run.config.delivery.precision)}; "
+        f"{run.state.file} keeps the times, remove it to time again"
+    )
 
 
 def advise(share: float, precision: str) -> str:
