@@ -1,12 +1,14 @@
-"""Where a distillation step spends its time: batch, trained model, student, backward pass; two memory formats in turn.
+"""Where a distillation step spends its time: batch, trained model, student, backward pass, optimizer; variants in turn.
 
 python benchmarks/distill_step.py best.pt --images images/ --act relu --threads 1
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -20,12 +22,36 @@ from ghost_yolo.data.images import find_images
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.distill import compared_rows, distillation_loss
-from ghost_yolo.ghostify.student import build_reshaped
+from ghost_yolo.ghostify.muon import Muon
+from ghost_yolo.ghostify.student import Candidate, build_reshaped
 from ghost_yolo.model.checkpoint import open_checkpoint
+from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.system import conditions
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PARTS = ("batch", "trained model", "loss", "backward")
+PARTS = ("batch", "trained model", "loss", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step is computed.
+
+    Attributes:
+        layout: Memory format of images and weights.
+        fused: Whether the trained model's BatchNorm is folded into its convolutions.
+        bfloat16: Whether convolutions run in bfloat16 (autocast).
+    """
+
+    layout: torch.memory_format = torch.channels_last
+    fused: bool = False
+    bfloat16: bool = False
+
+
+VARIANTS = {
+    "contiguous": Variant(torch.contiguous_format),
+    "channels_last": Variant(),
+    "trained model fused": Variant(fused=True),
+    "bfloat16": Variant(fused=True, bfloat16=True),
+}
 
 
 def main(
@@ -33,35 +59,49 @@ def main(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
     act: Annotated[str, typer.Option(help="Activation of the student.")] = "relu",
     imgsz: Annotated[int, typer.Option(help="Image side in pixels.")] = 320,
-    rounds: Annotated[int, typer.Option(help="Steps of each memory format, in turn.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Steps of each variant, in turn.")] = 10,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Print the median seconds of each part of a step; `loss` holds both models' passes."""
     torch.set_num_threads(threads)
     teacher = open_checkpoint(model).model
+    teachers = {False: teacher, True: copy.deepcopy(teacher).fuse(verbose=False)}
     student = build_reshaped(teacher, {}, act, (), 0)
-    calibration, rows = CalibrationImages(find_images([images]), imgsz), compared_rows(student)
+    calibration = CalibrationImages(find_images([images]), imgsz)
     student.model.requires_grad_()
-    seconds: dict[str, list[list[float]]] = {name: [] for name in FORMATS}
+    optimizer = Muon(student.model.parameters(), 0.0, 0.0)
+    seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
     for _ in range(rounds + 1):
-        for name, layout in FORMATS.items():
-            for each in (teacher, student.model):
-                each.to(memory_format=layout)
-            marks = [time.perf_counter()]
-            batch = calibration.batch(range(BATCH_SIZE)).contiguous(memory_format=layout)
-            marks.append(time.perf_counter())
-            with torch.no_grad():
-                teacher(batch)
-            marks.append(time.perf_counter())
-            loss = distillation_loss(teacher, student.model, batch, rows)
-            marks.append(time.perf_counter())
-            torch.autograd.backward(loss)
-            marks.append(time.perf_counter())
+        for name, variant in VARIANTS.items():
+            marks = time_step(teachers[variant.fused], student, calibration, optimizer, variant)
             seconds[name].append([after - before for before, after in itertools.pairwise(marks)])
-    table = Table("memory format", *PARTS, title=str(conditions("cpu", threads)))
+    table = Table("variant", *PARTS, "all but trained model", title=str(conditions("cpu", threads)))
     for name, steps in seconds.items():
-        table.add_row(name, *(f"{median(values):.3f}" for values in zip(*steps[1:], strict=True)))
+        parts = [median(values) for values in zip(*steps[1:], strict=True)]
+        table.add_row(name, *(f"{value:.3f}" for value in (*parts, sum(parts) - parts[1])))
     Console().print(table)
+
+
+def time_step(
+    teacher: HostModel, student: Candidate, images: CalibrationImages, optimizer: Muon, variant: Variant
+) -> list[float]:
+    """Return the times at which the parts of a step began, and at which it ended."""
+    for each in (teacher, student.model):
+        each.to(memory_format=variant.layout)
+    optimizer.zero_grad()
+    marks = [time.perf_counter()]
+    batch = images.batch(range(BATCH_SIZE)).contiguous(memory_format=variant.layout)
+    marks.append(time.perf_counter())
+    with torch.autocast("cpu", torch.bfloat16, enabled=variant.bfloat16):
+        with torch.no_grad():
+            teacher(batch)
+        marks.append(time.perf_counter())
+        loss = distillation_loss(teacher, student.model, batch, compared_rows(student), weigh=True)
+    marks.append(time.perf_counter())
+    torch.autograd.backward(loss)
+    marks.append(time.perf_counter())
+    optimizer.step()
+    return [*marks, time.perf_counter()]
 
 
 if __name__ == "__main__":

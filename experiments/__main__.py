@@ -93,14 +93,15 @@ def agreement(
     teacher: Path,
     models: list[Path],
     images: Annotated[Path, typer.Option(help="Images that no model was fitted on.")],
-    data: Annotated[str, typer.Option(help="Data YAML; its val split is read.")],
+    data: Annotated[str, typer.Option(help="Data YAML.")],
     out: Out,
     imgsz: int = 320,
+    split: Annotated[str, typer.Option(help="Split of it; test once, when nothing is chosen any more.")] = "val",
 ) -> None:
     """Score models of a teacher with and without labels, and how well one predicts the other."""
     from experiments import agreement as study
 
-    study.write(study.measure(teacher, images, data, imgsz, models), out)
+    study.write(study.measure(teacher, images, data, imgsz, models, split), out)
 
 
 @app.command()

@@ -23,20 +23,23 @@ from ghost_yolo.utils.system import versions
 RESAMPLES = 500
 
 
-def measure(teacher: Path, images: Path, data: str, imgsz: int, models: Sequence[Path]) -> dict[str, Any]:
-    """Return agreement and true mAP50-95 on val of each model, both relative to the teacher's own.
+def measure(
+    teacher: Path, images: Path, data: str, imgsz: int, models: Sequence[Path], split: str = "val"
+) -> dict[str, Any]:
+    """Return agreement and true mAP50-95 of each model, both relative to the teacher's own.
 
     Args:
         teacher: The trained checkpoint.
         images: Images that no model was fitted on, without labels.
-        data: Data YAML; its val split is read.
+        data: Data YAML.
         imgsz: Image side in pixels.
         models: Checkpoints or exported files.
+        split: Split of it.
     """
-    accuracies = {model: evaluate(model, data, "val", imgsz, resamples=0) for model in models}
-    true = evaluate(teacher, data, "val", imgsz, resamples=0)
+    accuracies = {model: evaluate(model, data, split, imgsz, resamples=0) for model in models}
+    true = evaluate(teacher, data, split, imgsz, resamples=0)
     facts, rows = compare(teacher, images, imgsz, true, accuracies)
-    return facts | finish(data, rows) | {"true_map50_95": true.map50_95}
+    return facts | finish(data, rows) | {"true_map50_95": true.map50_95, "split": split}
 
 
 def compare(
@@ -96,7 +99,7 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
             axes.plot([], [], linestyle="", label=label)
     ends = axes.get_xlim()
     axes.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set(xlabel="agreement, of the teacher's own", ylabel="true mAP50-95 on val, of the teacher's")
+    axes.set(xlabel="agreement, of the teacher's own", ylabel="true mAP50-95, of the teacher's")
     figure.legend(loc="outside lower center")
     return png(figure)
 
