@@ -29,7 +29,9 @@ from ghost_yolo.ghostify.student import Target
 from ghost_yolo.model.forward import as_list, has_weights, input_indices
 from ghost_yolo.typing import HostLayer, HostModel
 
-SAMPLES = 96  # augmented images
+SAMPLES = 96  # augmented images, or more where they are small and there are more: of NEU-DET at 224 pixels 384 gave the narrow
+# model 0.251 mAP50-95 on val instead of 0.224, before the last pass
+COARSE_STRIDE, COARSE_POSITIONS = 32, 16_000  # wanted there: the coarsest convolutions have the most unknowns
 MEMORY = 2**30  # bytes of maps in one row, of both models: the samples that are used there are as many as fit
 INNER = 6  # maps inside a row, as a multiple of those that enter and leave it
 
@@ -100,7 +102,10 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
             _finish(run, layer, stands, label)
         return stands
     settings = run.config.settings
-    count = limit_samples(SAMPLES, sample_bytes(run.teacher, settings.imgsz), settings.cache)
+    wanted = COARSE_POSITIONS // (settings.imgsz // COARSE_STRIDE) ** 2
+    count = limit_samples(
+        max(SAMPLES, min(wanted, len(run.images))), sample_bytes(run.teacher, settings.imgsz), settings.cache
+    )
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
         weight = _weigh_samples(cache)
