@@ -57,7 +57,7 @@ def ghostify(
     distill_steps: Annotated[
         int | None,
         typer.Option(
-            help="Training steps for the distillation of the whole model, 8 images each; 0 to skip; by default 250, and 600 "
+            help="Training steps for the distillation of the whole model, 8 images each; 0 to skip; by default 250, and 800 "
             "with --act, --width or --target."
         ),
     ] = None,

@@ -17,7 +17,7 @@ from ghost_yolo.utils.files import require_writable
 
 COSTS = ("gflops", *RUNTIMES)
 DEFAULT_BLOCKS = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
-DISTILL_STEPS, RESHAPED_STEPS = 250, 600
+DISTILL_STEPS, RESHAPED_STEPS = 250, 800
 MINIMUM = {"reconstruct_steps": 1, "distill_steps": 0, "rounds": MIN_ROUNDS, "seed": 0, "imgsz": 0, "threads": 0}
 
 
