@@ -40,6 +40,20 @@ def train(settings: list[str], out: Out) -> None:
 
 
 @app.command()
+def prune(
+    weights: Path,
+    settings: list[str],
+    gflops: Annotated[float, typer.Option(help="Share of the model's GFLOPs that is left, such as 0.38.")],
+    out: Out,
+    steps: Annotated[int, typer.Option(help="Number of prunings, each followed by a fine-tuning.")] = 1,
+) -> None:
+    """Prune a trained YOLOv8 by Torch-Pruning, and fine-tune it with labels by these key=value of `yolo train`; resumed."""
+    from experiments import pruned
+
+    pruned.run(weights, gflops, steps, out, settings)
+
+
+@app.command()
 def evaluate(
     weights: Path,
     data: str,

@@ -15,6 +15,7 @@ from experiments.artifacts import Artifact
 from experiments.plan import Run
 
 DEPLOYED = "deployed.json"  # beside an exported file: seconds, and the modules that stay in float32
+PRUNED = "pruned.json"  # beside a pruned model: the seconds of pruning
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,25 @@ def seconds_of(run: Run, runs: Mapping[str, Run], folder: Path) -> float | None:
     if run.kind == "ghostify":
         file = folder / run.name / "light.json"
         return float(json.loads(file.read_text(encoding="utf-8"))["whole"]["seconds"]) if file.is_file() else None
+    if run.kind == "prune":
+        return pruning_seconds(folder / run.name)
     own = training_seconds(folder / run.name / "train/results.csv")
     base = runs.get(run.base)
     if base is None or base.kind == "train":
         return own
     before = seconds_of(base, runs, folder)
     return None if own is None or before is None else own + before
+
+
+def pruning_seconds(folder: Path) -> float | None:
+    """Return the seconds of all prunings and of the fine-tunings after them; None where one is unknown."""
+    seconds = list[float | None]()
+    for step in folder.glob("step-*"):
+        file = step / PRUNED
+        seconds.append(json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else None)
+        seconds.append(training_seconds(step / "train/results.csv"))
+    known = [one for one in seconds if one is not None]
+    return sum(known) if known and len(known) == len(seconds) else None
 
 
 def training_seconds(results: Path) -> float | None:

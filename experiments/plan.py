@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from experiments.artifacts import DEPLOYMENTS, Artifact
+from experiments.settings import (
+    Dataset,
+    Ghostify,
+    Prune,
+    Sections,
+    Train,
+    Tune,
+    read_section,
+    read_sections,
+    require_known,
+)
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES
-
-Section = TypeVar("Section", bound="Dataset | Ghostify | Tune")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set and how models are trained on it; `config.yaml` describes each setting."""
-
-    data: str
-    imgsz: int = 320
-    epochs: int = 100
-    tune_epochs: int = 10
-    batch: int = 16
-    scales: tuple[str, ...] = ("n",)
-    line: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    models: tuple[str, ...] = ()
-    deploy: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Ghostify:
-    """A setting of `ghost-yolo ghostify`; `config.yaml` describes what is not an option of the command."""
-
-    where: str | None = None
-    teacher: str = "stock"
-    block: str | None = "C2f_GhostBottleneck"
-    act: str | None = None
-    width: str | None = None
-    images: int = 0
-    budget: float | None = None
-    reconstruct_steps: int = 100
-    distill_steps: int = 250
-    architecture: str = ""
-
-    @property
-    def options(self) -> str:
-        """The options of the command."""
-        given = {"where": self.where, "block": self.block, "act": self.act, "width": self.width, "budget": self.budget}
-        given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
-        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
-
-    @property
-    def description(self) -> str:
-        """The setting as the table shows it."""
-        swapped = f"budget {self.budget:g}" if self.budget else self.block
-        changes = (self.where, swapped, self.act, self.width and f"width {self.width}")
-        images = f"{self.images or 'all'} training images"
-        steps = f"{self.reconstruct_steps} reconstruction steps per block, {self.distill_steps} distillation steps"
-        return ", ".join([*filter(None, changes), images, steps])
-
-
-@dataclass(frozen=True)
-class Tune:
-    """A fine-tuning with labels: the model that it starts from, and the teacher, if any."""
-
-    base: str
-    teacher: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained, converted or fine-tuned model.
+    """One trained, converted, fine-tuned or pruned model.
 
     Attributes:
-        kind: Section of the configuration: `train`, `ghostify` or `tune`.
+        kind: Section of the configuration: `train`, `ghostify`, `tune` or `prune`.
         key: Its name in the configuration, the same for every data set, scale and seed.
         scale: Of the model.
         seed: Random seed.
@@ -85,7 +37,7 @@ class Run:
         epochs: Of training, those of its base included.
         timed_as: Which model of a bench has its architecture: a YAML, or a checkpoint below the folder of the data set.
         base: Name of the run that it starts from, "" from scratch.
-        teacher: Name of the run that it is distilled from in fine-tuning.
+        teacher: Name of the run that it is distilled from in training.
     """
 
     kind: str
@@ -103,7 +55,7 @@ class Run:
     @property
     def label(self) -> str:
         """The model as tables and plots show it."""
-        return self.model if not self.base else f"{self.key}-{self.scale}"
+        return f"{self.key}-{self.scale}" if self.base or self.teacher else self.model
 
     @property
     def weights(self) -> str:
@@ -117,13 +69,17 @@ class Plan:
 
     Attributes:
         datasets: By name.
+        train: Model YAMLs by key.
         ghostify: Settings of the conversion by key.
+        prune: Settings of the pruning by key.
         compare: Pairs of keys whose scores are compared besides those with `stock`.
         runs: Of each data set, by name.
     """
 
     datasets: dict[str, Dataset]
+    train: dict[str, Train]
     ghostify: dict[str, Ghostify]
+    prune: dict[str, Prune]
     compare: dict[str, str]
     runs: dict[str, dict[str, Run]]
 
@@ -140,92 +96,97 @@ def read_plan(config: Mapping[str, Any]) -> Plan:
     Raises:
         UserError: If a setting, scale or model name is unknown.
     """
-    train = {key: str(model) for key, model in config["train"].items() if model is not None}
-    ghostify, tune = read_section(Ghostify, config["ghostify"]), read_section(Tune, config["tune"])
-    require_known(
-        "model", [name for g in ghostify.values() for name in (g.teacher, g.architecture or g.teacher)], train
-    )
-    require_known("model", [name for t in tune.values() for name in (t.base, t.teacher or t.base)], [*train, *ghostify])
-    datasets = read_section(Dataset, config["datasets"])
-    runs = {name: runs_of(dataset, train, ghostify, tune) for name, dataset in datasets.items()}
-    return Plan(datasets, ghostify, dict(config["compare"]), runs)
+    sections, datasets = read_sections(config), read_section(Dataset, config["datasets"])
+    runs = {name: runs_of(dataset, sections) for name, dataset in datasets.items()}
+    return Plan(datasets, sections.train, sections.ghostify, sections.prune, dict(config["compare"]), runs)
 
 
-def read_section(kind: type[Section], section: Mapping[str, Any]) -> dict[str, Section]:
-    """Return the entries of a section; entries that are null are left out.
-
-    Raises:
-        UserError: If a setting is unknown, missing or of another type.
-    """
-    types = {field.name: str(field.type) for field in fields(kind)}
-    result = {}
-    for name, entry in section.items():
-        if entry is None:
-            continue
-        require_known(f"setting of {name}", entry, types)
-        try:
-            result[name] = kind(**{key: converted(value, types[key]) for key, value in entry.items()})
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{name}: {error}") from error
-    return result
-
-
-def converted(value: Any, kind: str) -> Any:
-    """Return a setting in the type of its field: `snakemake --config` gives numbers within a section as text."""
-    if kind == "int":
-        return int(value)
-    if kind.startswith("tuple"):
-        return tuple(int(item) if "int" in kind else str(item) for item in value)
-    return value
-
-
-def require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise an error with the nearest names if a name is unknown."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            near = get_close_matches(str(name), known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"unknown {what}: {name}.{hint} Known: {', '.join(known)}.")
-
-
-def runs_of(
-    dataset: Dataset, train: Mapping[str, str], ghostify: Mapping[str, Ghostify], tune: Mapping[str, Tune]
-) -> dict[str, Run]:
-    """Return the runs of a data set by name, each after those that it needs."""
+def runs_of(dataset: Dataset, sections: Sections) -> dict[str, Run]:
+    """Return the runs of a data set by name."""
     require_known(f"scale for {dataset.data}", [*dataset.scales, *dataset.line], SCALES)
     require_known("deployment", dataset.deploy, DEPLOYMENTS)
     chosen = [name.partition(":")[::2] for name in dataset.models]  # "narrow:s": at scale s only
-    require_known("model", [key for key, _ in chosen], [*train, *ghostify, *tune])
+    known = [*sections.train, *sections.ghostify, *sections.tune, *sections.prune]
+    require_known("model", [key for key, _ in chosen], known)
     require_known(f"scale for {dataset.data}", [scale for _, scale in chosen if scale], dataset.scales)
     runs: dict[str, Run] = {}
     for seed in dataset.seeds:
-        for scale in dataset.scales:
-            made = {key: train_run(dataset, key, model, scale, seed) for key, model in train.items()}
-            made |= {key: ghostify_run(setting, key, made) for key, setting in ghostify.items()}
-            made |= {key: tune_run(dataset, key, setting, made) for key, setting in tune.items()}
-            wanted = needed(made, [key for key, only in chosen if only in ("", scale)] if chosen else made)
-            runs |= {run.name: run for run in made.values() if run.name in wanted}
-        line = [train_run(dataset, "stock", train["stock"], scale, seed) for scale in dataset.line]
-        runs |= {run.name: run for run in line}
+        made = {
+            scale: all_runs(sections, dataset, scale, seed) for scale in dict.fromkeys([*dataset.scales, *dataset.line])
+        }
+        wanted = [run for scale in dataset.scales for run in chosen_runs(made[scale], chosen, scale)]
+        wanted += [made[scale]["stock"] for scale in dataset.line]
+        every = {run.name: run for of_scale in made.values() for run in of_scale.values()}
+        names = needed(every, [run.name for run in wanted])
+        runs |= {name: run for name, run in every.items() if name in names}
     return runs
 
 
-def needed(made: Mapping[str, Run], keys: Iterable[str]) -> set[str]:
-    """Return the names of runs and of all that they start from."""
-    by_name = {run.name: run for run in made.values()}
-    waiting, names = [made[key].name for key in keys], set[str]()
+def all_runs(sections: Sections, dataset: Dataset, scale: str, seed: int) -> dict[str, Run]:
+    """Return the runs of a scale and seed by key, each after those of that scale that it needs."""
+    made = {key: train_run(dataset, key, setting, scale, seed) for key, setting in sections.train.items()}
+    made |= {key: ghostify_run(setting, key, made) for key, setting in sections.ghostify.items()}
+    made |= {key: prune_run(setting, key, made) for key, setting in sections.prune.items()}
+    return made | {key: tune_run(dataset, key, setting, made) for key, setting in sections.tune.items()}
+
+
+def chosen_runs(made: Mapping[str, Run], chosen: Sequence[tuple[str, ...]], scale: str) -> list[Run]:
+    """Return those runs of a scale that `models` chooses, all of them where it is empty."""
+    return [made[key] for key, only in chosen if only in ("", scale)] if chosen else [*made.values()]
+
+
+def needed(runs: Mapping[str, Run], names: Iterable[str]) -> set[str]:
+    """Return the names of runs and of all that they start from.
+
+    Raises:
+        UserError: If a model that one is distilled from is of a scale that the data set does not have.
+    """
+    waiting, found = [*names], set[str]()
     while waiting:
         name = waiting.pop()
-        names.add(name)
-        waiting += [other for other in (by_name[name].base, by_name[name].teacher) if other]
-    return names
+        if name not in runs:
+            raise UserError(f"{name} is the teacher of a model, and its scale is not among `scales` or `line`")
+        found.add(name)
+        waiting += [other for other in (runs[name].base, runs[name].teacher) if other]
+    return found
 
 
-def train_run(dataset: Dataset, key: str, model: str, scale: str, seed: int) -> Run:
+def train_run(dataset: Dataset, key: str, setting: Train, scale: str, seed: int) -> Run:
     """Return a training from scratch."""
-    yaml = model.format(scale=scale)
-    return Run("train", key, scale, seed, f"{key}-{scale}-seed{seed}", yaml, "from scratch", dataset.epochs, yaml)
+    yaml, (teacher, _, of_scale) = setting.model.format(scale=scale), setting.teacher.partition(":")
+    name = f"{teacher}-{of_scale or scale}-seed{seed}" if teacher else ""
+    how = f"from scratch, distilled from {teacher}-{of_scale or scale} by Ultralytics" if teacher else "from scratch"
+    return Run(
+        kind="train",
+        key=key,
+        scale=scale,
+        seed=seed,
+        name=f"{key}-{scale}-seed{seed}",
+        model=yaml,
+        how=how,
+        epochs=dataset.epochs,
+        timed_as=yaml,
+        teacher=name,
+    )
+
+
+def prune_run(setting: Prune, key: str, made: Mapping[str, Run]) -> Run:
+    """Return a pruning of a trained model."""
+    teacher = made[setting.teacher]
+    name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{setting.epochs}-seed{teacher.seed}"
+    steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {setting.epochs} epochs with labels"
+    return Run(
+        kind="prune",
+        key=key,
+        scale=teacher.scale,
+        seed=teacher.seed,
+        name=name,
+        model=teacher.model,
+        how=f"{teacher.model}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}",
+        epochs=teacher.epochs + setting.steps * setting.epochs,
+        timed_as=f"{name}/best.pt",
+        base=teacher.name,
+    )
 
 
 def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from experiments.artifacts import STOCK, Artifact, reference_deployment
 from experiments.making import Making, making_of, mean_making
-from experiments.plan import Dataset, Run, read_plan
+from experiments.plan import Run, read_plan
 from experiments.records import PairedComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
+from experiments.settings import Dataset
 from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError

@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 from ghost_yolo.utils.files import fingerprint, write_atomic
+
+DISTILL, DISTILLS = "distill_model", "8.4.190"  # the setting, and a release that is known to have it
 
 
 def prepare(data: str, out: Path) -> None:
@@ -38,7 +40,7 @@ def link_images(splits: Path, count: int, out: Path) -> None:
         (out / image.name).symlink_to(image.resolve())
 
 
-def train(out: Path, settings: Sequence[str]) -> None:
+def train(out: Path, settings: Sequence[str], command: Callable[..., None] | None = None) -> None:
     """Run `yolo train`, or resume it where it was interrupted, and copy the best checkpoint to `out`.
 
     The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
@@ -48,10 +50,12 @@ def train(out: Path, settings: Sequence[str]) -> None:
     Args:
         out: The checkpoint to write.
         settings: `key=value` of the command.
+        command: What is called with the command's arguments instead.
 
     Raises:
-        UserError: If the command fails.
+        UserError: If the command fails, or this Ultralytics lacks what a setting asks for.
     """
+    require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
     identity = {"settings": list(settings), "files": fingerprint(input_files(settings))}
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
@@ -67,7 +71,7 @@ def train(out: Path, settings: Sequence[str]) -> None:
             "name=train",
             "exist_ok=True",
         ]
-        yolo("train", *(["resume", f"model={last}"] if last.is_file() else new))
+        (command or yolo)("train", *(["resume", f"model={last}"] if last.is_file() else new))
     write_atomic(out, (folder / "weights/best.pt").read_bytes())
     state.unlink()
 
@@ -77,6 +81,19 @@ def input_files(settings: Sequence[str]) -> list[Path]:
     named = [(key, value) for key, _, value in (setting.partition("=") for setting in settings)]
     files = [resolve(value)[0] if key == "model" and value.endswith(".yaml") else Path(value) for key, value in named]
     return [file for file in files if file.is_file()]
+
+
+def require_distillation(settings: Sequence[str]) -> None:
+    """Raise an error if a teacher is given to an Ultralytics that does not distill."""
+    import ultralytics
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    given = [setting for setting in settings if setting.startswith(f"{DISTILL}=")]
+    if given and DISTILL not in DEFAULT_CFG_DICT:
+        raise UserError(
+            f"{given[0]}: Ultralytics {ultralytics.__version__} does not distill; install one that does: "
+            f"pip install 'ultralytics>={DISTILLS}'"
+        )
 
 
 def has_ended(last: Path) -> bool:

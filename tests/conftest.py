@@ -37,11 +37,13 @@ from factories import (  # noqa: E402 (after the environment)
     own_settings,
     save_sure,
     stock,
+    write_data_yaml,
     write_images,
 )
 from fresh import SUPPORTED, Zygote  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
+from ghost_yolo.data import smear  # noqa: E402
 from ghost_yolo.ghostify.calibration import CalibrationImages  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -167,6 +169,14 @@ def best(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("best") / "best.pt"
     host.save(tiny_model, file, {"imgsz": 64})
     return file
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data YAML of a few generated images with boxes."""
+    monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
+    smear.prepare(tmp_path / "smear")
+    return write_data_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
 
 
 @pytest.fixture

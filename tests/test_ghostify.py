@@ -22,14 +22,12 @@ from factories import (
     outputs,
     run_folder,
     stock,
-    write_data_yaml,
 )
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
 from ghost_yolo import host
 from ghost_yolo.cli import app
-from ghost_yolo.data import smear
 from ghost_yolo.data.images import preprocess, read_image
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import Settings, distill, ghostify, pipeline, training, writing
@@ -203,14 +201,6 @@ def test_failure_at_the_end_is_resumed(
 def raise_no_space(*args: Any) -> None:
     """Raise the error of a full disk."""
     raise OSError(28, "No space left on device")
-
-
-@pytest.fixture
-def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data YAML of a few generated images with boxes."""
-    monkeypatch.setattr(smear, "SPLITS", {"train": 8, "val": 4})
-    smear.prepare(tmp_path / "smear")
-    return write_data_yaml(tmp_path, names=["Platelets", "RBC", "WBC"], path=str(tmp_path / "smear"))
 
 
 @pytest.mark.slow
