@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from experiments.artifacts import STOCK
 from experiments.records import Row, Table, Timing, with_interval
 from ghost_yolo.bench.runtimes import RUNTIMES
-from ghost_yolo.model.catalog import SCALES, labels
-from ghost_yolo.report.figures import png, scatter
+from ghost_yolo.report import deployed as report
+from ghost_yolo.report.deployed import DeployedFile, DeployedFiles
+from ghost_yolo.report.figures import png
 
 HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "ms", "seconds to make", "labels",
           "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
@@ -16,7 +15,6 @@ SECONDS = (
     "`seconds to make` are those of training or conversion and of the export; a conversion or fine-tuning starts from a "
     "trained model, whose training is not counted again."
 )
-NO_LINE = "There are no files of stock at two scales that were timed, so there is no line."
 
 
 def cells(row: Row) -> list[str]:
@@ -47,12 +45,6 @@ def time_of(row: Row) -> str:
     return with_interval((row.time_ratio, *row.time_interval)) if row.time_interval else f"{row.time_ratio:.3f}"
 
 
-def time_ends(row: Row) -> tuple[float, float]:
-    """Return the ends of the bar of a time that was measured, of no length where it has no interval."""
-    assert row.time_ratio is not None
-    return row.time_interval or (row.time_ratio, row.time_ratio)
-
-
 def notes(table: Table) -> list[str]:
     """Explain what is peculiar to exported files."""
     kept = [f"`{row.title}`: {', '.join(row.excluded)}" for row in table.rows if row.excluded]
@@ -64,70 +56,25 @@ def notes(table: Table) -> list[str]:
     ]
 
 
-def timed(table: Table) -> list[Row]:
-    """Return the rows that have a time."""
-    return [row for row in table.rows if row.time_ratio is not None]
+def timed(table: Table) -> list[DeployedFile]:
+    """Return the rows that have a time, as the report draws them."""
+    return [drawn(row, row.time_ratio) for row in table.rows if row.time_ratio is not None]
 
 
-def line_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the stock file of each scale through which the line goes, of the smallest scale first.
-
-    It is the fastest one whose score is within the interval of the most accurate one of its scale.
-    """
-    line = []
-    for scale in SCALES:
-        stock = [row for row in rows if row.key == STOCK and row.scale == scale]
-        if stock:
-            low = max(stock, key=lambda row: row.score[0]).score[1]
-            sound = [row for row in stock if row.score[0] >= low]
-            line.append(min(sound, key=lambda row: row.time_ratio or 0.0))
-    return line
-
-
-def is_dominated(row: Row, rows: Sequence[Row]) -> bool:
-    """Return whether another file is at least as fast and as accurate, and better in one of them."""
-    own = (-(row.time_ratio or 0.0), row.score[0])
-    others = ((-(other.time_ratio or 0.0), other.score[0]) for other in rows)
-    return any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in others)
-
-
-def short_deployments(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the deployments as a plot names them: by their precision alone where there is one of each."""
-    known = list(dict.fromkeys(row.deployment for row in rows))
-    precisions = [name.partition("-")[2] for name in known]
-    return dict(zip(known, precisions if len(set(precisions)) == len(known) else known, strict=True))
+def drawn(row: Row, time: float) -> DeployedFile:
+    """Return a row as the report draws it."""
+    left, right = row.time_interval or (time, time)
+    score, low, high = row.score
+    return DeployedFile(
+        row.label, row.deployment, row.scale, row.key == STOCK, score, (low, high), time=time, time_ends=(left, right)
+    )
 
 
 def caption(table: Table) -> str:
     """Describe the plot."""
-    line = line_of(timed(table))
-    joined = (
-        f"The line joins {' and '.join(row.title for row in line)}: at each scale the fastest stock file within the "
-    )
-    joined += "interval of the most accurate one."
-    meant = [f"{short} is {name}" for name, short in short_deployments(timed(table)).items() if short != name]
-    names = f" In names, {', '.join(meant)}." if meant else ""
-    return (
-        f"{joined if len(line) > 1 else NO_LINE} Bars are 95 % intervals; squares are stock. "
-        f"Grey: another file is both as fast and as accurate.{names}"
-    )
+    return report.caption(timed(table))
 
 
 def draw(table: Table, timing: Timing) -> bytes:
     """Return the plot of scores against ratios of times as PNG."""
-    rows = timed(table)
-    short, deployments = labels([row.label for row in rows]), short_deployments(rows)
-    names = [f"{short[row.label]} {deployments[row.deployment]}" for row in rows]
-    points = [
-        (row.time_ratio or 0.0, row.score[0], name, row.key == STOCK) for row, name in zip(rows, names, strict=True)
-    ]
-    figure = scatter(
-        points,
-        f"time / time of {timing.baseline}",
-        f"{table.split} mAP50-95, 95 % interval",
-        error_bars=[row.score[1:] for row in rows],
-        x_bars=[time_ends(row) for row in rows],
-        line=[rows.index(row) for row in line_of(rows)],
-        grey={index for index, row in enumerate(rows) if is_dominated(row, rows)},
-    )
-    return png(figure)
+    return png(report.draw(DeployedFiles(table.split, timing.baseline, table.conditions, timed(table))))

@@ -116,7 +116,7 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
         read_section(Train, trained),
         read_section(Ghostify, config["ghostify"]),
         read_section(Tune, config["tune"]),
-        read_section(Prune, config["prune"]),
+        read_section(Prune, config.get("prune", {})),
     )
     sections.require_known_models()
     return sections

@@ -22,6 +22,8 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.cli import app
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import PRECISIONS, require_file
+from ghost_yolo.report import deployed as report
+from ghost_yolo.report import figures
 
 
 @pytest.fixture
@@ -86,12 +88,14 @@ def test_page_of_exported_files(tmp_path: Path) -> None:
     kept = tmp_path / "test/table.json"
     kept.parent.mkdir()
     timing = Timing("each file in its own runtime", "320 x 320", "yolov8s.yaml onnx-fp32")
-    Table("test", "so and so", timing, rows, [], "onnx-fp32").write(kept)
+    table = Table("test", "so and so", timing, rows, [], "onnx-fp32")
+    table.write(kept)
+    files = deployed.timed(table)
     page.write(kept, out)
     text = out.read_text()
 
-    assert [row.title for row in deployed.line_of(rows)] == ["yolov8n.yaml openvino-int8", "yolov8s.yaml onnx-fp32"]
-    assert [row.title for row in rows if deployed.is_dominated(row, rows)] == [
+    assert [file.title for file in report.line_of(files)] == ["yolov8n.yaml openvino-int8", "yolov8s.yaml onnx-fp32"]
+    assert [file.title for file in files if report.is_dominated(file, files)] == [
         "yolov8n.yaml onnx-fp32",
         "yolov8s.yaml openvino-int8",
     ]
@@ -99,6 +103,8 @@ def test_page_of_exported_files(tmp_path: Path) -> None:
     assert "yolov8n.yaml openvino-int8 and yolov8s.yaml onnx-fp32: at each scale" in text
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert Table.read(tmp_path / "results/table.json") == Table.read(kept)
+    assert report.read_deployed(kept) == report.DeployedFiles("test", timing.baseline, "so and so", files)
+    assert page.deployed.draw(table, timing) == figures.png(report.draw(report.read_deployed(kept)))
 
 
 def test_seconds_of_a_training_that_was_resumed(tmp_path: Path) -> None:
@@ -198,3 +204,8 @@ def test_files_are_exported_evaluated_and_compared(
     assert all(0 < figure < 1.1 for figure in ratios["yolov8n.yaml openvino-int8"])
     with pytest.raises(UserError):
         deploy.deploy(weights, "onnx-fp32", SIDE, squares[0].parent, sure, folder)
+    folder = tmp_path / "again"
+    deploy.deploy(weights, "onnx-fp32", SIDE, squares[0].parent, sure, folder)
+    files = [folder / "model.onnx", tmp_path / "a/stock-n-seed0/onnx-fp32/exported/model.onnx"]
+    assert len({scores.fingerprint_of(file) for file in files}) == 1
+    assert len({file.read_bytes() for file in files}) == 2, "the files no longer hold the time of day"

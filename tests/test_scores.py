@@ -160,6 +160,23 @@ def test_exported_folder_is_known_by_its_weights(tmp_path: Path) -> None:
         require_same_weights(out, folder)
 
 
+def test_onnx_file_is_known_by_what_it_computes(tmp_path: Path) -> None:
+    """The date in an ONNX file's metadata does not matter; another weight does."""
+    onnx = pytest.importorskip("onnx")
+    file, out, helper = tmp_path / "model.onnx", tmp_path / "scores-test.npz", onnx.helper
+    for day, weight in (("monday", 1.0), ("tuesday", 1.0), ("tuesday", 2.0)):
+        tensors = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+        weights = [helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [weight])]
+        graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], weights)
+        model = helper.make_model(graph)
+        helper.set_model_props(model, {"date": day})
+        onnx.save(model, file)
+        if weight == 1:
+            require_same_weights(out, file)
+    with pytest.raises(UserError, match="has changed"):
+        require_same_weights(out, file)
+
+
 def made_bench(*models: tuple[str, float, float]) -> list[BenchRow]:
     """Return made-up times: name, milliseconds, GFLOPs."""
     workload: dict[str, Any] = {"imgsz": 320, "batch": 1, "device": "cpu", "threads": 2, "nc": 3, "scale": "n"}

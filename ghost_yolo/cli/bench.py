@@ -108,6 +108,12 @@ def report(
     accuracy: Annotated[
         list[Path] | None, typer.Option(help="JSON file with an accuracy record or a list of them. Repeatable.")
     ] = None,
+    deployed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSON file of exported files with their accuracy and time, as experiments write it. Repeatable."
+        ),
+    ] = None,
     no_bench: Annotated[bool, typer.Option("--no-bench", help="Do not time any model.")] = False,
     scales: Annotated[str, typer.Option(help="Comma-separated scales at which models are compared.")] = "n,s,m,l,x",
     imgsz: Annotated[int, typer.Option(help="Image size in pixels.")] = 640,
@@ -125,7 +131,7 @@ def report(
         from ghost_yolo.report.page import figures_folder, write_page
 
         folder = figures_folder(out)
-        data = collect(benches or [], accuracy or [], scales.split(","), imgsz, timing=not no_bench)
+        data = collect(benches or [], accuracy or [], scales.split(","), imgsz, not no_bench, deployed or [])
     try:
         with redirect_stdout(sys.stderr):
             write_page(out, data)

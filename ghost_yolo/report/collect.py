@@ -11,6 +11,7 @@ from ghost_yolo.bench.runtimes import installed
 from ghost_yolo.compare import ComparedRow, Comparison, compare_deployed, compare_published
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES, path_of
+from ghost_yolo.report.deployed import DeployedFiles, read_deployed
 from ghost_yolo.report.sources import AccuracyRecord, read_accuracy, read_bench
 
 QUICK_MODELS = (
@@ -35,16 +36,23 @@ class ReportData:
         scales: Scale letter to the stock model and all light models, fused.
         benches: Source to benchmark results.
         accuracies: Accuracy records.
+        deployed: Exported files with their accuracy and time, of each data set.
     """
 
     published: Comparison
     scales: dict[str, list[ComparedRow]]
     benches: dict[str, BenchResult] = field(default_factory=dict)
     accuracies: list[AccuracyRecord] = field(default_factory=list)
+    deployed: list[DeployedFiles] = field(default_factory=list)
 
 
 def collect(
-    benches: Sequence[Path], accuracy: Sequence[Path], scales: Sequence[str], imgsz: int, timing: bool = True
+    benches: Sequence[Path],
+    accuracy: Sequence[Path],
+    scales: Sequence[str],
+    imgsz: int,
+    timing: bool = True,
+    deployed: Sequence[Path] = (),
 ) -> ReportData:
     """Read the given files, then profile the models, and time them where no file gives times.
 
@@ -54,6 +62,7 @@ def collect(
         scales: Scale letters at which all models are profiled.
         imgsz: Image side in pixels for profiling and timing.
         timing: Whether to time models.
+        deployed: JSON files of tables of exported files.
 
     Raises:
         UserError: If a file is of another kind, or an argument is out of its range.
@@ -69,12 +78,13 @@ def collect(
         raise UserError(
             f"--bench {mixed[0]} has ratios across runtimes; give the JSON of `ghost-yolo bench` without --mixed"
         )
+    tables = [read_deployed(file) for file in dict.fromkeys(deployed)]
     records = [record for file in dict.fromkeys(accuracy) for record in read_accuracy(file)]
     published = compare_published()
     profiled = {scale: compare_deployed(scale, imgsz=imgsz) for scale in sorted(scales, key=SCALES.index)}
     if timing and not results:
         results = {QUICK_SOURCE: quick_bench(imgsz)}
-    return ReportData(published, profiled, results, records)
+    return ReportData(published, profiled, results, records, tables)
 
 
 def quick_bench(imgsz: int) -> BenchResult:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import jinja2
-from matplotlib.figure import Figure
 
 from ghost_yolo.bench.results import BenchResult, BenchRow, group_rows
 from ghost_yolo.bench.tables import CONVENTIONS as BENCH_CONVENTIONS
@@ -20,49 +18,15 @@ from ghost_yolo.model.catalog import is_stock, labels
 from ghost_yolo.model.profile import CONVENTIONS as PROFILE_CONVENTIONS
 from ghost_yolo.report import figures, summary
 from ghost_yolo.report.collect import ReportData
+from ghost_yolo.report.deployed import deployed_section
+from ghost_yolo.report.sections import Plot, Section, Table
 from ghost_yolo.report.sources import AccuracyRecord
 from ghost_yolo.tables import format_percent
 from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import versions
 
-PLOTS = ("scales", "time", "ratios", "profile", "accuracy")  # how the names of our PNG files begin
+PLOTS = ("scales", "time", "ratios", "profile", "accuracy", "deployed")  # how the names of our PNG files begin
 TIME_HEADER = ["model", "ms", "time / first", "95 % CI", "GFLOPs", "GFLOPs / first", "realised gain"]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure with its file name, alternative text and caption."""
-
-    name: str
-    figure: Figure
-    alt: str
-    caption: str
-
-    @property
-    def source(self) -> str:
-        """The figure as a data URI."""
-        return "data:image/svg+xml;base64," + b64encode(figures.svg(self.figure)).decode()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Header and lines; the first column names the line."""
-
-    caption: str
-    header: list[str]
-    lines: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: paragraphs, a list, plots and tables, and definitions."""
-
-    anchor: str
-    title: str
-    texts: list[str] = field(default_factory=list)
-    points: list[str] = field(default_factory=list)
-    blocks: list[Plot | Table] = field(default_factory=list)
-    terms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,6 +93,7 @@ def build_sections(data: ReportData) -> list[Section]:
         *([time_section(data)] if data.benches else []),
         *([profile_section(data)] if profiled else []),
         *([accuracy_section(data)] if data.accuracies else []),
+        *([deployed_section(data.deployed)] if data.deployed else []),
         conditions_section(data.benches),
     ]
 

@@ -1,0 +1,201 @@
+"""The files that are deployed: accuracy against measured time, and which of them another file beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ghost_yolo.bench.tables import interval, number
+from ghost_yolo.errors import SourceError
+from ghost_yolo.model.catalog import SCALES, labels
+from ghost_yolo.report import figures
+from ghost_yolo.report.sections import Plot, Section, Table
+from ghost_yolo.utils.json_file import Fields, read_json
+
+NO_LINE = "There are no files of stock at two scales that were timed, so there is no line."
+STOCK = "stock"  # key of the models through which the line goes
+TABLE_HEADER = ["file", "mAP50-95", "95 % interval", "time / first", "95 % interval", "dominated"]
+
+
+@dataclass(frozen=True)
+class DeployedFile:
+    """An exported file that was evaluated and timed.
+
+    Attributes:
+        label: Name of the model.
+        deployment: Runtime and precision, such as `openvino-int8`.
+        scale: Scale letter, "" where there is none.
+        is_stock: Whether it is a stock model.
+        score: mAP50-95.
+        score_ends: Its interval.
+        time: Ratio of its time to that of the baseline.
+        time_ends: The interval of that, of no length where it has none.
+    """
+
+    label: str
+    deployment: str
+    scale: str
+    is_stock: bool
+    score: float
+    score_ends: tuple[float, float]
+    time: float
+    time_ends: tuple[float, float]
+
+    @property
+    def title(self) -> str:
+        """Model and deployment."""
+        return f"{self.label} {self.deployment}"
+
+
+@dataclass(frozen=True)
+class DeployedFiles:
+    """The files of a data set.
+
+    Attributes:
+        split: On which they were evaluated.
+        baseline: The file to whose time the others' are relative.
+        conditions: What all of them share.
+        files: Those that were timed.
+    """
+
+    split: str
+    baseline: str
+    conditions: str
+    files: list[DeployedFile]
+
+
+def read_deployed(file: Path) -> DeployedFiles:
+    """Read the table of exported files that the experiments write.
+
+    Raises:
+        SourceError: If the file is anything else.
+    """
+    try:
+        content = read_json(file)
+        baseline = content.object("timing").text("baseline")
+        rows = [_read_row(row) for row in content.rows("rows") if "time_ratio" in row]
+        if not rows:
+            raise content.error("no row has a time_ratio")
+        return DeployedFiles(content.text("split"), baseline, content.text("conditions"), rows)
+    except SourceError as error:
+        raise SourceError(
+            f"--deployed {file} is not a table of exported files ({error}). It has split, conditions, timing.baseline, and rows with "
+            "label, key (stock for a stock model), scale, deployment (such as openvino-int8), score and its interval as a list "
+            "of three, time_ratio, and time_interval, two numbers or null."
+        ) from error
+
+
+def _read_row(row: Fields) -> DeployedFile:
+    """Return a file; each figure is within its interval."""
+    if not row.text("deployment"):
+        raise row.error("deployment is empty: a checkpoint is not deployed")
+    score, low, high = _numbers(row, "score", 3, 1.0)
+    time = row.positive("time_ratio")
+    ends = _numbers(row, "time_interval", 2) if "time_interval" in row else [time, time]
+    for name, (bottom, value, top) in {"score": (low, score, high), "time_ratio": (ends[0], time, ends[1])}.items():
+        if not bottom <= value <= top:
+            raise row.error(f"{name} {value:g} is not within its interval, {bottom:g} to {top:g}")
+    return DeployedFile(
+        label=row.text("label"),
+        deployment=row.text("deployment"),
+        scale=row.text("scale"),
+        is_stock=row.text("key") == STOCK,
+        score=score,
+        score_ends=(low, high),
+        time=time,
+        time_ends=(ends[0], ends[1]),
+    )
+
+
+def _numbers(row: Fields, name: str, count: int, high: float = 1e9) -> list[float]:
+    """Return a list of so many numbers from 0 on."""
+    values = row.value(name)
+    if not isinstance(values, list) or len(values) != count:
+        raise row.error(f"{name} is not a list of {count} numbers")
+    entries = Fields({f"{name}[{index}]": value for index, value in enumerate(values)}, row.place)
+    return [entries.number(entry, high) for entry in entries.content]
+
+
+def line_of(files: Sequence[DeployedFile]) -> list[DeployedFile]:
+    """Return the stock file of each scale through which the line goes, of the smallest scale first.
+
+    It is the fastest one whose score is within the interval of the most accurate one of its scale.
+    """
+    line = []
+    for scale in SCALES:
+        stock = [file for file in files if file.is_stock and file.scale == scale]
+        if stock:
+            low = max(stock, key=lambda file: file.score).score_ends[0]
+            line.append(min((file for file in stock if file.score >= low), key=lambda file: file.time))
+    return line
+
+
+def is_dominated(file: DeployedFile, files: Sequence[DeployedFile]) -> bool:
+    """Return whether another file is at least as fast and as accurate, and better in one of them."""
+    own = (-file.time, file.score)
+    others = ((-other.time, other.score) for other in files)
+    return any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in others)
+
+
+def short_deployments(files: Sequence[DeployedFile]) -> dict[str, str]:
+    """Return the deployments as a plot names them: by their precision alone where there is one of each."""
+    known = list(dict.fromkeys(file.deployment for file in files))
+    precisions = [name.partition("-")[2] for name in known]
+    return dict(zip(known, precisions if len(set(precisions)) == len(known) else known, strict=True))
+
+
+def caption(files: Sequence[DeployedFile]) -> str:
+    """Describe the plot."""
+    line = line_of(files)
+    joined = (
+        f"The line joins {' and '.join(file.title for file in line)}: at each scale the fastest stock file within the "
+        "interval of the most accurate one."
+    )
+    meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
+    names = f" In names, {', '.join(meant)}." if meant else ""
+    return (
+        f"{joined if len(line) > 1 else NO_LINE} Bars are 95 % intervals; squares are stock. "
+        f"Grey: another file is both as fast and as accurate.{names}"
+    )
+
+
+def draw(table: DeployedFiles) -> Figure:
+    """Return the plot of scores against ratios of times."""
+    files = table.files
+    short, deployments = labels([file.label for file in files]), short_deployments(files)
+    return figures.scatter(
+        [
+            (file.time, file.score, f"{short[file.label]} {deployments[file.deployment]}", file.is_stock)
+            for file in files
+        ],
+        f"time / time of {table.baseline}",
+        f"{table.split} mAP50-95, 95 % interval",
+        error_bars=[file.score_ends for file in files],
+        x_bars=[file.time_ends for file in files],
+        line=[files.index(file) for file in line_of(files)],
+        grey={index for index, file in enumerate(files) if is_dominated(file, files)},
+    )
+
+
+def deployed_section(tables: Sequence[DeployedFiles]) -> Section:
+    """Return plot and table of each data set."""
+    blocks, terms = list[Plot | Table](), dict[str, str]()
+    for index, table in enumerate(tables, 1):
+        files = table.files
+        alt = f"Scatter plot of mAP50-95 and time of {len(files)} exported files. The table lists the values."
+        blocks.append(Plot(f"deployed-{index}", draw(table), alt, f"{table.split}. {caption(files)}"))
+        lines = [[file.title, *_cells(file), "yes" if is_dominated(file, files) else ""] for file in files]
+        blocks.append(Table(f"{table.split}; time / time of {table.baseline}", TABLE_HEADER, lines))
+        terms[f"{index}. {table.split}"] = table.conditions
+    text = (
+        "Each exported file with its own accuracy and time. Left of and above the line: better than stock of any scale."
+    )
+    return Section("deployed", "Deployed files", [text], [], blocks, terms)
+
+
+def _cells(file: DeployedFile) -> list[str]:
+    """Return both figures with their intervals."""
+    return [number(file.score, 3), interval(*file.score_ends), number(file.time, 3), interval(*file.time_ends)]
