@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from factories import ROOT
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from experiments import ablation, page, training
 from experiments.artifacts import Artifact
@@ -60,9 +61,31 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     assert "relu, width 0.5,0.625" in plan.ghostify["light"].description
 
 
+def test_rivals(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A distilled model brings its teacher of another scale, a pruned one its base; a release that does not distill is refused."""
+    train = config["train"] | {"distilled": {"model": "yolov8{scale}.yaml", "teacher": "stock:s"}}
+    chosen = {"data": "a.yaml", "scales": ["n"], "line": ["s"], "models": ["distilled", "less"]}
+    config |= {"train": train, "prune": {"less": {"gflops": "0.4", "steps": 2, "epochs": 3}}}
+    runs = read_plan(config | {"datasets": {"a": chosen}}).runs["a"]
+    distilled, less = (next(run for run in runs.values() if run.key == key) for key in ("distilled", "less"))
+
+    assert [run.name for run in runs.values() if run.key == "stock"] == ["stock-n-seed0", "stock-s-seed0"]
+    assert (distilled.kind, distilled.teacher, distilled.label) == ("train", "stock-s-seed0", "distilled-n")
+    assert (less.base, less.epochs, less.weights) == ("stock-n-seed0", 106, f"{less.name}/best.pt")
+    assert "40 % of its GFLOPs in 2 steps of 3 epochs with labels" in less.how
+    with pytest.raises(UserError, match="stock-s-seed0"):
+        read_plan(config | {"datasets": {"a": chosen | {"line": []}}})
+    monkeypatch.delitem(DEFAULT_CFG_DICT, "distill_model", raising=False)
+    with pytest.raises(UserError, match="does not distill"):
+        training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "distill_model=best.pt"])
+
+
 @pytest.mark.parametrize(
     ("section", "entry", "offender"),
     [
+        ("train", {"stock": "yolov8{scale}.yaml", "a": {"model": "a.yaml", "teacher": "stok:s"}}, "stok"),
+        ("prune", {"a": {"gflops": "most"}}, "most"),
+        ("prune", {"a": {"gflops": 0.5, "teacher": "ghostify-all"}}, "ghostify-all"),
         ("datasets", {"a": {"data": "a.yaml", "epoch": 3}}, "epoch"),
         ("datasets", {"a": {"imgsz": 320}}, "data"),
         ("datasets", {"a": {"data": "a.yaml", "scales": ["q"]}}, "q"),

@@ -132,9 +132,9 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the host's training
 def test_pruned_model_is_fine_tuned_and_opened_safely(
-    wide: Path, labelled: Path, tmp_path: Path, run: Run, python: Run, monkeypatch: pytest.MonkeyPatch
+    wide: Path, labelled: Path, tmp_path: Path, run: Run, python: Run
 ) -> None:
-    """The command's output keeps its channels, is Ultralytics' own in val and export, and an interrupted training is resumed."""
+    """The command's output keeps its channels through both steps, and val and export load it, safely."""
     out = tmp_path / "run/best.pt"
     settings = [f"data={labelled}", "imgsz=64", "epochs=1", "batch=4", "workers=0", "device=cpu"]
     done = run("python", "-m", "experiments", "prune", wide, "-o", out, "--gflops", "0.7", "--steps", "2", *settings)
@@ -150,14 +150,24 @@ def test_pruned_model_is_fine_tuned_and_opened_safely(
     python(code, ULTRALYTICS_SAFE_LOAD="1")
     assert out.with_suffix(".onnx").exists()
 
-    again, arguments = tmp_path / "again/best.pt", [f"model={out}", *settings, "epochs=2"]
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the host's training
+def test_interrupted_fine_tuning_is_resumed(
+    wide: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the fine-tuning of a pruned model goes on from its last epoch, with the pruned channels."""
+    out, model = tmp_path / "best.pt", pruning.prune_channels(host.load(wide), 0.5)
+    host.save(model, tmp_path / "pruned.pt", {"imgsz": 64, "task": "detect"})
+    settings = [f"data={labelled}", "imgsz=64", "epochs=2", "batch=4", "workers=0", "device=cpu"]
+    arguments = [f"model={tmp_path / 'pruned.pt'}", *settings]
     save = pruned.PrunedTrainer.save_model
     monkeypatch.setattr(pruned.PrunedTrainer, "save_model", lambda self: interrupt(save(self)))
     with pytest.raises(KeyboardInterrupt):
-        training.train(again, arguments, pruned.fine_tune)
+        training.train(out, arguments, pruned.fine_tune)
     monkeypatch.undo()
-    training.train(again, arguments, pruned.fine_tune)
-    rows = (again.parent / "train/results.csv").read_text().splitlines()[1:]
+    training.train(out, arguments, pruned.fine_tune)
+    rows = (tmp_path / "train/results.csv").read_text().splitlines()[1:]
 
     assert [row.split(",")[0].strip() for row in rows] == ["1", "2"]
-    assert widths(open_checkpoint(again).model) == widths(models[5])
+    assert widths(host.load(out)) == widths(model) and max(widths(model)) < max(widths(host.load(wide)))
