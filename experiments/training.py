@@ -58,6 +58,7 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
     identity = {"settings": list(settings), "files": fingerprint(input_files(settings))}
+    out.parent.mkdir(parents=True, exist_ok=True)
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
         shutil.rmtree(folder, ignore_errors=True)
         write_atomic(state, json.dumps(identity))
