@@ -43,6 +43,7 @@ def plan(sure, photographs, tmp_path) -> BundlePlan:
         ({"precisions": ("int4",)}, ["--precision", "int4"]),
         ({"runtimes": ("ncnn",), "precisions": ("int8",)}, ["ncnn", "INT8"]),
         ({"rounds": 0}, ["--rounds"]),
+        ({"threads": 100000}, ["--threads"]),
         ({"size": (64, 65)}, ["65", "stride"]),
     ],
 )
@@ -113,6 +114,9 @@ def test_runs_without_torch(sure, photographs, tmp_path, run):
         ("model.onnx", "onnx", "fp32", 8),
         ("model_int8.onnx", "onnx", "int8", 8),
     ]
+    hints = [row.get("hint", "") for row in json.loads((out / "times.json").read_text())["rows"]]
+    assert hints == [None, None, None]  # of OpenVINO alone
+    assert not list(out.rglob("*_ncnn.py"))  # pnnx's test, which imports torch
     proof = json.loads((out / "proof.json").read_text())
     assert proof["outputs"].keys() == {"model.onnx", "model_int8.onnx", "model_ncnn_model"}
     assert all(line.startswith("ok") for name in ("model.onnx", "model_ncnn_model") for line in proof["outputs"][name])

@@ -258,3 +258,10 @@ def test_a_file_needs_its_checkpoint(run: Run, tmp_path: Path) -> None:
     """And a checkpoint needs a file."""
     assert "--checkpoint" in run("ghost-yolo", "verify", "model.onnx", ok=False).stderr
     assert "--checkpoint" in run("ghost-yolo", "verify", "best.pt", "--checkpoint", "best.pt", ok=False).stderr
+
+
+@pytest.mark.parametrize("options", [{"imgsz": "64"}, {"dynamic": True}, {"arguments": ["simplify=False"]}])
+def test_options_of_the_export_are_refused_with_a_file(options: dict[str, object]) -> None:
+    """They would change nothing, and the user would believe that another size was verified."""
+    with refused(UserError, "model.onnx", "--imgsz"):
+        verify("model.onnx", checkpoint=Path("best.pt"), **options)

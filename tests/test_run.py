@@ -88,9 +88,11 @@ def test_skips_what_cannot_be_read(command, tmp_path):
     cv2.imwrite(str(tmp_path / "bright.png"), np.full((32, 32, 3), 255, np.uint8))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "huge.bmp").write_bytes(bmp_of(60000, 60000))
-    done = command("broken.jpg", "huge.bmp", "bright.png", "--json")
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x08free")
+    done = command("broken.jpg", "huge.bmp", "cut.mp4", "bright.png", "--json")
     assert len(json.loads(done.stdout)) == 1
-    assert "2 of 3 cannot be read and were skipped: broken.jpg, huge.bmp" in done.stderr
+    said = "run.py: 3 of 4 cannot be read and were skipped: broken.jpg, huge.bmp, cut.mp4"
+    assert done.stderr.splitlines() == [said]  # and no line of FFmpeg's
     assert json.loads(command("broken.jpg", "--json", ok=False).stdout) == []
 
 
@@ -235,13 +237,26 @@ def test_knows_models_by_their_names():
         runner.open_network(Path("model.tflite"))
 
 
-def test_an_error_without_words_is_named(tmp_path):
-    """A folder without a model in it is refused by the kind of the error."""
+def test_what_is_wrong_with_a_model_is_named(tmp_path):
+    """An empty folder by the kind of the error, a broken file by the reason, and not by a place in the runtime's source."""
     pytest.importorskip("openvino")
     folder = tmp_path / "model_openvino_model"
     folder.mkdir()
     with refused(runner.RunError, folder, "openvino", "StopIteration"):
         runner.open_network(folder)
+    (folder / "model.xml").write_text("no model")
+    with refused(runner.RunError, folder, "openvino: Unable to read the model"):
+        runner.open_network(folder)
+
+
+def test_the_reason_is_found_behind_the_places():
+    """What OpenVINO checks is a place too; an error of another runtime is taken as it is."""
+    places = "Exception from src/a.cpp:1:\nCheck 'is_valid(a)' failed at src/b.cpp:2:\n"
+    assert (
+        runner.reason_of(ValueError(f"{places}Incorrect weights in bin file!\n\n")) == "Incorrect weights in bin file!"
+    )
+    assert runner.reason_of(ValueError("Load model failed: no file\nmore")) == "Load model failed: no file"
+    assert runner.reason_of(ValueError("Exception from src/a.cpp:1:")) == "Exception from src/a.cpp:1:"
 
 
 def test_a_film_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
@@ -262,7 +277,9 @@ def test_frames_of_another_size_are_in_the_film(tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "out/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
-@pytest.mark.parametrize("wrong", [["--threads", "-1"], ["--conf", "25"], ["--iou", "-0.1"]])
+@pytest.mark.parametrize(
+    "wrong", [["--threads", "-1"], ["--threads", "100000"], ["--conf", "25"], ["--iou", "-0.1"], ["--hint", "f64"]]
+)
 def test_refuses_numbers_out_of_range(wrong, capsys):
     """Before anything is loaded."""
     with pytest.raises(SystemExit):

@@ -153,12 +153,12 @@ def model_of(task: str, images: Path) -> Any:
     return lively(config | {"kpt_shape": [2, 3]}, images)
 
 
-def write_bundle(folder: Path, model: Any, size: tuple[int, int], **arguments: Any) -> Path:
+def write_bundle(folder: Path, model: Any, size: tuple[int, int], runtime: str = "onnx", **arguments: Any) -> Path:
     """Write the least that the runner needs, and return the model's file."""
     checkpoint = folder / "best.pt"
     host.save(model, checkpoint, {"imgsz": 64, "task": host.task_of(model)})
     (folder / "work").mkdir()
-    made = export_fp32(checkpoint, folder / "work", "onnx", size, **arguments)
+    made = export_fp32(checkpoint, folder / "work", runtime, size, **arguments)
     file = Path(shutil.move(made, folder / made.name))
     write_description(folder / "model.yaml", describe(file, [file.name]))
     shutil.copy(runner.__file__, folder / "run.py")
@@ -229,3 +229,21 @@ def test_finds_what_the_host_finds(tmp_path, image_folder, task, size):
             assert detector(picture.image)[0]["score"] == pytest.approx(expected[0]["score"], abs=2e-3)
         else:
             assert_same(detector(picture.image), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@newest_only
+@pytest.mark.parametrize("runtime", ["openvino", "ncnn"])
+def test_finds_what_the_host_finds_in_other_runtimes(tmp_path, image_folder, runtime):
+    """Of OpenVINO in the precision that it chooses itself, which is what the host leaves it."""
+    pytest.importorskip(runtime)
+    file = write_bundle(tmp_path, model_of("detect", image_folder), (64, 96), runtime)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    detector = runner.Detector(tmp_path, hint="default")
+    for path in write_photos(photos):
+        (picture,) = runner.read_pictures(str(path), 3)
+        expected = expected_of(file, path, "detect")
+        assert expected
+        assert_same(detector(picture.image), expected)

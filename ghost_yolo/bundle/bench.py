@@ -53,6 +53,7 @@ class Timed:
         """Load the model."""
         self.name, self.precision = name, precision
         self.runtime = run.runtime_of(name)
+        self.hint = hint if self.runtime == "openvino" else None  # the others have none
         self.detector = run.Detector(folder, name, threads, hint)
         self.rounds: dict[str, list[float]] = {part: [] for part in PARTS}
 
@@ -83,6 +84,7 @@ class Timed:
         total = np.sum([self.rounds[part] for part in PARTS], 0)
         size = {"imgsz": max(known.size), "batch": 1, "file_mb": sum(file.stat().st_size for file in files) / 1024**2}
         kind = {"model": self.name, "scale": "", "runtime": self.runtime, "precision": self.precision, "device": "cpu"}
+        kind |= {"hint": self.hint}
         own = (
             kind
             | size
@@ -230,8 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         photo = read_photo(options.photo)
-        if min(options.rounds, options.passes, options.threads + 1) < 1:
-            parser.error("--rounds and --passes must be 1 or more, --threads 0 or more")
+        if min(options.rounds, options.passes) < 1 or not 0 <= options.threads <= run.MAX_THREADS:
+            parser.error(f"--rounds and --passes must be 1 or more, --threads between 0 and {run.MAX_THREADS}")
         folder = Path(__file__).resolve().parent
         result, warnings = measure(folder, options.threads or usable, options.rounds, options.passes, photo)
         unfinished = options.out.with_name(f"{options.out.name}.part")

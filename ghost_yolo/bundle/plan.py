@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ghost_yolo.bench.runtimes import RUNTIMES
+from ghost_yolo.bundle.run import MAX_THREADS
 from ghost_yolo.bundle.web import WebPlan
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export.files import NO_NCNN_INT8, PRECISIONS, file_name, require_file
@@ -57,8 +58,8 @@ class BundlePlan:
             if not given or set(given) - set(known) or len(set(given)) < len(given):
                 page = ",web" if option == "to" else ""  # the command's name for the page
                 raise UserError(f"--{option} {','.join(given)}: give some of {','.join(known)}{page}, each once")
-        if not 0 < self.holdout < 1 or self.rounds < 1 or self.threads < 0:
-            raise UserError("--holdout must be between 0 and 1, --rounds 1 or more, --threads 0 or more")
+        if not 0 < self.holdout < 1 or self.rounds < 1 or not 0 <= self.threads <= MAX_THREADS:
+            raise UserError(f"--holdout must be between 0 and 1, --rounds 1 or more, --threads 0 to {MAX_THREADS}")
         if not self.files:
             targets = ",".join(self.runtimes)
             raise UserError(f"--to {targets} has no INT8 here: {NO_NCNN_INT8}; give {' or '.join(QUANTIZE)}, or fp32")

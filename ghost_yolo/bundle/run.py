@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,8 @@ RUNTIMES = {  # name: end of a model's name, and module
 }
 IMAGES = {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEOS = {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+HINTS = ("f32", "bf16", "f16", "default")  # precisions of OpenVINO; the last is what it chooses on this CPU
+MAX_THREADS = 1024  # a hundred thousand take minutes to start
 GREY = 114  # of the letterbox's bars
 CLASS_OFFSET = 7680  # pixels between the boxes of two classes in NMS, so that only boxes of one class compete
 MAX_CANDIDATES = 30000  # boxes that enter NMS
@@ -145,8 +148,14 @@ def open_network(file: Path, threads: int = 0, hint: str = "f32") -> Network:
     except RunError:
         raise
     except Exception as error:  # runtimes raise classes of their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{file} cannot be loaded by {module}: {reason}") from error
+        raise RunError(f"{file} cannot be loaded by {module}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the line of a runtime's error that says what is wrong: OpenVINO's begin with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return (told or lines or [type(error).__name__])[0]
 
 
 def _open_onnx(file: Path, threads: int, _: str) -> Network:
@@ -655,7 +664,11 @@ def describe(picture: Picture, found: Sequence[Found], times: dict[str, float]) 
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV's own lines on a missing camera back; OpenCV 4 has the function in one place, 5 in another."""
+    """Keep back the lines of OpenCV on a missing camera, and of FFmpeg in it on a broken film.
+
+    OpenCV 4 has the function in one place, 5 in another.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first film is opened
     for place in (cv2, getattr(cv2.utils, "logging", None)):
         set_level = getattr(place, "setLogLevel", None)
         if set_level:
@@ -672,10 +685,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--conf", type=float, help="least score of a box, instead of model.yaml's")
     parser.add_argument("--iou", type=float, help="overlap above which NMS drops a box, instead of model.yaml's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the runtime's own choice")
-    parser.add_argument("--hint", default="f32", help="OpenVINO's precision: f32, bf16, f16, or default for its choice")
+    parser.add_argument("--hint", choices=HINTS, default="f32", help="OpenVINO's precision; default: its own choice")
     options = parser.parse_args(arguments)
-    if options.threads < 0 or not all(0 <= value <= 1 for value in (options.conf or 0, options.iou or 0)):
-        parser.error("--threads must be 0 or more, --conf and --iou between 0 and 1")
+    if not 0 <= options.threads <= MAX_THREADS:
+        parser.error(f"--threads {options.threads} must be between 0 and {MAX_THREADS}")
+    if not all(0 <= value <= 1 for value in (options.conf or 0, options.iou or 0)):
+        parser.error("--conf and --iou must be between 0 and 1")
     silence_opencv()
     try:
         return find_all(options)

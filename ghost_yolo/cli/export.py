@@ -49,6 +49,10 @@ def verify(
         exported = bool(runtime_of(model))
     if exported != (checkpoint is not None):
         raise UserError(f"{model}: give --checkpoint with an exported file, and only with one")
+    if exported and (imgsz or dynamic or arguments):
+        raise UserError(
+            f"{model} has its size already: --imgsz, --dynamic and arguments of the export are for a checkpoint"
+        )
     given = {"imgsz": parse_sides(imgsz)} if imgsz else {}
     with redirect_stdout(sys.stderr):
         from ghost_yolo.export.verify import export_and_verify, parse_arguments

@@ -15,6 +15,7 @@ from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.utils.console import quiet
 from ghost_yolo.utils.files import atomic_folder, temporary_folder, write_atomic
 
+PNNX_TEST = "*_ncnn.py"  # pnnx writes it beside a model: it imports torch, and names folders of this machine
 PRECISIONS = ("fp32", "int8")
 NO_NCNN_INT8 = "NCNN's quantizer (ncnn2table, ncnn2int8) is in neither of its Python packages, ncnn and pnnx"
 
@@ -107,6 +108,6 @@ def publish(made: Path, out: Path) -> None:
     """Put a finished file or folder where it belongs."""
     if made.is_dir():
         with atomic_folder(out) as work:
-            shutil.copytree(made, work, dirs_exist_ok=True)
+            shutil.copytree(made, work, ignore=shutil.ignore_patterns(PNNX_TEST), dirs_exist_ok=True)
     else:
         write_atomic(out, made.read_bytes())
