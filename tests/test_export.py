@@ -237,12 +237,12 @@ def test_a_model_that_cannot_be_built_or_exported_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @traced
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "ncnn"])
 def test_a_file_of_another_checkpoint_differs_from_a_layer_on(
     runtime: str, sure: Path, squares: list[Path], tmp_path: Path, run: Run
 ) -> None:
     """The file is verified against its own checkpoint; against one that was trained on, the first layer is named."""
-    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[runtime])
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "pnnx"}[runtime])
     file = export_file(sure, tmp_path / file_name("sure", runtime, "fp32"), [], SIDE, runtime, "fp32")
     options = ["--image", str(squares[0].parent)]
     done = run("ghost-yolo", "verify", file, "--checkpoint", sure, *options)

@@ -126,6 +126,22 @@ def test_verify(kill: Callable[..., None], best: Path, tmp_path: Path) -> None:
     assert names_in(out.parent) == ["best.onnx", "best.pt"]
 
 
+def test_bundle(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
+    """The bundle is whole, as its checksums say, or not there; its scripts end with it."""
+    pytest.importorskip("onnxruntime", reason="the bundle's runner needs a runtime")
+    out = tmp_path / "work/bundle"
+
+    def check() -> None:
+        for line in (out / "checksums.txt").read_text().splitlines() if out.exists() else ():
+            expected, name = line.split("  ")
+            assert hashlib.sha256((out / name).read_bytes()).hexdigest() == expected, name
+
+    options = ["--imgsz", 64, "--rounds", 1, "--threads", 1]
+    kill(COMMAND, ["bundle", best, "--images", image_folder, *options, "-o", out], out, check)
+
+    assert names_in(out.parent) == ["bundle"]
+
+
 @pytest.mark.parametrize(
     "code,arguments",
     [(SMEAR, []), (BCCD, []), (COMMAND, ["voc", "../voc", "-o", "data"])],
