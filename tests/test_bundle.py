@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 from factories import SIDE, refused
 
 from ghost_yolo.bundle import BundlePlan, bundle
+from ghost_yolo.bundle.build import warnings_before
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.report.sources import read_bench
 
@@ -49,11 +51,15 @@ def plan(sure, photographs, tmp_path) -> BundlePlan:
 )
 def test_refuses_what_it_cannot_do(plan, changes, names):
     """Before any work, and without a trace."""
-    from dataclasses import replace
-
     with refused(UserError, *names):
         bundle(replace(plan, **changes))
     assert not plan.out.exists()
+
+
+def test_says_how_many_photographs_the_agreement_needs(plan):
+    """Twenty are enough in themselves, but not a fifth of them."""
+    (warning,) = warnings_before(replace(plan, holdout=0.2), [Path()] * 20, [], [])
+    assert "--holdout 0.2 of 20 photographs" in warning and "8 must be held out" in warning
 
 
 def test_refuses_a_folder_that_exists(plan):

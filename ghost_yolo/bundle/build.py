@@ -114,7 +114,10 @@ def warnings_before(
     if "int8" in plan.precisions and len(fitted) < USUAL:
         found.append(f"INT8 is calibrated on {len(fitted)} photographs; {USUAL} and more are usual")
     if not held_out:
-        found.append(f"no agreement: {len(fitted)} photographs are too few to hold some out (16 and more)")
+        found.append(
+            f"no agreement: --holdout {plan.holdout:g} of {len(fitted)} photographs is too few; "
+            f"{MIN_HELD_OUT} must be held out, and as many stay"
+        )
     elif divide(plan, held_out)[0] == held_out:
         found.append(
             f"the agreement of INT8 is measured on the {len(held_out)} photographs that chose what stays in float32: "
