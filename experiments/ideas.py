@@ -120,6 +120,7 @@ STEP_IDEAS: dict[str, dict[str, Any]] = {  # with --distill-steps
 }
 PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill-steps
     "last pass, maps where objects are: everywhere": {"distill.weigh_positions": lambda *_: None},
+    "last pass, maps ten times the predictions: as much": {"distill.MAPS_WEIGHT": 1.0},
     "last pass, maps: none": {"distill.relative_error": no_maps},
     "last pass, error of the maps: 1 - correlation": {"distill.relative_error": correlation_error},
     "last pass, gentle for an activation alone: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},

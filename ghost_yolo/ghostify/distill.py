@@ -25,6 +25,7 @@ from ghost_yolo.utils.console import progress
 LEARNING_RATE = 3e-3  # of BatchNorm, biases and depthwise convolutions
 NEAR_RATE = 3e-4  # of the same where only the activation is new: its closed form is near already
 MUON_RATIO = 2.0  # of the rate of all other convolutions to that
+MAPS_WEIGHT = 10.0  # of the error of the maps beside the loss of the predictions, in a reshaped model
 GRAD_CLIP_NORM = 10.0
 CHECKPOINT_EVERY = 100  # steps
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
@@ -125,7 +126,7 @@ def distillation_loss(
         images: Images (b, 3, h, w) in 0..1.
         rows: Rows whose output maps are compared, beside the inputs of the head.
         stands: Which maps of the teacher those of a row stand for; by default all.
-        weigh: Whether a position counts as much as the teacher is sure of an object there.
+        weigh: Whether a position counts as much as the teacher is sure of an object there, and the maps MAPS_WEIGHT times.
     """
     last = len(student.model) - 1
     head, teacher_head = student.model[last], teacher.model[last]
@@ -142,7 +143,7 @@ def distillation_loss(
     pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
     loss = torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in pairs]).mean()
-    return loss + prediction_loss(predictions(head, inputs), target, head)
+    return (MAPS_WEIGHT if weigh else 1.0) * loss + prediction_loss(predictions(head, inputs), target, head)
 
 
 @torch.no_grad()
