@@ -295,6 +295,17 @@ def test_names_the_runtime_that_is_missing(bundle, tmp_path, monkeypatch):
             runner.Detector(bundle, model)
 
 
+def test_nothing_is_reported_to_others(command, tmp_path, monkeypatch):
+    """ONNX Runtime keeps no number of a session or device, which is the first that it does where it reports."""
+    for name in ("ORT_DISABLE_TELEMETRY", "CI", "GITHUB_ACTIONS"):  # with any of them it reports nothing itself
+        monkeypatch.delenv(name, raising=False)
+    file, home = tmp_path / "photo.png", tmp_path / "home"
+    cv2.imwrite(str(file), np.zeros((8, 8, 3), np.uint8))
+    home.mkdir()
+    command(file, TMPDIR=str(home), HOME=str(home), XDG_CACHE_HOME=str(home))
+    assert not list(home.iterdir())
+
+
 def test_needs_neither_torch_nor_ultralytics(bundle, run):
     """Nor anything of this package."""
     code = "import sys, run; run.Detector(run.Path('.')); print([n for n in sys.modules if n.split('.')[0] in {}])"

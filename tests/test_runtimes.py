@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,8 +137,11 @@ def test_weights_are_written_once(tmp_path: Path) -> None:
 
 
 def test_nothing_is_reported_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO and NNCF find no telemetry package once a runtime of ours is asked for."""
+    """OpenVINO and NNCF find no telemetry package, ONNX Runtime its variable, once a runtime of ours is asked for."""
     monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "")  # so that it is put back
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     RUNTIMES["pytorch"].require("fp32")
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
     with pytest.raises(ImportError):
         importlib.import_module("openvino_telemetry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,8 +118,13 @@ class Runtime:
 
 
 def disable_telemetry() -> None:
-    """Keep OpenVINO and NNCF from reporting what they are used for: without this package they use stubs of their own."""
+    """Keep runtimes from reporting what they are used for.
+
+    OpenVINO and NNCF use stubs of their own without this package. ONNX Runtime reports to Microsoft, from 1.29 on Linux too,
+    unless it finds the variable when it is imported; processes that are started later find it as well.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # an import of None fails
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def require_cpu(title: str, config: InferenceConfig) -> None:

@@ -159,6 +159,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _open_onnx(file: Path, threads: int, _: str) -> Network:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import; without it, it reports to Microsoft
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
