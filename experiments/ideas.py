@@ -28,6 +28,11 @@ def distill_steps(factor: float) -> Any:
     return run
 
 
+def distill_maps_once(teacher: Any, student: Any, *rest: Any) -> None:
+    """Distill with maps that count once, the default of their weight, which comes last."""
+    plain_distill(teacher, student, *rest[:-1])
+
+
 def adam(rate: float) -> Any:
     """Return what makes Adam with one rate for all parameters."""
 
@@ -120,7 +125,7 @@ STEP_IDEAS: dict[str, dict[str, Any]] = {  # with --distill-steps
 }
 PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill-steps
     "last pass, maps where objects are: everywhere": {"distill.weigh_positions": lambda *_: None},
-    "last pass, maps ten times the predictions: as much": {"distill.MAPS_WEIGHT": 1.0},
+    "last pass, maps ten times the predictions: as much": {"training.distill": distill_maps_once},
     "last pass, maps: none": {"distill.relative_error": no_maps},
     "last pass, error of the maps: 1 - correlation": {"distill.relative_error": correlation_error},
     "last pass, gentle for an activation alone: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},

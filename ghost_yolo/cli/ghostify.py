@@ -92,6 +92,12 @@ def ghostify(
         float,
         typer.Option(help="Share of the images to hold out of all fitting, for the agreement with the trained model."),
     ] = 0.2,
+    maps_weight: Annotated[
+        float,
+        typer.Option(
+            help="With --act, --width or --target: how often the error of the maps counts beside the predictions' in the distillation."
+        ),
+    ] = 10.0,
     style: Annotated[Format, typer.Option("--format", help="Format of the printed report.")] = Format.text,
 ) -> None:
     """Make a trained YOLO lighter without labels.
@@ -118,6 +124,7 @@ def ghostify(
             cost=cost,
             rounds=rounds,
             holdout=holdout,
+            maps_weight=maps_weight,
         )
         delivery = Delivery(
             runtime=runtime,

@@ -25,7 +25,6 @@ from ghost_yolo.utils.console import progress
 LEARNING_RATE = 3e-3  # of BatchNorm, biases and depthwise convolutions
 NEAR_RATE = 3e-4  # of the same where only the activation is new: its closed form is near already
 MUON_RATIO = 2.0  # of the rate of all other convolutions to that
-MAPS_WEIGHT = 10.0  # of the error of the maps beside the loss of the predictions, in a reshaped model
 GRAD_CLIP_NORM = 10.0
 CHECKPOINT_EVERY = 100  # steps
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
@@ -48,6 +47,7 @@ def distill(
     callback: Callable[[DistillState], object],
     state: DistillState | None = None,
     stands: Mapping[int, torch.Tensor] | None = None,
+    maps_weight: float = 1.0,
 ) -> None:
     """Train all weights of the student by Muon on augmented images, with fixed BatchNorm statistics.
 
@@ -59,6 +59,7 @@ def distill(
         callback: Called with the state every CHECKPOINT_EVERY steps.
         state: The state to resume from.
         stands: Which maps of the teacher those of a row stand for; by default all.
+        maps_weight: How often the error of the maps counts beside the loss of the predictions.
     """
     model, rows = student.model, compared_rows(student)
     model.requires_grad_()
@@ -70,7 +71,7 @@ def distill(
     scheduler = one_cycle(optimizer, optimizer.rates, steps, done)
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist()).to(memory_format=torch.channels_last)
-        loss = distillation_loss(teacher, model, batch, rows, stands, weigh=student.reshaped)
+        loss = distillation_loss(teacher, model, batch, rows, stands, maps_weight, weigh=student.reshaped)
         require_finite(loss, "Distilling")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -115,6 +116,7 @@ def distillation_loss(
     images: torch.Tensor,
     rows: Collection[int],
     stands: Mapping[int, torch.Tensor] | None = None,
+    maps_weight: float = 1.0,
     *,
     weigh: bool = False,
 ) -> torch.Tensor:
@@ -126,7 +128,8 @@ def distillation_loss(
         images: Images (b, 3, h, w) in 0..1.
         rows: Rows whose output maps are compared, beside the inputs of the head.
         stands: Which maps of the teacher those of a row stand for; by default all.
-        weigh: Whether a position counts as much as the teacher is sure of an object there, and the maps MAPS_WEIGHT times.
+        maps_weight: How often the error of the maps counts beside the loss of the predictions.
+        weigh: Whether a position counts as much as the teacher is sure of an object there.
     """
     last = len(student.model) - 1
     head, teacher_head = student.model[last], teacher.model[last]
@@ -143,7 +146,7 @@ def distillation_loss(
     pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
     loss = torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in pairs]).mean()
-    return (MAPS_WEIGHT if weigh else 1.0) * loss + prediction_loss(predictions(head, inputs), target, head)
+    return maps_weight * loss + prediction_loss(predictions(head, inputs), target, head)
 
 
 @torch.no_grad()

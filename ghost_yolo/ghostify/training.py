@@ -61,7 +61,8 @@ def distill_student(run: GhostifyRun, student: Candidate, stands: Stands, label:
     torch.manual_seed(settings.seed + len(student.targets))
     callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
     keep = {row: standing.keep for row, standing in stands.items()}
-    distill(run.teacher, student, run.images, steps, callback, resumed, keep)
+    weight = settings.maps_weight if student.reshaped else 1.0
+    distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight)
     if images is not None and before and steps:  # a classifier has no such loss
         after = held_out_loss(run.teacher, model, images)
         state.add(label + LOSSES, [before, after])
