@@ -32,7 +32,7 @@ PARTS = ("batch", "trained model", "loss", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
-class Variant:
+class StepVariant:
     """How a step is computed.
 
     Attributes:
@@ -47,10 +47,10 @@ class Variant:
 
 
 VARIANTS = {
-    "contiguous": Variant(torch.contiguous_format),
-    "channels_last": Variant(),
-    "trained model fused": Variant(fused=True),
-    "bfloat16": Variant(fused=True, bfloat16=True),
+    "contiguous": StepVariant(torch.contiguous_format),
+    "channels_last": StepVariant(),
+    "trained model fused": StepVariant(fused=True),
+    "bfloat16": StepVariant(fused=True, bfloat16=True),
 }
 
 
@@ -83,7 +83,7 @@ def main(
 
 
 def time_step(
-    teacher: HostModel, student: Candidate, images: CalibrationImages, optimizer: Muon, variant: Variant
+    teacher: HostModel, student: Candidate, images: CalibrationImages, optimizer: Muon, variant: StepVariant
 ) -> list[float]:
     """Return the times at which the parts of a step began, and at which it ended."""
     for each in (teacher, student.model):

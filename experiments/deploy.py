@@ -10,8 +10,8 @@ from experiments.records import write_json
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import find_images, hold_out
-from ghost_yolo.export.exceptions import write_best
 from ghost_yolo.export.files import export_file
+from ghost_yolo.export.float32_parts import write_best
 from ghost_yolo.export.int8 import Int8Exporter
 from ghost_yolo.ghostify.config import Settings
 from ghost_yolo.utils.files import atomic_folder

@@ -71,10 +71,15 @@ def seconds_of(run: Run, runs: Mapping[str, Run], folder: Path) -> float | None:
     return None if own is None or before is None else own + before
 
 
+def steps_folder(out: Path) -> Path:
+    """Return the folder of the prunings and fine-tunings from which a checkpoint came."""
+    return out.with_name(f"{out.stem}-steps")
+
+
 def pruning_seconds(folder: Path) -> float | None:
     """Return the seconds of all prunings and of the fine-tunings after them; None where one is unknown."""
     seconds = list[float | None]()
-    for step in folder.glob("step-*"):
+    for step in steps_folder(folder / "best.pt").glob("step-*"):
         file = step / PRUNED
         seconds.append(json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else None)
         seconds.append(training_seconds(step / "train/results.csv"))

@@ -15,7 +15,7 @@ from ultralytics.cfg import parse_key_value_pair
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from experiments import training
-from experiments.making import PRUNED
+from experiments.making import PRUNED, steps_folder
 from experiments.pruning import prune_checkpoint
 from experiments.records import write_json
 from ghost_yolo.errors import UserError
@@ -50,7 +50,7 @@ def fine_tune(*arguments: str) -> None:
 def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[str]) -> None:
     """Prune a trained model to a share of its GFLOPs, in equal ratios, and fine-tune after each step; resumed after an interruption.
 
-    The steps lie in folders beside `out`, with what each took.
+    The steps lie in a folder beside `out`, with what each took.
 
     Args:
         weights: The trained model.
@@ -68,11 +68,12 @@ def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[s
             f"--gflops {share:g}, --steps {steps}, {' '.join(settings)}: give a share of the GFLOPs between 0 and 1, at least "
             "one step, and imgsz=..."
         )
-    state = out.with_name("steps.json")
+    folder = steps_folder(out)
+    state = folder / "steps.json"
     begin(state, {"settings": [*settings], "share": share, "steps": steps, "files": fingerprint([weights])})
     whole, model = count_gflops(open_checkpoint(weights).model, imgsz), weights
     for number in range(1, steps + 1):
-        tuned = out.with_name(f"step-{number}") / "best.pt"
+        tuned = folder / f"step-{number}" / "best.pt"
         if not tuned.is_file():
             tuned.parent.mkdir(parents=True, exist_ok=True)
             pruned = prune_step(model, whole * share ** (number / steps), imgsz, tuned.with_name("pruned.pt"))
@@ -86,16 +87,16 @@ def begin(state: Path, identity: dict[str, Any]) -> None:
     """Remember what is done, and remove the steps of anything else; what is done is forgotten at the end."""
     if state.is_file() and json.loads(state.read_text(encoding="utf-8")) == identity:
         return
-    for folder in state.parent.glob("step-*"):
-        shutil.rmtree(folder)
-    state.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(state.parent, ignore_errors=True)
+    state.parent.mkdir(parents=True)
     write_json(state, identity)
 
 
 def prune_step(model: Path, gflops: float, imgsz: int, out: Path) -> Path:
     """Write the pruned model, unless it is there, and beside it the seconds that it took; return its file."""
     if not out.is_file():
-        start = time.monotonic()
-        prune_checkpoint(model, gflops, imgsz, out)
+        start, unfinished = time.monotonic(), out.with_name("unfinished.pt")
+        prune_checkpoint(model, gflops, imgsz, unfinished)
         write_json(out.with_name(PRUNED), {"seconds": time.monotonic() - start})
+        unfinished.replace(out)  # last, so that the seconds of what is there are known
     return out

@@ -49,6 +49,7 @@ class Ghostify:
     budget: float | None = None
     reconstruct_steps: int = 100
     distill_steps: int = 250
+    maps_weight: float | None = None
     architecture: str = ""
 
     @property
@@ -56,6 +57,7 @@ class Ghostify:
         """The options of the command."""
         given = {"where": self.where, "block": self.block, "act": self.act, "width": self.width, "budget": self.budget}
         given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
+        given |= {"maps-weight": self.maps_weight}
         return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
     @property

@@ -17,8 +17,8 @@ from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.bench import exporting
 from ghost_yolo.bench.runtimes import RUNTIMES, installed
 from ghost_yolo.errors import OutputExistsError, UserError
-from ghost_yolo.export import any_file, exceptions, int8
-from ghost_yolo.export.exceptions import choose_exclusions, time_files, write_best
+from ghost_yolo.export import any_file, float32_parts, int8
+from ghost_yolo.export.float32_parts import choose_exclusions, time_variants, write_best
 from ghost_yolo.export.int8 import Int8Exporter, is_constant
 from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
 
@@ -141,7 +141,7 @@ def scored(*scores: float) -> Any:
 
 def taking(monkeypatch: pytest.MonkeyPatch, *milliseconds: float) -> None:
     """Replace the timing of INT8 files: they take these times, in the order in which they were made."""
-    monkeypatch.setattr(exceptions, "time_files", lambda files, *_: dict(zip(files, milliseconds, strict=True)))
+    monkeypatch.setattr(float32_parts, "time_variants", lambda files, *_: dict(zip(files, milliseconds, strict=True)))
 
 
 @needs_onnx
@@ -173,10 +173,10 @@ def test_files_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, clock = list[str](), iter(range(1000))
     runtime = replace(RUNTIMES["onnx"], open=lambda file, config: lambda: ran.append(f"{file} {config.threads}"))
     monkeypatch.setitem(RUNTIMES, "onnx", runtime)
-    monkeypatch.setattr(exceptions, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 1000))
+    monkeypatch.setattr(float32_parts, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 1000))
 
-    assert time_files([Path("a"), Path("b")], "onnx", (64, 96), 3) == pytest.approx({Path("a"): 1.0, Path("b"): 1.0})
-    assert ran == ["a 3", "b 3"] * (exceptions.WARMUP + exceptions.ROUNDS)
+    assert time_variants([Path("a"), Path("b")], "onnx", (64, 96), 3) == pytest.approx({Path("a"): 1.0, Path("b"): 1.0})
+    assert ran == ["a 3", "b 3"] * (float32_parts.WARMUP + float32_parts.ROUNDS)
 
 
 @needs_onnx

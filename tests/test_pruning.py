@@ -114,19 +114,19 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(pruned, "fine_tune", fine_tune)
     with pytest.raises(KeyboardInterrupt):
         pruned.run(best, 0.25, 2, out, settings)
-    (out.parent / "step-2/train/weights").rmdir()
-    (out.parent / "step-2/train/results.csv").unlink()
-    (out.parent / "step-2/train").rmdir()
+    (out.parent / "best-steps/step-2/train/weights").rmdir()
+    (out.parent / "best-steps/step-2/train/results.csv").unlink()
+    (out.parent / "best-steps/step-2/train").rmdir()
     pruned.run(best, 0.25, 2, out, settings)
 
     assert limits == pytest.approx([0.5 * gflops(host.load(best)), 0.25 * gflops(host.load(best))])
     assert [Path(model).parent.name for model in tuned] == ["step-1", "step-2", "step-2"]
     assert out.read_bytes() == best.read_bytes() + b"ptpt"
     assert making.pruning_seconds(out.parent) == pytest.approx(10, abs=1)
-    (out.parent / "step-1" / making.PRUNED).unlink()
+    (out.parent / "best-steps/step-1" / making.PRUNED).unlink()
     assert making.pruning_seconds(out.parent) is None
     pruned.run(best, 0.25, 1, out, settings)
-    assert out.read_bytes() == best.read_bytes() + b"pt" and not (out.parent / "step-2").exists()
+    assert out.read_bytes() == best.read_bytes() + b"pt" and not (out.parent / "best-steps/step-2").exists()
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_pruned_model_is_fine_tuned_and_opened_safely(
     out = tmp_path / "run/best.pt"
     settings = [f"data={labelled}", "imgsz=64", "epochs=1", "batch=4", "workers=0", "device=cpu"]
     done = run("python", "-m", "experiments", "prune", wide, "-o", out, "--gflops", "0.7", "--steps", "2", *settings)
-    steps = [tmp_path / f"run/step-{number}/{name}.pt" for number in (1, 2) for name in ("pruned", "best")]
+    steps = [tmp_path / f"run/best-steps/step-{number}/{name}.pt" for number in (1, 2) for name in ("pruned", "best")]
     models = [open_checkpoint(file).model for file in [wide, *steps, out]]
     costs = [gflops(model) for model in models]
 

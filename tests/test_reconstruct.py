@@ -14,7 +14,7 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import closed_form
 from ghost_yolo.ghostify.activations import bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.distill import checkpoint, distill, distillation_loss
+from ghost_yolo.ghostify.distill import checkpoint, distill, distillation_loss, mean_prediction_loss
 from ghost_yolo.ghostify.reconstruct import one_cycle, reconstruct, reconstruction_error, relative_error, require_finite
 from ghost_yolo.ghostify.student import build_candidate, build_student
 from ghost_yolo.model import swap
@@ -197,6 +197,17 @@ def test_distillation_loss_of_a_model_with_itself_is_zero(
     with torch.inference_mode():
         assert abs(distillation_loss(model, model, x, plan).item()) < 1e-6
         assert distillation_loss(model, student, x, ()).item() > 1e-6
+
+
+def test_maps_count_by_their_weight(tiny_model: Any, calibration_images: CalibrationImages) -> None:
+    """Beside the loss of the predictions, which does not change."""
+    student = build_candidate(tiny_model, plan_swap(tiny_model.yaml, "all", GHOST), 0).model
+    x = calibration_images.batch(range(2), augment=False)
+    none, once, thrice = (distillation_loss(tiny_model, student, x, (), None, weight).item() for weight in (0, 1, 3))
+    predictions = mean_prediction_loss(tiny_model, student, x)
+
+    assert none == pytest.approx(predictions) and once > none
+    assert thrice - none == pytest.approx(3 * (once - none), rel=1e-4)
 
 
 def test_distillation_reduces_its_loss(tiny_model: Any, calibration_images: CalibrationImages) -> None:

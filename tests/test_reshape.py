@@ -48,6 +48,14 @@ def test_widths_are_multiples(channels: int, share: float, width: int) -> None:
     assert round_width(channels, share) == width
 
 
+@pytest.mark.parametrize(
+    ("imgsz", "images", "samples"), [(640, 1000, 96), (320, 1000, 160), (224, 1008, 326), (224, 50, 96), (16, 200, 200)]
+)
+def test_small_images_are_fitted_on_more_samples(imgsz: int, images: int, samples: int) -> None:
+    """Until the coarsest level has positions enough, and never on fewer than before; a classifier's image may be tiny."""
+    assert fitting.wanted_samples(imgsz, images) == samples
+
+
 def test_a_width_that_leaves_nothing_of_a_row() -> None:
     """Is refused with the row, and with what is possible."""
     model = host.build(stock("v8/yolov8"))

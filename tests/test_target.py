@@ -16,8 +16,8 @@ from factories import GHOST, QUALIFIED_GHOST, Run, bench_row, refused
 from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
-from ghost_yolo.export.exceptions import Variant
 from ghost_yolo.export.files import file_name
+from ghost_yolo.export.float32_parts import Variant
 from ghost_yolo.ghostify import Settings, config, ghostify, option_times, options, target, training, writing
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
@@ -256,8 +256,10 @@ def test_a_last_pass_that_makes_it_worse_is_not_kept(
     sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The closed form is written then, and the report says both losses; otherwise the distilled weights."""
+    weights = list[float]()
 
-    def spoil(_: Any, student: Any, *__: Any) -> None:
+    def spoil(_: Any, student: Any, *others: Any) -> None:
+        weights.append(others[-1])
         student.model.model[0].conv.weight.zero_()
 
     start, spoiled = tmp_path / "start.pt", tmp_path / "spoiled.pt"
@@ -269,8 +271,10 @@ def test_a_last_pass_that_makes_it_worse_is_not_kept(
     assert any("was therefore not kept" in note for note in report.notes)
     monkeypatch.setattr(training, "held_out_loss", lambda *_: next(losses))
     losses = iter((0.2, 0.1))
-    ghostify(sure, [sixteen], tmp_path / "kept.pt", act="relu", settings=QUICK)
+    ghostify(sure, [sixteen], tmp_path / "kept.pt", act="relu", settings=replace(QUICK, maps_weight=3))
     assert not host.load(tmp_path / "kept.pt").model[0].conv.weight.any()
+    ghostify(sure, [sixteen], tmp_path / "blocks.pt", ["C2f_GhostBottleneck"], settings=QUICK)
+    assert weights == [10, 3, 1]
 
 
 def test_finalists_are_compared_as_delivered(

@@ -21,8 +21,8 @@ from ghost_yolo.bundle.web import write_web
 from ghost_yolo.data.images import MIN_HELD_OUT, find_images, hold_out, split_readable, spread
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.any_file import verify_file
-from ghost_yolo.export.exceptions import Variant, write_best
 from ghost_yolo.export.files import NO_NCNN_INT8, export_file
+from ghost_yolo.export.float32_parts import Variant, write_best
 from ghost_yolo.export.int8 import MAX_CALIBRATION, Int8Exporter
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.utils.console import progress

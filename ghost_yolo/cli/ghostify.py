@@ -93,11 +93,11 @@ def ghostify(
         typer.Option(help="Share of the images to hold out of all fitting, for the agreement with the trained model."),
     ] = 0.2,
     maps_weight: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="With --act, --width or --target: how often the error of the maps counts beside the predictions' in the distillation."
+            help="With --act, --width or --target: weight of the error of the maps beside the loss of the predictions; by default 10."
         ),
-    ] = 10.0,
+    ] = None,
     style: Annotated[Format, typer.Option("--format", help="Format of the printed report.")] = Format.text,
 ) -> None:
     """Make a trained YOLO lighter without labels.

@@ -19,6 +19,7 @@ from ultralytics.utils import ASSETS
 from ghost_yolo import host
 from ghost_yolo.accuracy.validate import first_line
 from ghost_yolo.bench.exporting import describe_exported
+from ghost_yolo.bench.runtimes import disable_telemetry
 from ghost_yolo.data.images import preprocess, read_image, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
@@ -117,6 +118,7 @@ def require_runtime() -> None:
     Raises:
         UserError: If one is missing.
     """
+    disable_telemetry()
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed; install with pip install 'ghost-yolo[export]'")

@@ -18,6 +18,7 @@ from ghost_yolo.utils.files import require_writable
 COSTS = ("gflops", *RUNTIMES)
 DEFAULT_BLOCKS = ("C2f_GhostBottleneck", "C2f_DepthwiseSeparable", "C2f_PartialConv", "NarrowELAN")
 DISTILL_STEPS, RESHAPED_STEPS = 250, 800
+MAPS_WEIGHT = 10.0
 MINIMUM = {"reconstruct_steps": 1, "distill_steps": 0, "rounds": MIN_ROUNDS, "seed": 0, "imgsz": 0, "threads": 0}
 
 
@@ -38,8 +39,8 @@ class Settings:
         cost: What the budget limits: `gflops`, or the CPU latency in a runtime of `ghost-yolo bench`.
         rounds: Rounds of a latency measurement; every model runs once in each.
         holdout: Share of the images that nothing is fitted on, for the agreement with the trained model.
-        maps_weight: Where activation or width change, how often the error of the maps counts beside the loss of the
-            predictions in the distillation.
+        maps_weight: Where activation or width change, the weight of the error of the maps beside the loss of the predictions
+            in the distillation; None for MAPS_WEIGHT.
     """
 
     reconstruct_steps: int = 100
@@ -52,7 +53,7 @@ class Settings:
     cost: str = "gflops"
     rounds: int = 40
     holdout: float = 0.2
-    maps_weight: float = 10.0
+    maps_weight: float | None = None
 
     def validate(self) -> None:
         """Validate the settings.
@@ -66,7 +67,7 @@ class Settings:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {minimum}")
         if not 0 <= self.holdout < 1:
             raise UserError(f"--holdout {self.holdout:g}: must be a share of the images of at least 0 and below 1")
-        if not 0 <= self.maps_weight < inf:
+        if self.maps_weight is not None and not 0 <= self.maps_weight < inf:
             raise UserError(f"--maps-weight {self.maps_weight:g}: must be a number of at least 0")
         if not 0 < self.cache < inf:
             raise UserError(f"--cache {self.cache:g}: must be a positive number of GiB")

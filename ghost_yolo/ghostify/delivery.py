@@ -18,7 +18,7 @@ from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.files import temporary_folder
 
 if TYPE_CHECKING:
-    from ghost_yolo.export.exceptions import Variant
+    from ghost_yolo.export.float32_parts import Variant
 
 RESAMPLES = 500  # of the bootstrap
 PASSES = 5
@@ -89,7 +89,7 @@ def deliver_int8(
         UserError: If the export fails, or the file finds nothing.
     """
     # NNCF and its like, which float32 does not need
-    from ghost_yolo.export.exceptions import write_best
+    from ghost_yolo.export.float32_parts import write_best
     from ghost_yolo.export.int8 import Int8Exporter
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)

@@ -120,7 +120,7 @@ def distillation_loss(
     *,
     weigh: bool = False,
 ) -> torch.Tensor:
-    """Return the loss of a batch: relative error of the maps plus the loss of the predictions.
+    """Return the loss of a batch: relative errors of maps and of masks, key points or angles, and the loss of boxes and classes.
 
     Args:
         teacher: The trained model.
@@ -143,10 +143,15 @@ def distillation_loss(
     entering = zip(input_indices(head), as_list(inputs), as_list(teacher_inputs), strict=True)
     compared = [*entering, *((i, maps[i], teacher_maps[i]) for i in sorted(inner))]
     pairs = [(y, expected[:, stands[i]] if i in stands else expected) for i, y, expected in compared]
-    pairs += zip(branch_outputs(head, "cv4", inputs), extra, strict=True)  # masks, key points or angles
+    others = [*zip(branch_outputs(head, "cv4", inputs), extra, strict=True)]  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
-    loss = torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in pairs]).mean()
-    return maps_weight * loss + prediction_loss(predictions(head, inputs), target, head)
+    maps_loss, others_loss = (
+        torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in part]).mean()
+        if part
+        else torch.zeros(())
+        for part in (pairs, others)
+    )
+    return maps_weight * maps_loss + others_loss + prediction_loss(predictions(head, inputs), target, head)
 
 
 @torch.no_grad()

@@ -102,10 +102,8 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
             _finish(run, layer, stands, label)
         return stands
     settings = run.config.settings
-    wanted = COARSE_POSITIONS // (settings.imgsz // COARSE_STRIDE) ** 2
-    count = limit_samples(
-        max(SAMPLES, min(wanted, len(run.images))), sample_bytes(run.teacher, settings.imgsz), settings.cache
-    )
+    wanted = wanted_samples(settings.imgsz, len(run.images))
+    count = limit_samples(wanted, sample_bytes(run.teacher, settings.imgsz), settings.cache)
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
         weight = _weigh_samples(cache)
@@ -117,6 +115,12 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
                     _fit_row(run, cache, layer, (stands, weight), label)
             _finish(run, layer, stands, label)
     return stands
+
+
+def wanted_samples(imgsz: int, images: int) -> int:
+    """Return how many augmented images a row is fitted on, where there are so many images."""
+    positions = max(imgsz // COARSE_STRIDE, 1) ** 2
+    return max(SAMPLES, min(COARSE_POSITIONS // positions, images))
 
 
 def sample_bytes(teacher: HostModel, imgsz: int) -> int:

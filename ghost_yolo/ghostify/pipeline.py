@@ -18,6 +18,7 @@ from ghost_yolo.ghostify.activations import bytes_per_sample, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.config import (
     DISTILL_STEPS,
+    MAPS_WEIGHT,
     RESHAPED_STEPS,
     Delivery,
     RunConfig,
@@ -26,7 +27,7 @@ from ghost_yolo.ghostify.config import (
     validate_budget,
     validate_shape,
 )
-from ghost_yolo.ghostify.fitting import sample_bytes
+from ghost_yolo.ghostify.fitting import sample_bytes, wanted_samples
 from ghost_yolo.ghostify.options import build_option
 from ghost_yolo.ghostify.report import Reconstruction
 from ghost_yolo.ghostify.search import select_blocks
@@ -118,9 +119,10 @@ def prepare(
 ) -> GhostifyRun:
     """Check that disk and memory suffice, divide the images, and read those for fitting."""
     settings = config.settings
-    limit_samples(MIN_SAMPLES, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
-    state.require_space(opened.model, FINALISTS if config.delivery.target else 1)
     fitted, held_out = hold_out(paths, settings.holdout)
+    samples = max(MIN_SAMPLES, wanted_samples(settings.imgsz, len(fitted)) if config.reshapes else 0)
+    limit_samples(samples, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
+    state.require_space(opened.model, FINALISTS if config.delivery.target else 1)
     random.Random(settings.seed).shuffle(
         fitted
     )  # some stages take the first ones, which may all be of one class by name
@@ -135,15 +137,18 @@ def prepare(
 
 
 def resolve_settings(opened: OpenedModel, settings: Settings, *, reshapes: bool) -> Settings:
-    """Return the settings with image size and number of steps filled in.
+    """Return the settings with image size, number of steps and weight of the maps filled in.
 
     Raises:
-        UserError: If the model does not take RGB images of that size.
+        UserError: If the model does not take RGB images of that size, or a weight of the maps is given that counts nowhere.
     """
-    steps = settings.distill_steps
+    steps, weight = settings.distill_steps, settings.maps_weight
+    if weight is not None and not reshapes:
+        raise UserError(f"--maps-weight {weight:g}: only --act, --width and --target use it; leave it out")
     if steps is None:
         steps = RESHAPED_STEPS if reshapes else DISTILL_STEPS
-    return replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz), distill_steps=steps)
+    weight = MAPS_WEIGHT if weight is None and reshapes else weight
+    return replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz), distill_steps=steps, maps_weight=weight)
 
 
 def needed_bytes(teacher: HostModel, student: Candidate, imgsz: int) -> int:

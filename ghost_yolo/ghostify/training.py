@@ -61,7 +61,7 @@ def distill_student(run: GhostifyRun, student: Candidate, stands: Stands, label:
     torch.manual_seed(settings.seed + len(student.targets))
     callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
     keep = {row: standing.keep for row, standing in stands.items()}
-    weight = settings.maps_weight if student.reshaped else 1.0
+    weight = 1.0 if settings.maps_weight is None or not student.reshaped else settings.maps_weight
     distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight)
     if images is not None and before and steps:  # a classifier has no such loss
         after = held_out_loss(run.teacher, model, images)

@@ -90,8 +90,10 @@ def read_deployed(file: Path) -> DeployedFiles:
 
 def _read_row(row: Fields) -> DeployedFile:
     """Return a file; each figure is within its interval."""
-    if not row.text("deployment"):
-        raise row.error("deployment is empty: a checkpoint is not deployed")
+    if not all(row.text("deployment").partition("-")[::2]):
+        raise row.error(
+            f"deployment is {row.text('deployment')!r}, not a runtime and a precision such as openvino-int8"
+        )
     score, low, high = _numbers(row, "score", 3, 1.0)
     time = row.positive("time_ratio")
     ends = _numbers(row, "time_interval", 2) if "time_interval" in row else [time, time]

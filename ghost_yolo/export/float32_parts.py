@@ -20,7 +20,7 @@ from ghost_yolo.utils.system import default_threads
 TOLERANCE = 0.02  # loss of agreement that nobody notices: no exception is then looked for
 # Agreement that an exception must bring for each factor e of time: 10 % more time for 0.005. About what a narrower model
 # gives up for the same (7 times the speed at 99 % of the accuracy, or 10 times at 98 %)
-WORTH = 0.05
+AGREEMENT_PER_LOG_TIME = 0.05
 WARMUP, ROUNDS = 3, 20  # forward passes of each file
 
 
@@ -46,7 +46,7 @@ def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet, threads: int 
 
     Variants are tried in the order of what they cost in time: nothing excluded, the first convolution, the head, both. The
     first one within TOLERANCE of the float32 file ends the search, since quantizing takes most of the time. Of those that
-    were tried the one is chosen whose agreement, less WORTH for each factor e of time, is highest.
+    were tried the one is chosen whose agreement, less AGREEMENT_PER_LOG_TIME for each factor e of time, is highest.
 
     Args:
         exporter: A checkpoint that is being exported.
@@ -70,12 +70,12 @@ def most_worth(variants: Sequence[Variant], exporter: Int8Exporter, threads: int
     sound = {variant.file: variant for variant in variants if variant.file}
     if len(sound) < 2:
         return next(iter(sound.values()), variants[0])
-    times = time_files([*sound], exporter.runtime, exporter.size, threads)
-    worth = {file: sound[file].agreement - WORTH * math.log(times[file]) for file in sound}
+    times = time_variants([*sound], exporter.runtime, exporter.size, threads)
+    worth = {file: sound[file].agreement - AGREEMENT_PER_LOG_TIME * math.log(times[file]) for file in sound}
     return sound[max(worth, key=lambda file: worth[file])]
 
 
-def time_files(files: Sequence[Path], runtime: str, size: tuple[int, int], threads: int = 0) -> dict[Path, float]:
+def time_variants(files: Sequence[Path], runtime: str, size: tuple[int, int], threads: int = 0) -> dict[Path, float]:
     """Return the median milliseconds of a forward pass of each file, in turn, in this process.
 
     For a choice among files of one model: `ghost-yolo bench` gives each a process of its own.
