@@ -67,7 +67,8 @@ class Ghostify:
         changes = (self.where, swapped, self.act, self.width and f"width {self.width}")
         images = f"{self.images or 'all'} training images"
         steps = f"{self.reconstruct_steps} reconstruction steps per block, {self.distill_steps} distillation steps"
-        return ", ".join([*filter(None, changes), images, steps])
+        weight = "" if self.maps_weight is None else f" with maps of weight {self.maps_weight:g}"
+        return ", ".join([*filter(None, changes), images, steps + weight])
 
 
 @dataclass(frozen=True)

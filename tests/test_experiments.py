@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     ]
     assert plan.ghostify["light"].options.startswith("--act relu --width 0.5,0.625 --reconstruct-steps")
     assert "relu, width 0.5,0.625" in plan.ghostify["light"].description
+    weighted = replace(plan.ghostify["light"], maps_weight=3.0)
+    assert "--maps-weight 3.0" in weighted.options and "maps of weight 3" in weighted.description
+    assert "maps" not in plan.ghostify["light"].options + plan.ghostify["light"].description
 
 
 def test_rivals(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -145,13 +145,14 @@ def distillation_loss(
     pairs = [(y, expected[:, stands[i]] if i in stands else expected) for i, y, expected in compared]
     others = [*zip(branch_outputs(head, "cv4", inputs), extra, strict=True)]  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
-    maps_loss, others_loss = (
-        torch.stack([relative_error(y, expected, resize_weight(counts, y)) for y, expected in part]).mean()
-        if part
-        else torch.zeros(())
-        for part in (pairs, others)
-    )
-    return maps_weight * maps_loss + others_loss + prediction_loss(predictions(head, inputs), target, head)
+    loss = maps_weight * _mean_error(pairs, counts) + _mean_error(others, counts)
+    return loss + prediction_loss(predictions(head, inputs), target, head)
+
+
+def _mean_error(pairs: list[tuple[torch.Tensor, torch.Tensor]], counts: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean of the relative errors of maps and their targets; 0 without any."""
+    errors = [relative_error(y, expected, resize_weight(counts, y)) for y, expected in pairs]
+    return torch.stack(errors).mean() if errors else torch.zeros(())
 
 
 @torch.no_grad()
