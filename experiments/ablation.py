@@ -21,7 +21,8 @@ import typer
 from experiments.ideas import BLOCK_IDEAS, IDEAS, PASS_IDEAS, SHAPE_IDEAS, STEP_IDEAS
 from ghost_yolo.accuracy import evaluate
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify import Settings, ghostify
+from ghost_yolo.export.files import file_name
+from ghost_yolo.ghostify import Delivery, Settings, ghostify
 from ghost_yolo.ghostify.reshape import parse_shares
 from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.tables import to_markdown
@@ -40,6 +41,8 @@ def main(
     width: Annotated[str, typer.Option(help="As in `ghost-yolo ghostify`; no block is then replaced.")] = "",
     reconstruct_steps: Annotated[int, typer.Option(help="As in `ghost-yolo ghostify`.")] = 100,
     distill_steps: Annotated[int, typer.Option(help="As in `ghost-yolo ghostify`.")] = 0,
+    runtime: Annotated[str, typer.Option(help="The file for it is validated; the checkpoint if not given.")] = "",
+    precision: Annotated[str, typer.Option(help="Of that file: fp32 or int8.")] = "fp32",
     seeds: Annotated[str, typer.Option(help="Random seeds, separated by commas.")] = "0",
     only: Annotated[str, typer.Option(help="Only ideas whose names contain one of these, separated by commas.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Markdown table; printed if not given.")] = None,
@@ -50,6 +53,7 @@ def main(
     ideas = IDEAS | (SHAPE_IDEAS if act or width else BLOCK_IDEAS)
     ideas |= (STEP_IDEAS | (PASS_IDEAS if act or width else {})) if distill_steps else {}
     change: dict[str, Any] = shape if act or width else {"blocks": [block], "where": where}
+    change["delivery"] = Delivery(runtime, precision)
     for idea in select(ideas, only):
         scores = []
         for seed in numbers:
@@ -76,13 +80,15 @@ def select(ideas: Collection[str], only: str) -> list[str]:
 def score_without(
     replaced: Mapping[str, Any], model: Path, images: Path, data: str, change: Mapping[str, Any], settings: Settings
 ) -> float:
-    """Return mAP50-95 on val, at squares as deployed, of a model that was converted without an idea."""
+    """Return mAP50-95 on val, at squares as deployed, of a model that was converted without an idea, or of its exported file."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for name, replacement in replaced.items():
             stack.enter_context(patch(f"{PACKAGE}.{name}", replacement))
         light = Path(folder) / "light.pt"
         ghostify(model, [images], light, settings=settings, **change)
-        return evaluate(light, data, "val", open_checkpoint(model).trained_imgsz, resamples=0).map50_95
+        runtime, precision = change["delivery"].runtime, change["delivery"].precision
+        file = light.with_name(file_name(light.stem, runtime, precision)) if runtime else light
+        return evaluate(file, data, "val", open_checkpoint(model).trained_imgsz, resamples=0).map50_95
 
 
 if __name__ == "__main__":

@@ -58,10 +58,10 @@ def notes(table: Table) -> list[str]:
 
 def timed(table: Table) -> list[DeployedFile]:
     """Return the rows that have a time, as the report draws them."""
-    return [drawn(row, row.time_ratio) for row in table.rows if row.time_ratio is not None]
+    return [deployed_file(row, row.time_ratio) for row in table.rows if row.time_ratio is not None]
 
 
-def drawn(row: Row, time: float) -> DeployedFile:
+def deployed_file(row: Row, time: float) -> DeployedFile:
     """Return a row as the report draws it."""
     left, right = row.time_interval or (time, time)
     score, low, high = row.score

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import nn
+from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
+from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.hooks import RemovableHandle
 
 from ghost_yolo.ghostify import distill, reconstruct
 from ghost_yolo.ghostify.activations import BATCH_SIZE, cache_activations
@@ -16,7 +23,10 @@ from ghost_yolo.ghostify.calibration import CalibrationImages
 CROP = 0.7  # of the image side
 STRIDE = 32  # of the coarsest level, in pixels
 EMA_DECAY = 0.99
-plain_batch, plain_distill = CalibrationImages.batch, distill.distill
+ROUNDED_WEIGHTS: Any = FakeQuantize.with_args(
+    observer=MovingAveragePerChannelMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8
+)
+plain_batch, plain_distill, plain_loss = CalibrationImages.batch, distill.distill, distill.distillation_loss
 
 
 def distill_steps(factor: float) -> Any:
@@ -53,6 +63,46 @@ def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
     finally:
         handle.remove()
     student.model.load_state_dict(average.module.state_dict())
+
+
+def distill_falling(teacher: Any, student: Any, images: Any, steps: int, *rest: Any) -> None:
+    """Distill with maps whose weight, which comes last, falls along a cosine until they count once."""
+    weight, count = rest[-1], itertools.count()
+
+    def loss(*args: Any, **named: Any) -> torch.Tensor:
+        share = 0.5 * (1 + math.cos(math.pi * next(count) / steps))
+        return plain_loss(*args[:-1], 1 + (weight - 1) * share, **named)
+
+    with patch.object(distill, "distillation_loss", loss):
+        plain_distill(teacher, student, images, steps, *rest)
+
+
+def distill_batch_statistics(teacher: Any, student: Any, *rest: Any) -> None:
+    """Distill with BatchNorm that uses the statistics of the batch, and keeps their moving average."""
+    norms = [module for module in student.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+    plain_distill(teacher, student, *rest)  # leaves all in evaluation mode
+
+
+def distill_quantized(teacher: Any, student: Any, *rest: Any) -> None:
+    """Distill with the rounding of INT8: of weights by output channel, of the inputs of convolutions by tensor."""
+    decode = getattr(getattr(student.model.model[-1], "dfl", None), "conv", None)
+    convs = [conv for conv in student.model.modules() if isinstance(conv, nn.Conv2d) and conv is not decode]
+    weights, handles = [conv.weight for conv in convs], list[RemovableHandle]()
+    for conv in convs:
+        inputs: Any = FakeQuantize(MovingAverageMinMaxObserver, 0, 255)  # type: ignore[no-untyped-call]
+        handles.append(conv.register_forward_pre_hook(lambda _, args, rounded=inputs: (rounded(args[0]),)))
+        parametrize.register_parametrization(conv, "weight", ROUNDED_WEIGHTS())
+    try:
+        plain_distill(teacher, student, *rest)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for conv, weight in zip(convs, weights, strict=True):
+            exact = weight.detach().clone()
+            parametrize.remove_parametrizations(conv, "weight")
+            conv.weight.data.copy_(exact)
 
 
 def crop(self: CalibrationImages, indices: Sequence[int], *, augment: bool = True) -> torch.Tensor:
@@ -126,6 +176,9 @@ STEP_IDEAS: dict[str, dict[str, Any]] = {  # with --distill-steps
 PASS_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width and --distill-steps
     "last pass, maps where objects are: everywhere": {"distill.weigh_positions": lambda *_: None},
     "last pass, maps ten times the predictions: as much": {"training.distill": distill_maps_once},
+    "last pass, maps ten times the predictions: falling until they count once": {"training.distill": distill_falling},
+    "last pass, BatchNorm statistics of the closed form: of each batch": {"training.distill": distill_batch_statistics},
+    "last pass, float32: with the rounding of INT8": {"training.distill": distill_quantized},
     "last pass, maps: none": {"distill.relative_error": no_maps},
     "last pass, error of the maps: 1 - correlation": {"distill.relative_error": correlation_error},
     "last pass, gentle for an activation alone: rate of other changes": {"distill.NEAR_RATE": distill.LEARNING_RATE},

@@ -47,7 +47,7 @@ class HalvedC2f(nn.Module):
             y.append(module(y[-1]))
         return cast("torch.Tensor", self.cv2(torch.cat(y, 1)))
 
-    def joined(self, block: C2f) -> C2f:
+    def to_c2f(self, block: C2f) -> C2f:
         """Return the C2f that computes the same, in place of the one from which the layers were taken.
 
         Raises:
@@ -126,7 +126,7 @@ def prune_channels(model: HostModel, ratio: float) -> HostModel:
     }
     with torch.enable_grad():  # by which the layers are traced
         tp.pruner.GroupNormPruner(pruned, torch.zeros(1, 3, TRACED_SIDE, TRACED_SIDE), **settings).step()
-    replace_layers(pruned, {index: layer.joined(blocks[index]) for index, layer in halved.items()})
+    replace_layers(pruned, {index: layer.to_c2f(blocks[index]) for index, layer in halved.items()})
     return pruned.requires_grad_(requires_grad=False).eval()
 
 

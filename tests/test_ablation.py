@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 from factories import refused
+from torch import nn
 
+from experiments import ideas
 from experiments.ablation import PACKAGE, select
 from experiments.ideas import (
     BLOCK_IDEAS,
@@ -19,9 +22,13 @@ from experiments.ideas import (
     STEP_IDEAS,
     correlation_error,
     crop,
+    distill_batch_statistics,
+    distill_falling,
+    distill_quantized,
     mosaic,
 )
 from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify import distill
 from ghost_yolo.ghostify.calibration import CalibrationImages
 
 ALL = IDEAS | BLOCK_IDEAS | SHAPE_IDEAS | STEP_IDEAS | PASS_IDEAS
@@ -59,3 +66,39 @@ def test_the_correlation_ignores_scale_and_shift() -> None:
     maps = torch.rand(2, 3, 4, 4)
     assert correlation_error(2 * maps + 1, maps) < 1e-4
     assert correlation_error(torch.rand(2, 3, 4, 4), maps, torch.rand(2, 1, 4, 4)) > 0.5
+
+
+def test_the_weight_of_the_maps_falls_until_they_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By half of the way in the middle of the pass."""
+    weights = list[float]()
+    monkeypatch.setattr(ideas, "plain_loss", lambda _, weight, **__: weights.append(weight))
+
+    def distilled(_: Any, student: Any, images: Any, steps: int, *rest: Any) -> None:
+        for _ in range(steps):
+            distill.distillation_loss("maps", *rest, weigh=True)
+
+    monkeypatch.setattr(ideas, "plain_distill", distilled)
+    distill_falling(None, None, None, 4, 11.0)
+    assert weights == pytest.approx([11, 1 + 10 * 0.853553, 6, 1 + 10 * 0.146447], rel=1e-5)
+
+
+def test_a_pass_that_rounds_or_uses_batch_statistics_leaves_an_ordinary_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the pass the weights have few values and BatchNorm is in training; afterwards the weights are those that were trained."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
+    student, seen = SimpleNamespace(model=SimpleNamespace(model=model, modules=model.modules)), dict[str, Any]()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def distilled(*_: Any) -> None:
+        seen.update(training=model[1].training, values=len(model[0].weight[0].unique()), output=model(image))
+        model[1].eval()
+
+    monkeypatch.setattr(ideas, "plain_distill", distilled)
+    image, exact = torch.rand(2, 3, 64, 64), len(model[0].weight[0].unique())
+    whole = model(image)
+    distill_quantized(None, student)
+    assert not seen["training"] and seen["values"] < exact
+    assert torch.allclose(seen["output"], whole, atol=0.05) and not torch.equal(seen["output"], whole)
+    after = model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    distill_batch_statistics(None, student)
+    assert seen["training"]

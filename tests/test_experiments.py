@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from factories import ROOT
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from experiments import ablation, page, training
+from experiments import page, training
 from experiments.artifacts import Artifact
 from experiments.plan import read_plan
 from experiments.records import PairedComparison, Row, Table, Timing
@@ -224,13 +223,3 @@ def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
     for key, row in rows.items():
         time = time_of(Artifact(runs[key]), row.gflops, 3, bench)
         assert time is not None and (time.median_ms, time.ratio) == (row.ms, row.time_ratio)
-
-
-def test_ablation_replaces_what_exists() -> None:
-    """Every idea that is left out is a name of the package; an unknown one is refused."""
-    ideas = ablation.IDEAS | ablation.BLOCK_IDEAS | ablation.SHAPE_IDEAS
-    for name in [name for replaced in ideas.values() for name in replaced]:
-        pkgutil.resolve_name(f"{ablation.PACKAGE}.{name}")
-    assert len(ablation.select(ideas, "nothing,plain")) == 2
-    with pytest.raises(UserError, match="gost"):
-        ablation.select(ideas, "gost")

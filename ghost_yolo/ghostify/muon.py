@@ -89,9 +89,9 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
         return orthogonalize(matrix.T).T
     x = matrix / (matrix.norm() + 1e-7)
     (a, b, c), square, product = COEFFICIENTS, x @ x.T, None
-    for _ in range(ITERATIONS):
+    for left in reversed(range(ITERATIONS)):
         factor = torch.addmm(square, square, square, beta=b, alpha=c)
         factor.diagonal().add_(a)
         product = factor if product is None else factor @ product
-        square = factor @ (factor @ square)
+        square = factor @ (factor @ square) if left else square
     return x if product is None else product @ x

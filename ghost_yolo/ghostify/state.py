@@ -49,7 +49,7 @@ class RunState:
         self.config = config.to_dict()
         del self.config["model"]  # a moved checkpoint is the same one: its hash is compared
         delivery = self.config["delivery"]
-        delivery["target"] = delivery["target"] is not None  # times and agreements serve every target
+        delivery["target"] = None if delivery["target"] is None else "given"  # times and agreements serve every target
         self.results: dict[str, Any] = {}
         self._start = time.perf_counter() if start is None else start
         if self.file.exists():
@@ -63,9 +63,9 @@ class RunState:
             before, self.results = dict(content["config"]), dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
-        changed = [
-            f"{key}={before.get(key)}, not {value}" for key, value in self.config.items() if before.get(key) != value
-        ]
+        now, before = (values | values["delivery"] for values in (self.config, before))
+        del now["delivery"]
+        changed = [f"{key}={before.get(key)}, not {value}" for key, value in now.items() if before.get(key) != value]
         if changed:
             raise UserError(f"{self.file} belongs to a run with {'; '.join(changed)}. {advice}")
         self._start -= self.results.get("seconds", 0.0)
