@@ -23,7 +23,7 @@ from ghost_yolo.ghostify.calibration import CalibrationImages
 CROP = 0.7  # of the image side
 STRIDE = 32  # of the coarsest level, in pixels
 EMA_DECAY = 0.99
-ROUNDED_WEIGHTS: Any = FakeQuantize.with_args(
+ROUNDED_WEIGHTS: Any = FakeQuantize.with_args(  # type: ignore[no-untyped-call]
     observer=MovingAveragePerChannelMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8
 )
 plain_batch, plain_distill, plain_loss = CalibrationImages.batch, distill.distill, distill.distillation_loss
@@ -71,7 +71,7 @@ def distill_falling(teacher: Any, student: Any, images: Any, steps: int, *rest: 
 
     def loss(*args: Any, **named: Any) -> torch.Tensor:
         share = 0.5 * (1 + math.cos(math.pi * next(count) / steps))
-        return plain_loss(*args[:-1], 1 + (weight - 1) * share, **named)
+        return plain_loss(*(*args[:-1], 1 + (weight - 1) * share), **named)
 
     with patch.object(distill, "distillation_loss", loss):
         plain_distill(teacher, student, images, steps, *rest)
