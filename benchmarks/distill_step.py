@@ -28,7 +28,9 @@ from ghost_yolo.model.checkpoint import open_checkpoint
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.system import conditions
 
+WARMUP = 2  # steps, which compile
 PARTS = ("batch", "trained model", "loss", "backward", "optimizer")
+compiled_loss = torch.compile(distillation_loss)
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class StepVariant:
         layout: Memory format of images and weights.
         fused: Whether the trained model's BatchNorm is folded into its convolutions.
         bfloat16: Whether convolutions run in bfloat16 (autocast).
+        compiled: Whether loss and gradients are computed by `torch.compile`.
     """
 
     layout: torch.memory_format = torch.channels_last
     fused: bool = False
     bfloat16: bool = False
+    compiled: bool = False
 
 
 VARIANTS = {
@@ -51,6 +55,7 @@ VARIANTS = {
     "channels_last": StepVariant(),
     "trained model fused": StepVariant(fused=True),
     "bfloat16": StepVariant(fused=True, bfloat16=True),
+    "compiled": StepVariant(fused=True, compiled=True),
 }
 
 
@@ -71,14 +76,17 @@ def main(
     student.model.requires_grad_()
     optimizer = Muon(student.model.parameters(), 0.0, 0.0)
     seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
-    for _ in range(rounds + 1):
+    for _ in range(WARMUP + rounds):
         for name, variant in VARIANTS.items():
             marks = time_step(teachers[variant.fused], student, calibration, optimizer, variant)
             seconds[name].append([after - before for before, after in itertools.pairwise(marks)])
-    table = Table("variant", *PARTS, "all but trained model", title=str(conditions("cpu", threads)))
+    table = Table(
+        "variant", *PARTS, "all but trained model", "before the first step", title=str(conditions("cpu", threads))
+    )
     for name, steps in seconds.items():
-        parts = [median(values) for values in zip(*steps[1:], strict=True)]
-        table.add_row(name, *(f"{value:.3f}" for value in (*parts, sum(parts) - parts[1])))
+        parts = [median(values) for values in zip(*steps[WARMUP:], strict=True)]
+        started = sum(map(sum, steps[:WARMUP])) - WARMUP * sum(parts)
+        table.add_row(name, *(f"{value:.3f}" for value in (*parts, sum(parts) - parts[1], started)))
     Console().print(table)
 
 
@@ -96,7 +104,8 @@ def time_step(
         with torch.no_grad():
             teacher(batch)
         marks.append(time.perf_counter())
-        loss = distillation_loss(teacher, student.model, batch, compared_rows(student), weigh=True)
+        loss_of = compiled_loss if variant.compiled else distillation_loss
+        loss = loss_of(teacher, student.model, batch, compared_rows(student), weigh=True)
     marks.append(time.perf_counter())
     torch.autograd.backward(loss)
     marks.append(time.perf_counter())

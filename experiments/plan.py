@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.artifacts import DEPLOYMENTS, Artifact
@@ -175,18 +175,9 @@ def prune_run(setting: Prune, key: str, made: Mapping[str, Run]) -> Run:
     teacher = made[setting.teacher]
     name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{setting.epochs}-seed{teacher.seed}"
     steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {setting.epochs} epochs with labels"
-    return Run(
-        kind="prune",
-        key=key,
-        scale=teacher.scale,
-        seed=teacher.seed,
-        name=name,
-        model=teacher.model,
-        how=f"{teacher.model}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}",
-        epochs=teacher.epochs + setting.steps * setting.epochs,
-        timed_as=f"{name}/best.pt",
-        base=teacher.name,
-    )
+    how = f"{teacher.model}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
+    epochs = setting.steps * setting.epochs
+    return run_from(teacher, kind="prune", key=key, name=name, how=how, epochs=epochs, timed_as=f"{name}/best.pt")
 
 
 def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:
@@ -194,36 +185,22 @@ def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:
     teacher = made[setting.teacher]
     steps = f"reconstruct{setting.reconstruct_steps}-distill{setting.distill_steps}"
     name = f"{key}-{teacher.scale}-{steps}-seed{teacher.seed}"
-    return Run(
-        kind="ghostify",
-        key=key,
-        scale=teacher.scale,
-        seed=teacher.seed,
-        name=name,
-        model=teacher.model,
-        how=f"{teacher.model}, ghostify: {setting.description}",
-        epochs=teacher.epochs,
-        timed_as=made[setting.architecture].model if setting.architecture else f"{name}/light.pt",
-        base=teacher.name,
-    )
+    how = f"{teacher.model}, ghostify: {setting.description}"
+    timed_as = made[setting.architecture].model if setting.architecture else f"{name}/light.pt"
+    return run_from(teacher, kind="ghostify", key=key, name=name, how=how, epochs=0, timed_as=timed_as)
 
 
 def tune_run(dataset: Dataset, key: str, setting: Tune, made: Mapping[str, Run]) -> Run:
     """Return a fine-tuning."""
-    base = made[setting.base]
+    base, epochs = made[setting.base], dataset.tune_epochs
     teacher = made[setting.teacher].name if setting.teacher else ""
-    name = f"{base.name}-{'distill' if teacher else 'tune'}{dataset.tune_epochs}"
+    name = f"{base.name}-{'distill' if teacher else 'tune'}{epochs}"
     distilled = f" and distillation from {made[setting.teacher].model}" if teacher else ""
-    return Run(
-        kind="tune",
-        key=key,
-        scale=base.scale,
-        seed=base.seed,
-        name=name,
-        model=base.model,
-        how=f"{base.label}, then {dataset.tune_epochs} epochs with labels{distilled}",
-        epochs=base.epochs + dataset.tune_epochs,
-        timed_as=base.timed_as,
-        base=base.name,
-        teacher=teacher,
-    )
+    how = f"{base.label}, then {epochs} epochs with labels{distilled}"
+    run = run_from(base, kind="tune", key=key, name=name, how=how, epochs=epochs, timed_as=base.timed_as)
+    return replace(run, teacher=teacher)
+
+
+def run_from(base: Run, *, kind: str, key: str, name: str, how: str, epochs: int, timed_as: str) -> Run:
+    """Return a run that starts from another one, and trains it for so many further epochs."""
+    return Run(kind, key, base.scale, base.seed, name, base.model, how, base.epochs + epochs, timed_as, base.name)
