@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_run import KNOWN
+from test_run_parts import KNOWN
 from test_run_parity import SHAPES, photo, random_boxes
 
 from ghost_yolo.bundle import run as runner
