@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_run_parts import KNOWN
 from test_run_parity import SHAPES, photo, random_boxes
+from test_run_parts import KNOWN
 
 from ghost_yolo.bundle import run as runner
 from ghost_yolo.bundle.web import PAGE
