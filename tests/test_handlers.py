@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from factories import randomise
 from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.block import C2, C2PSA, SPPF, Bottleneck, C2f, C3k, C3k2, Proto
-from ultralytics.nn.modules.conv import Conv, DWConv
+from ultralytics.nn.modules.conv import Conv, DWConv, GhostConv
 from ultralytics.nn.modules.head import Detect
 
+from ghost_yolo.blocks.elan import NarrowELAN
 from ghost_yolo.blocks.ghost import C2f_GhostBottleneck
 from ghost_yolo.errors import SwapError
 from ghost_yolo.ghostify import heads
@@ -171,6 +173,8 @@ def test_scale_and_shift_between_activations() -> None:
     assert scale.item() == pytest.approx(1) and shift.item() == 0
     scale, shift = match_activation(nn.ReLU(), z, 2 * F.relu(z - 1))
     assert scale.item() == pytest.approx(2, rel=1e-3) and shift.item() == -1
+    scale, shift = match_activation(nn.Hardswish(), z, 2 * F.hardswish(z - 1))
+    assert scale.item() == 1 and shift.item() == -1  # Hardswish of twice a map is not twice its Hardswish
 
 
 @torch.no_grad()
@@ -209,6 +213,32 @@ def test_what_has_no_handler_keeps_its_width() -> None:
     assert explained(module(x), trained(x)) > 0.99
     with pytest.raises(SwapError, match="cannot be narrowed"):
         fit(nn.ModuleDict({"a": Conv(3, 8)}), nn.ModuleDict({"a": Conv(3, 4)}), start(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("make", "width"),
+    [
+        (lambda: GhostConv(16, 24), 24),
+        (lambda: NarrowELAN(16, 24), 24),
+        (lambda: Conv(16, 24, 3, g=4), 24),
+        (lambda: Conv(16, 32, 3, g=16), 32),
+    ],
+)
+def test_other_modules_may_change_the_number_of_maps(make: Callable[[], nn.Module], width: int) -> None:
+    """What has no handler, and a grouped convolution, stand for all of the trained maps, however many there are."""
+    trained, module = (nn.Sequential(Conv(3, 16), make()) for _ in range(2))
+    fitted = fit(trained_like(trained), module.eval(), start(images()))
+
+    assert fitted.keep.tolist() == [*range(width)]
+    assert explained(fitted.student, fitted.trained) > 0.99
+
+
+@torch.no_grad()
+def test_a_grouped_convolution_is_not_narrowed() -> None:
+    """Its groups would get other maps."""
+    with pytest.raises(SwapError, match="grouped"):
+        fit(trained_like(Conv(16, 32, 3, g=4)), Conv(16, 16, 3, g=4).eval(), start(torch.rand(2, 16, 8, 8)))
 
 
 def test_concatenation_counts_the_trained_channels() -> None:

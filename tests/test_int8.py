@@ -168,6 +168,14 @@ def test_an_exception_must_be_worth_its_time(
     assert [variant.exclude for variant in variants] == [(), ("model.0",), ("model.5",), ("model.0", "model.5")]
 
 
+@needs_onnx
+def test_an_exception_keeps_a_target(exporter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is worth its time is not taken where it would miss the target."""
+    taking(monkeypatch, 1.0, 1.1, 1.1, 1.2)
+    chosen, _ = choose_exclusions(exporter, scored(0.95, 0.75, 0.77, 0.755, 0.78), slack=1.15)
+    assert (chosen.exclude, chosen.agreement) == (("model.0",), 0.77)
+
+
 def test_files_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each round runs every file once, and the first rounds do not count."""
     ran, clock = list[str](), iter(range(1000))

@@ -28,7 +28,7 @@ from ultralytics import YOLO
 from ghost_yolo import host
 from ghost_yolo.data import smear
 from ghost_yolo.errors import SwapError, UserError
-from ghost_yolo.ghostify import Settings, fitting, ghostify
+from ghost_yolo.ghostify import Delivery, Settings, fitting, ghostify
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.reshape import parse_shares, plan_widths, require_least, reshape_yaml, round_width
 from ghost_yolo.model.forward import forward_until
@@ -155,6 +155,9 @@ def test_resumed_run_is_equal(best: Path, image_folder: Path, tmp_path: Path, mo
         ({"width": (1.5,)}, "--width 1.5"),
         ({"width": (0.5, 0.5, 0.5)}, "--width 0.5,0.5,0.5"),
         ({"act": "relu", "budget": 0.5}, "--budget"),
+        ({"act": "relu", "where": "neck"}, "--where neck"),
+        ({"act": "relu", "delivery": Delivery(baseline=("ncnn", "fp32"))}, "--baseline ncnn:fp32"),
+        ({"act": "relu", "delivery": Delivery(split="test")}, "--split test"),
     ],
 )
 def test_impossible_arguments(
@@ -169,14 +172,25 @@ def test_impossible_arguments(
 
 
 def test_a_row_without_a_closed_form(image_folder: Path, tmp_path: Path) -> None:
-    """A model with a row that cannot take narrower inputs is refused with the row."""
+    """It keeps its width, and so does the row that feeds it; the one behind becomes narrower."""
     rows = [[-1, 1, "ADown", [32]], [-1, 1, "Conv", [32, 3, 1]]]
     config = {"nc": 3, "backbone": [[-1, 1, "Conv", [32, 3, 4]], *rows], "head": [[[2, 2], 1, "Detect", ["nc"]]]}
     model = calibrated(config, image_folder)
     host.save(model, tmp_path / "best.pt", {"imgsz": 64})
-    assert plan_widths(model, (0.5,), {})[1].kept
-    with pytest.raises((SwapError, UserError), match="Row 1, ADown"):
-        ghostify(tmp_path / "best.pt", [image_folder], tmp_path / "fast.pt", width=(0.5,), settings=QUICK)
+    plan = plan_widths(model, (0.5,), {})
+    assert [plan[row].channels for row in range(3)] == [32, 32, 16]
+    assert (plan[0].kept, plan[2].kept) == ("row 1 keeps its width", "") and "ADown" in plan[1].kept
+    ghostify(tmp_path / "best.pt", [image_folder], tmp_path / "fast.pt", width=(0.5,), settings=QUICK)
+    assert [layer.conv.out_channels for layer in host.load(tmp_path / "fast.pt").model[:3:2]] == [32, 16]
+
+
+def test_what_feeds_a_row_through_others_keeps_its_width() -> None:
+    """Through a concatenation too, and what is added to keeps the width of what it is added to."""
+    rows = [[-1, 1, "C2PSA", [128]], [[-1, 0], 1, "Concat", [1]], [-1, 1, "SCDown", [64, 3, 2]]]
+    backbone = [[-1, 1, "Conv", [32, 3, 8]], [-1, 1, "Conv", [128, 3, 1]], *rows, [-1, 1, "Conv", [64, 3, 2]]]
+    model = host.build({"nc": 3, "backbone": backbone, "head": [[[5, 5], 1, "Detect", ["nc"]]]})
+    plan = plan_widths(model, (0.5,), {})
+    assert {row: width.channels for row, width in plan.items()} == {0: 32, 1: 128, 2: 128, 4: 64, 5: 32}
 
 
 @pytest.mark.slow

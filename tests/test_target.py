@@ -23,7 +23,7 @@ from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.option_times import Times
 from ghost_yolo.ghostify.options import Option
-from ghost_yolo.ghostify.plot import plot_target
+from ghost_yolo.ghostify.plot import plot_delivered
 from ghost_yolo.ghostify.target import Target, advise, choose_distilled, finalists, parse_target
 from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up
 
@@ -203,7 +203,7 @@ def test_the_promise_is_checked() -> None:
     assert "--precision int8" in _promise(found, judged(0.251))
     assert "--precision int8" not in _promise(found, replace(judged(0.251), backend="OpenVINO int8"))
     assert "model.22" in _promise(found, replace(judged(0.24), excluded=("model.22",)))
-    assert plot_target(found, [judged(0.205)]).startswith(b"\x89PNG")
+    assert plot_delivered([judged(0.205)], found).startswith(b"\x89PNG")
 
 
 def test_figures_have_intervals() -> None:

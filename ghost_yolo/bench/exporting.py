@@ -85,7 +85,8 @@ def estimate_batchnorm_from_noise(model: HostModel) -> None:
 
     Without it, activations fade from layer to layer, and subnormal numbers can cost a CPU extra time.
     """
-    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256)], cast("nn.Module", model))
+    device = next(model.parameters()).device
+    update_bn([torch.rand(2, int(model.yaml.get("channels", 3)), 256, 256, device=device)], cast("nn.Module", model))
     model.eval()
 
 

@@ -41,7 +41,9 @@ class Variant:
     reason: str = ""
 
 
-def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet, threads: int = 0) -> tuple[Variant, list[Variant]]:
+def choose_exclusions(
+    exporter: Int8Exporter, truth: AgreementSet, threads: int = 0, slack: float = math.inf
+) -> tuple[Variant, list[Variant]]:
     """Measure what quantizing the first convolution and the head costs and saves, and choose what stays in float32.
 
     Variants are tried in the order of what they cost in time: nothing excluded, the first convolution, the head, both. The
@@ -52,6 +54,7 @@ def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet, threads: int 
         exporter: A checkpoint that is being exported.
         truth: Held-out images, none of them a calibration image, with the teacher's boxes.
         threads: CPU threads; 0 for the number of physical cores.
+        slack: How many times the time of the file without exceptions one may take, where there is a target.
 
     Returns:
         The chosen variant, and all that were tried. A file that is refused has an agreement of 0.
@@ -62,17 +65,21 @@ def choose_exclusions(exporter: Int8Exporter, truth: AgreementSet, threads: int 
         variants.append(_try(exporter, truth, exclude, len(variants)))
         if variants[-1].file and variants[-1].agreement >= enough:
             break
-    return most_worth(variants, exporter, threads), variants
+    return most_worth(variants, exporter, threads, slack), variants
 
 
-def most_worth(variants: Sequence[Variant], exporter: Int8Exporter, threads: int = 0) -> Variant:
+def most_worth(
+    variants: Sequence[Variant], exporter: Int8Exporter, threads: int = 0, slack: float = math.inf
+) -> Variant:
     """Return the variant that is worth its time, see `choose_exclusions`; where all were refused the first."""
     sound = {variant.file: variant for variant in variants if variant.file}
     if len(sound) < 2:
         return next(iter(sound.values()), variants[0])
     times = time_variants([*sound], exporter.runtime, exporter.size, threads)
+    shortest, limit = min(times, key=lambda file: times[file]), slack * min(times.values())
     worth = {file: sound[file].agreement - AGREEMENT_PER_LOG_TIME * math.log(times[file]) for file in sound}
-    return sound[max(worth, key=lambda file: worth[file])]
+    within = [file for file in sound if times[file] <= limit] or [shortest]
+    return sound[max(within, key=lambda file: worth[file])]
 
 
 def time_variants(files: Sequence[Path], runtime: str, size: tuple[int, int], threads: int = 0) -> dict[Path, float]:
@@ -100,7 +107,9 @@ def _try(exporter: Int8Exporter, truth: AgreementSet, exclude: tuple[str, ...], 
         return Variant(exclude, 0.0, reason=str(error))
 
 
-def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path, threads: int = 0) -> Variant:
+def write_best(
+    exporter: Int8Exporter, truth: AgreementSet, out: Path, threads: int = 0, slack: float = math.inf
+) -> Variant:
     """Write the INT8 file of the variant that `choose_exclusions` chooses, and return that.
 
     Raises:
@@ -109,7 +118,7 @@ def write_best(exporter: Int8Exporter, truth: AgreementSet, out: Path, threads: 
     """
     if out.exists():
         raise OutputExistsError(f"{out} exists; move it away, or give another name")
-    chosen, _ = choose_exclusions(exporter, truth, threads)
+    chosen, _ = choose_exclusions(exporter, truth, threads, slack)
     if chosen.file is None:
         raise UserError(chosen.reason)
     publish(chosen.file, out)

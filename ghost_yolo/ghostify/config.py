@@ -160,20 +160,36 @@ def validate_budget(blocks: Sequence[str], budget: float | None, cost: str, deli
         RUNTIMES[cost].require("fp32")
 
 
-def validate_shape(act: str, width: Sequence[float], delivery: Delivery, budget: float | None) -> None:
-    """Validate activation, width and what is delivered, together with the budget.
+def validate_shape(act: str, width: Sequence[float], blocks: Sequence[str], where: str, target: float | None) -> None:
+    """Validate activation and width, together with the blocks.
 
     Raises:
-        UserError: If a value is out of its range, they do not fit together, or a runtime is not installed.
+        UserError: If a value is out of its range, or they do not fit together.
     """
     require_activation(act)
     require_shares(width)
-    if budget is not None and (act or width or delivery.target):
+    if (act or width) and not (blocks or target) and where in ("neck", "all"):
+        raise UserError(
+            f"--where {where}: --act and --width are of the whole model; leave --where out, or give a --block"
+        )
+
+
+def validate_delivery(delivery: Delivery, budget: float | None, *, reshapes: bool) -> None:
+    """Validate what is delivered, together with the budget.
+
+    Raises:
+        UserError: If they do not fit together, or a runtime is not installed.
+    """
+    if budget is not None and reshapes:
         raise UserError("--budget selects blocks only: leave it out, or leave --act, --width and --target out")
     if delivery.target and not delivery.runtime:
         raise UserError("--target needs the --runtime whose time is meant, such as --runtime openvino --precision int8")
     if delivery.precision != "fp32" and not delivery.runtime:
         raise UserError(f"--precision {delivery.precision}: needs a --runtime, such as --runtime openvino")
+    if delivery.baseline != Delivery().baseline and not delivery.runtime:
+        raise UserError(f"--baseline {':'.join(delivery.baseline)}: needs a --runtime, whose time is compared with it")
+    if delivery.split != Delivery().split and not delivery.data:
+        raise UserError(f"--split {delivery.split}: needs --data, a data YAML with labels")
     if delivery.runtime:
         require_file(delivery.runtime, delivery.precision)
         require_file(*delivery.baseline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,15 @@ def deliver(
 
 
 def deliver_int8(
-    checkpoint: Path, folder: Path, images: Sequence[Path], truth: AgreementSet, delivery: Delivery, settings: Settings
+    checkpoint: Path,
+    folder: Path,
+    images: Sequence[Path],
+    truth: AgreementSet,
+    delivery: Delivery,
+    settings: Settings,
+    slack: float = inf,
 ) -> tuple[Path, Variant]:
-    """Export a checkpoint as INT8, with the first convolution or the head in float32 where that is worth its time.
+    """Export a checkpoint as INT8, with the first convolution or the head in float32 where that is worth its time, see `write_best`.
 
     Returns:
         The file, and what stays in float32 with the agreement that this has.
@@ -94,7 +101,7 @@ def deliver_int8(
 
     file = folder / file_name(checkpoint.stem, delivery.runtime, delivery.precision)
     with Int8Exporter(checkpoint, images, settings.imgsz, delivery.runtime) as exporter:
-        return file, write_best(exporter, truth, file, settings.threads)
+        return file, write_best(exporter, truth, file, settings.threads, slack)
 
 
 def judge(

@@ -13,7 +13,7 @@ from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.importance import resize_weight, weigh_positions
+from ghost_yolo.ghostify.importance import branch_outputs, resize_weight, weigh_positions
 from ghost_yolo.ghostify.muon import Muon
 from ghost_yolo.ghostify.reconstruct import EPS, one_cycle, relative_error, require_finite
 from ghost_yolo.ghostify.student import Candidate
@@ -166,15 +166,8 @@ def mean_prediction_loss(teacher: HostModel, student: HostModel, images: torch.T
 
 
 def predictions(head: Any, inputs: Maps) -> Levels:
-    """Return the outputs of the box and class branches of a head at each level; empty for a head without them."""
+    """Return the outputs of the box and class branches of a head at each level, see `branch_outputs`."""
     return [*zip(branch_outputs(head, "cv2", inputs), branch_outputs(head, "cv3", inputs), strict=True)]
-
-
-def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
-    """Return the outputs of a branch at each level: of the one-to-one branch, which is deployed, where there are two."""
-    levels = getattr(head, f"one2one_{name}", None)
-    levels = getattr(head, name, None) if levels is None else levels
-    return [] if levels is None else [level(x) for level, x in zip(levels, as_list(inputs), strict=True)]
 
 
 def prediction_loss(student: Levels, teacher: Levels, head: Any) -> torch.Tensor:

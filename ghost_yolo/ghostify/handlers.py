@@ -46,18 +46,26 @@ def fit(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None = None) ->
 
 def fit_conv(trained: Any, module: Any, x: Pair, keep: torch.Tensor | None) -> Pair:
     """Fit the host's convolution, dense or depthwise, with its BN: for the maps before activation."""
-    before = trained.bn(trained.conv(x.trained))
+    before, conv = trained.bn(trained.conv(x.trained)), module.conv
     counts = resize_weight(x.weight, before)
     y = trained.act(before.clone())  # the host's activations work in place
     if keep is None:
-        keep = x.keep if module.conv.groups > 1 else choose_channels(y, module.conv.out_channels, counts)
-    prior, target = _select(fused_weight(trained), keep, x.keep), before[:, keep]
+        keep = x.keep if is_depthwise(conv) else choose_channels(y, conv.out_channels, counts)
+    if conv.groups > 1 and not is_depthwise(conv) and conv.weight.shape != trained.conv.weight.shape:
+        raise SwapError("a grouped convolution cannot be narrowed")
+    prior, target = fused_weight(trained)[keep], before[:, keep]
+    prior = prior[:, x.keep] if conv.groups == 1 else prior
     if repr(module.act) != repr(trained.act):
         scale, shift = match_activation(module.act, target, y[:, keep])
         target, prior = scale * (target + shift), scale.transpose(0, 1) * prior
-    weight, bias = solve_conv(module.conv, x.student, target, prior, counts)
+    weight, bias = solve_conv(conv, x.student, target, prior, counts)
     set_conv(module, x.student, weight, bias)
     return Pair(y, module(x.student), keep, counts)
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Return whether a convolution gives one map of each of its inputs."""
+    return 1 < conv.groups == conv.in_channels == conv.out_channels
 
 
 def fused_weight(module: Any) -> torch.Tensor:
@@ -77,12 +85,6 @@ def set_conv(module: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     module.bn.running_var.copy_(variance)
     module.bn.weight.copy_((variance + module.bn.eps).sqrt())
     module.bn.bias.copy_(bias + mean)
-
-
-def _select(weight: torch.Tensor, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Return a trained weight (c2, c1, ...) for some outputs and inputs; a depthwise one has one input for each output."""
-    weight = weight[outputs]
-    return weight if weight.shape[1] == 1 else weight[:, inputs]
 
 
 def fit_plain(trained: Any, module: Any, x: Pair, _: torch.Tensor | None) -> Pair:
@@ -190,7 +192,8 @@ def fit_inner(trained: Any, module: Any, x: Pair, _: torch.Tensor | None = None)
         new, old = module.get_submodule(name), trained.get_submodule(name)
         width = torch.arange(a.shape[1])
         fit(old, new, Pair(a, b, width), torch.arange(_width(new)))
-    return Pair(trained(x.trained), module(x.student), x.keep)
+    y = trained(x.trained)
+    return Pair(y, module(x.student), torch.arange(y.shape[1]))
 
 
 def _width(layer: Any) -> int:

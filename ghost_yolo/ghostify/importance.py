@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ghost_yolo.model.forward import as_list, forward_until
+from ghost_yolo.model.forward import Maps, as_list, forward_until
 from ghost_yolo.typing import HostModel
 
+BRANCHES = ("", "one2one_")  # prefixes of a head's branches
 NEIGHBOURS = 3  # positions around a sure one, which the next convolutions see
 # What a position counts at least: in the rows before the head, and in the branches of its boxes, of its classes,
 # and of masks, key points or angles
@@ -24,7 +25,7 @@ ROW_FLOOR, FLOORS = 0.1, {"cv2": 0.001, "cv3": 0.01, "cv4": 0.001}
 def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
     """Return the weights (b, 1, h, w) of each level's positions by branch of a trained head; none of a classifier."""
     weights: dict[str, list[torch.Tensor]] = {}
-    for prefix in ("", "one2one_"):
+    for prefix in BRANCHES:
         branches = getattr(head, f"{prefix}cv3", None)
         if branches is None:
             continue
@@ -36,12 +37,18 @@ def weigh_branches(head: Any, inputs: Sequence[torch.Tensor]) -> dict[str, list[
 
 def weigh_images(model: HostModel, images: torch.Tensor) -> torch.Tensor | None:
     """Return the weights (b, 1, h, w) of the positions of images on the finest level; None of a classifier."""
-    head = model.model[-1]
-    levels = getattr(head, "one2one_cv3", None) or getattr(head, "cv3", None)
-    if levels is None:
-        return None
-    inputs = as_list(forward_until(model, images, len(model.model) - 1)[0])
-    return weigh_positions([branch(x) for branch, x in zip(levels, inputs, strict=True)])
+    inputs = forward_until(model, images, len(model.model) - 1)[0]
+    return weigh_positions(branch_outputs(model.model[-1], "cv3", inputs))
+
+
+def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
+    """Return the outputs of a branch at each level, none of a head without it.
+
+    A head with a one-to-one branch too (YOLOv10, YOLO26) gives those of both: which one is deployed depends on the release of
+    Ultralytics and on the arguments of its export.
+    """
+    both = [getattr(head, prefix + name, None) for prefix in BRANCHES]
+    return [level(x) for levels in both if levels is not None for level, x in zip(levels, as_list(inputs), strict=True)]
 
 
 def weigh_positions(logits: Sequence[torch.Tensor]) -> torch.Tensor | None:

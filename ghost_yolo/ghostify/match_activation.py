@@ -15,7 +15,8 @@ def match_activation(act: nn.Module, before: torch.Tensor, y: torch.Tensor) -> t
     """Return for each channel the scale and shift (1, c, 1, 1) of maps by which another activation resembles them most.
 
     The shift is the one of SHIFTS by which `act(before + shift)` correlates most with the maps, and the scale that of the
-    regression. Constants do not matter: the next layer is solved on what reaches it.
+    regression, 1 where the activation of scaled maps is not the scaled activation, as of Hardswish. Constants do not matter:
+    the next layer is solved on what reaches it.
 
     Args:
         act: The other activation.
@@ -34,6 +35,8 @@ def match_activation(act: nn.Module, before: torch.Tensor, y: torch.Tensor) -> t
         better = (correlation > best) & (product > 0)
         best = torch.where(better, correlation, best)
         scale, chosen = torch.where(better, product / (square + EPS), scale), torch.where(better, shift, chosen)
+    if not torch.allclose(act(2 * z), 2 * act(z.clone())):
+        scale = torch.ones_like(scale)
     return scale.clamp(*SCALES).view(1, -1, 1, 1), chosen.view(1, -1, 1, 1)
 
 

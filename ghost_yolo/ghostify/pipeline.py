@@ -25,6 +25,7 @@ from ghost_yolo.ghostify.config import (
     Settings,
     require_new_output,
     validate_budget,
+    validate_delivery,
     validate_shape,
 )
 from ghost_yolo.ghostify.fitting import sample_bytes, wanted_samples
@@ -88,7 +89,9 @@ def ghostify(
     paths = find_images([Path(path) for path in images])
     settings.validate()
     validate_budget(blocks, budget, settings.cost, delivery)
-    validate_shape(act, width, delivery, budget)
+    validate_shape(act, width, blocks, where, delivery.target)
+    reshapes = bool(act or width or delivery.target)
+    validate_delivery(delivery, budget, reshapes=reshapes)
     require_new_output(out, delivery)
     start = time.perf_counter()
     with quiet(), torch.random.fork_rng(devices=[]), restore_threads():
@@ -97,7 +100,7 @@ def ghostify(
             require_data(Path(model), delivery.data, delivery.split)
         torch.set_num_threads(settings.threads or default_threads())  # the host has changed it while loading
         config = RunConfig(
-            settings=resolve_settings(opened, settings, reshapes=bool(act or width or delivery.target)),
+            settings=resolve_settings(opened, settings, reshapes=reshapes),
             where=where,
             blocks=tuple(blocks),
             budget=budget,
@@ -216,6 +219,7 @@ def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate
         student = build_option(run.teacher, option, run.config.settings.seed)
         with progress_of(option.title):
             trained[option.title] = student, train_student(run, student, result_prefix(option))
-            agreements[option.title] = score_student(run, student, result_prefix(option))
+            slack = target.share / option.time_ratio  # of what may stay in float32
+            agreements[option.title] = score_student(run, student, result_prefix(option), slack)
     target = choose_distilled(target, agreements)
     return target, *trained[target.chosen.title]

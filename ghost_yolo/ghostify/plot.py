@@ -1,4 +1,4 @@
-"""Plots: the trade-off of a budget between cost and sensitivity, and of a target between speed-up and agreement."""
+"""Plots: the trade-off of a budget between cost and sensitivity, and of files and candidates between speed-up and agreement."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ghost_yolo.ghostify.savings import Latency
 from ghost_yolo.ghostify.search import Option, TradeOff
 from ghost_yolo.ghostify.target import Target
 from ghost_yolo.registry import PREFIX
+
+COLOURS = {"trained": "grey", "exported": "black"}
 
 
 def plot_trade_off(trade_off: TradeOff) -> bytes:
@@ -31,9 +33,7 @@ def plot_trade_off(trade_off: TradeOff) -> bytes:
     axes.axvline(trade_off.budget, color="grey", linestyle=":", label="budget")
     axes.set(xlabel=f"share of the {trade_off.unit} kept", ylabel="sensitivity, summed over the rows")
     figure.legend(loc="outside lower center", ncols=3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return _png(figure)
 
 
 def _plot_options(axes: Axes, options: Sequence[Option], total: float) -> None:
@@ -52,10 +52,37 @@ def _plot_measured(axes: Axes, latency: Latency, sensitivity: float) -> None:
     axes.errorbar(latency.ratio, sensitivity, xerr=bars, fmt="D", color="black", mfc="none", label="selected, measured")
 
 
-def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
-    """Return the plot of speed-up against agreement as PNG: candidates before and after distillation, and the delivered file."""
+def plot_delivered(judged: Sequence[Delivered], target: Target | None = None) -> bytes:
+    """Return the plot of speed-up against agreement as PNG: what was timed and scored, and the candidates of a target."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    if target is not None:
+        _plot_candidates(axes, target)
+    for item in drawn(judged):
+        agreements, shares = (np.array(ends, float) for ends in (item.agreement, item.time_ratio))
+        speeds = 1 / shares[[0, 2, 1]]
+        (y, *low_high), (x, *slow_fast) = agreements, speeds
+        bars = {"yerr": np.abs(np.array(low_high) - y)[:, None], "xerr": np.abs(np.array(slow_fast) - x)[:, None]}
+        axes.errorbar(x, y, **bars, fmt="o", color=COLOURS[item.name], label=f"{item.name}, 95 %")
+    axes.set(xlabel="speed-up over the baseline", ylabel="agreement with the trained model, mAP50-95")
+    figure.legend(loc="outside lower center", ncols=5)
+    return _png(figure)
+
+
+def drawn(judged: Sequence[Delivered]) -> list[Delivered]:
+    """Return the files that were both timed and scored: the trained model and the exported one, where there is one."""
+    return [item for item in judged if item.agreement[0] is not None and item.time_ratio[0] is not None]
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _plot_candidates(axes: Axes, target: Target) -> None:
+    """Plot the options of a target: timed, fitted, distilled."""
     fitted = [option for option in target.options if option.agreement is not None]
     for name, label, marker in (("agreement", "fitted", "x"), ("distilled", "distilled", "o")):
         known = [option for option in fitted if getattr(option, name) is not None]
@@ -67,14 +94,4 @@ def plot_target(target: Target, judged: Sequence[Delivered]) -> bytes:
     axes.plot(
         speeds, [0] * len(speeds), "|", color="grey", label="timed untrained", transform=axes.get_xaxis_transform()
     )
-    delivered = judged[-1]
-    share, value = delivered.time_ratio[0], delivered.agreement
-    if share is not None and value[0] is not None:
-        bars = [[value[0] - (value[1] or value[0])], [(value[2] or value[0]) - value[0]]]
-        axes.errorbar(1 / share, value[0], yerr=bars, fmt="o", color="black", label="delivered file, 95 %")
     axes.axvline(1 / target.share, color="grey", linestyle=":", label="target")
-    axes.set(xlabel="speed-up over the baseline", ylabel="agreement with the trained model, mAP50-95")
-    figure.legend(loc="outside lower center", ncols=5)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

@@ -7,7 +7,7 @@ are kept, so that stock Ultralytics builds the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -119,6 +119,7 @@ def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int,
         SwapError: If a share leaves nothing of a row.
     """
     plan: dict[int, RowWidth] = {}
+    kept = find_kept(model, swapped)
     side, last = 2 * int(max(model.stride)), len(model.model) - 1
     image = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
     maps = forward_until(model, image, last, range(last))[1]
@@ -127,21 +128,37 @@ def plan_widths(model: HostModel, shares: Sequence[float], swapped: Mapping[int,
             continue  # as wide as what reaches it
         shape = maps[layer.i].shape
         share = shares[0] if side // shape[2] <= FIRST_PARTS_STRIDE else shares[-1]
-        plan[layer.i] = _row_width(layer, shape[1], share, plan, layer.i in swapped)
+        plan[layer.i] = _row_width(layer, shape[1], share, plan, kept.get(layer.i, ""))
         if not plan[layer.i].kept:
             require_least(layer, shape[1], share)
     return plan
 
 
-def _row_width(layer: HostLayer, channels: int, share: float, plan: Mapping[int, RowWidth], swapped: bool) -> RowWidth:
-    """Return the width of a row with a share of its channels, where those before it are planned."""
-    reason = "" if swapped else _why_kept(layer)
+def find_kept(model: HostModel, swapped: Collection[int]) -> dict[int, str]:
+    """Return why rows before the head keep their width: they have no closed form for another one, or feed a row that has none."""
+    kept: dict[int, str] = {}
+    for layer in reversed(model.model[:-1]):
+        reason = _why_kept(layer) if has_weights(layer) and layer.i not in swapped else ""
+        if reason:
+            kept[layer.i] = reason
+        if reason or (layer.i in kept and (not has_weights(layer) or adds(layer))):
+            why = f"row {layer.i} keeps its width" if reason else kept[layer.i]
+            for index in input_indices(layer):
+                kept.setdefault(index, why)
+    return kept
+
+
+def adds(layer: HostLayer) -> bool:
+    """Return whether a row's output has the width of what enters it."""
+    return type(layer) is C2PSA or bool(getattr(layer, "add", False))
+
+
+def _row_width(layer: HostLayer, channels: int, share: float, plan: Mapping[int, RowWidth], reason: str) -> RowWidth:
+    """Return the width of a row with a share of its channels, where those before it are planned; all of them for a reason."""
     if reason:
         return RowWidth(channels, getattr(layer, "c", None), reason)
-    width = round_width(channels, share)
-    if type(layer) is C2PSA or getattr(layer, "add", False):  # what it adds to has the same width
-        width = plan[input_indices(layer)[0]].channels
-    if swapped or not isinstance(layer, C2f | C2 | C2PSA):
+    width = plan[input_indices(layer)[0]].channels if adds(layer) else round_width(channels, share)
+    if not isinstance(layer, C2f | C2 | C2PSA):
         return RowWidth(width)
     inner = all(type(module) in (Bottleneck, C3k) for module in layer.m)
     return RowWidth(width, _hidden_width(layer, share) if inner else layer.c)

@@ -76,7 +76,8 @@ def _slow_activation(act: str, judged: Sequence[Delivered]) -> list[str]:
     own, relu = files.get("exported"), files.get(TWIN)
     if own is None or relu is None or own < (1 + RESTLESS) * relu:
         return []
-    return [f"Warning: --act {act} takes {own / relu:.2f} times the time of the same model with --act relu here."]
+    name = f"--act {act}" if act else "the trained activation"
+    return [f"Warning: {name} takes {own / relu:.2f} times the time of the same model with --act relu here."]
 
 
 def _table(judged: Sequence[Delivered], baseline: str) -> tuple[list[str], list[list[str]]]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.delivery import TWIN, Delivered, deliver, deliver_int8, judge, time_files, with_times
 from ghost_yolo.ghostify.option_times import write_untrained
-from ghost_yolo.ghostify.plot import plot_target, plot_trade_off
+from ghost_yolo.ghostify.plot import drawn, plot_delivered, plot_trade_off
 from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
@@ -46,8 +49,8 @@ def write_outputs(
         report = add_delivery(report, run, judged, conditions, target)
         if trade_off is not None:
             write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
-        if target is not None:
-            write_atomic(out.with_suffix(".png"), plot_target(target, judged))
+        if target is not None or drawn(judged):
+            write_atomic(out.with_suffix(".png"), plot_delivered(judged, target))
         write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
         for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
             if (out.parent / file.name).is_dir():  # of a run that was killed here
@@ -78,7 +81,7 @@ def judge_student(
     return judged + [with_times(Delivered(TWIN, "", judged[2].backend), row) for row in twin], conditions
 
 
-def export_student(run: GhostifyRun, file: Path, label: str = "") -> tuple[Path, tuple[str, ...]]:
+def export_student(run: GhostifyRun, file: Path, label: str = "", slack: float = inf) -> tuple[Path, tuple[str, ...]]:
     """Export the student beside its checkpoint; return the file, and what stays in float32 in an INT8 one.
 
     What stays in float32 is kept in the run state, and not measured again.
@@ -87,37 +90,38 @@ def export_student(run: GhostifyRun, file: Path, label: str = "") -> tuple[Path,
         run: The run.
         file: The student's checkpoint.
         label: Prefix of the results' names in the run state.
+        slack: How many times the time of the INT8 file without exceptions one with them may take.
     """
     delivery, imgsz, known = run.config.delivery, run.config.settings.imgsz, run.state.results.get(label + INT8)
     if delivery.precision != "int8" or not run.held_out or known:
         exclude = tuple(known["exclude"]) if known else ()
         return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
     with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
-        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings)
+        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings, slack)
     run.state.add(label + INT8, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
     return exported, chosen.exclude
 
 
-def score_student(run: GhostifyRun, student: Candidate, label: str) -> float | None:
+def score_student(run: GhostifyRun, student: Candidate, label: str, slack: float) -> float | None:
     """Return the agreement of what would be delivered, kept in the run state; None where no images were held out.
 
     It is that of the INT8 file where one is asked for, 0 where that is refused, and otherwise the checkpoint's: in float32 a
     runtime finds the same.
     """
     if label + DELIVERED not in run.state.results:
-        run.state.add(label + DELIVERED, _score(run, student, label))
+        run.state.add(label + DELIVERED, _score(run, student, label, slack))
     known: float | None = run.state.results[label + DELIVERED]
     return known
 
 
-def _score(run: GhostifyRun, student: Candidate, label: str) -> float | None:
+def _score(run: GhostifyRun, student: Candidate, label: str, slack: float) -> float | None:
     """Return the agreement of what would be delivered."""
     if run.config.delivery.precision != "int8" or not run.held_out:
         return agreement(run, student, Path(run.config.model))
     with temporary_folder("ghost-yolo-finalist-") as folder:
         save_student(run.teacher, student.model, folder / "student.pt")
         try:
-            export_student(run, folder / "student.pt", label)
+            export_student(run, folder / "student.pt", label, slack)
         except UserError:  # another one may do; if it is taken nevertheless, the error comes again
             return 0.0
     score: float = run.state.results[label + INT8]["agreement"]
@@ -125,9 +129,9 @@ def _score(run: GhostifyRun, student: Candidate, label: str) -> float | None:
 
 
 def relu_twin(run: GhostifyRun, student: Candidate, checkpoint: Path) -> list[Path]:
-    """Return the exported file of the same shape with ReLU, untrained, if another activation was asked for."""
+    """Return the exported file of the same shape with ReLU, untrained, if a reshaped model has another activation."""
     config = run.config
-    if config.act in ("", "relu") or config.delivery.target:
+    if not student.reshaped or config.delivery.target or type(student.model.model[0].act) is nn.ReLU:
         return []
     twin = build_reshaped(run.teacher, student.plan, "relu", config.width, config.settings.seed).model
     try:

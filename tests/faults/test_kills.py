@@ -72,11 +72,14 @@ def same_weights(seen: list[dict[str, torch.Tensor]], file: Path, prefix: str = 
         assert all(torch.equal(value, seen[0][name]) for name, value in seen[-1].items() if name.startswith(prefix))
 
 
-def test_ghostify(kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [["--block", GHOST, "--where", "all"], ["--act", "relu", "--width", 0.5]], ids=str)
+def test_ghostify(
+    change: list[object], kill: Callable[..., None], best: Path, image_folder: Path, tmp_path: Path
+) -> None:
     """The resumed run gives the uninterrupted one's weights, bit for bit."""
     out, seen = tmp_path / "work/light.pt", list[dict[str, torch.Tensor]]()
     steps = ["--reconstruct-steps", 2, "--distill-steps", 6, "--threads", 1]
-    arguments = ["ghostify", best, "--images", image_folder, "--block", GHOST, "--where", "all", *steps, "-o", out]
+    arguments = ["ghostify", best, "--images", image_folder, *change, *steps, "-o", out]
     code = "from ghost_yolo.ghostify import distill; distill.CHECKPOINT_EVERY = 2; " + COMMAND
     kill(code, arguments, out, lambda: same_weights(seen, out))
 
