@@ -182,10 +182,10 @@ def test_the_shell_of_another_block() -> None:
     """The outer convolution of a light block is solved, and the rest is left to be learned."""
     trained, x = trained_like(C2f(3, 32, 1)), images()
     module: Any = C2f_GhostBottleneck(3, 16, 1).eval()
-    lesson, keep = fit_shell(trained, module, start(x))
+    task, keep = fit_shell(trained, module, start(x))
 
-    assert lesson.module is module and lesson.target.shape == (8, 16, 32, 32) and len(keep) == 16
-    assert torch.equal(lesson.target, trained(x)[:, keep])
+    assert task.module is module and task.target.shape == (8, 16, 32, 32) and len(keep) == 16
+    assert torch.equal(task.target, trained(x)[:, keep])
 
 
 @torch.no_grad()
@@ -197,11 +197,11 @@ def test_ghosts_are_solved_at_any_width(width: int, shortcut: bool, monkeypatch:
     torch.manual_seed(0)
     solved: Any = C2f_GhostBottleneck(3, width, 2, shortcut).eval()
     shell = copy.deepcopy(solved)
-    lesson, keep = fit_shell(trained, solved, start(x))
-    assert explained(solved(x), lesson.target) > 0.95 and len(keep) == width
+    task, keep = fit_shell(trained, solved, start(x))
+    assert explained(solved(x), task.target) > 0.95 and len(keep) == width
     monkeypatch.setattr(heads, "is_supported", lambda *_: False)
-    lesson, _ = fit_shell(trained, shell, start(x))
-    assert explained(shell(x), lesson.target) < 0
+    task, _ = fit_shell(trained, shell, start(x))
+    assert explained(shell(x), task.target) < 0
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify import Settings, option_times, options, target
 from ghost_yolo.ghostify.config import Delivery, RunConfig
 from ghost_yolo.ghostify.option_times import Times, time_options
-from ghost_yolo.ghostify.options import Option, Shape, build_option, distinct_shapes, list_shapes, widest
+from ghost_yolo.ghostify.options import ModelOption, Shape, build_option, distinct_shapes, list_shapes, widest
 from ghost_yolo.ghostify.state import RunState
 from ghost_yolo.ghostify.target import finalists, search_target
 
@@ -83,8 +83,8 @@ def test_equal_models_are_timed_once(teacher: Any, monkeypatch: pytest.MonkeyPat
 def test_one_of_each_family_is_fitted() -> None:
     """The widest that is fast enough; other blocks only where they allow more channels."""
 
-    def option(act: str, width: tuple[float, ...], block: str = "", where: str = "") -> Option:
-        return Option(act, width, block, where, time_ratio=0.2, milliseconds=2.0)
+    def option(act: str, width: tuple[float, ...], block: str = "", where: str = "") -> ModelOption:
+        return ModelOption(act, width, block, where, time_ratio=0.2, milliseconds=2.0)
 
     enough = [
         option("relu", (0.5,)),
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_exported_is_named(timed: Any, best: Path, monkey
 def test_only_finalists_stay_in_the_resume_file(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the options that are fitted, the rows of those that will not be distilled are forgotten, their agreement is not."""
     agreements = {"relu": 0.6, "": 0.7, "silu": 0.9, "relu6": 0.86, "hardswish": 0.88, "leakyrelu": 0.87}
-    fast = [Option(act, (0.5,), time_ratio=0.2, milliseconds=2.0) for act in agreements]
+    fast = [ModelOption(act, (0.5,), time_ratio=0.2, milliseconds=2.0) for act in agreements]
     monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {}))
     monkeypatch.setattr(target, "fit_student", lambda run, _, label: run.state.add(f"{label}fitted 0", 1))
     monkeypatch.setattr(target, "agreement", lambda run, *_: next(values))
@@ -188,9 +188,9 @@ def test_without_held_out_images_one_option_is_fitted(
 ) -> None:
     """Nothing tells them apart, and so it is the one with most channels."""
     fast = [
-        Option("", (0.5,), time_ratio=0.2),
-        Option("relu", time_ratio=0.2),
-        Option("hardswish", (0.5,), time_ratio=0.2),
+        ModelOption("", (0.5,), time_ratio=0.2),
+        ModelOption("relu", time_ratio=0.2),
+        ModelOption("hardswish", (0.5,), time_ratio=0.2),
     ]
     monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {}))
     fitted = list[str]()
@@ -209,7 +209,7 @@ def test_what_cannot_be_fitted_is_left_out(best: Path, tmp_path: Path, monkeypat
         if "--width" in label:
             raise SwapError("Row 3, Mixer: no handler")
 
-    fast = [Option("relu", (0.5,), time_ratio=0.2), Option("hardswish", time_ratio=0.3)]
+    fast = [ModelOption("relu", (0.5,), time_ratio=0.2), ModelOption("hardswish", time_ratio=0.3)]
     monkeypatch.setattr(target, "time_options", lambda *_: Times(fast, 10.0, {}, {"--act silu": "no such operator"}))
     monkeypatch.setattr(target, "fit_student", fit_student)
     monkeypatch.setattr(target, "agreement", lambda *_: 0.8)

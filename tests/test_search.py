@@ -28,7 +28,7 @@ def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pareto_front_is_exact() -> None:
     """At every cost limit, the front holds the least sensitive of all combinations."""
     rng = np.random.default_rng(0)
-    options = [search.Option(row, block, *rng.random(3)) for row in range(4) for block in "ab"]
+    options = [search.BlockOption(row, block, *rng.random(3)) for row in range(4) for block in "ab"]
     front = search.find_pareto_front(options, 10.0)
     combinations = itertools.product(*([None, *(o for o in options if o.row == row)] for row in range(4)))
     points = [
@@ -46,11 +46,11 @@ def test_pareto_front_is_exact() -> None:
 def test_insignificant_savings_are_not_selected() -> None:
     """An option is selected only if its whole interval is above 0."""
     options = [
-        search.Option(2, "significant", 2.0, 5.0, 0.1, (1.5, 2.5)),
-        search.Option(2, "noise", 3.0, 0.1, 0.1, (-0.1, 6.0)),
-        search.Option(4, "slower", -1.0, 0.1, 0.1, (-2.0, -0.5)),
-        search.Option(6, "counted", 1.0, 1.0, 0.1),
-        search.Option(8, "larger", -1.0, 0.0, 0.1),
+        search.BlockOption(2, "significant", 2.0, 5.0, 0.1, (1.5, 2.5)),
+        search.BlockOption(2, "noise", 3.0, 0.1, 0.1, (-0.1, 6.0)),
+        search.BlockOption(4, "slower", -1.0, 0.1, 0.1, (-2.0, -0.5)),
+        search.BlockOption(6, "counted", 1.0, 1.0, 0.1),
+        search.BlockOption(8, "larger", -1.0, 0.0, 0.1),
     ]
     front = search.find_pareto_front(options, 10.0)
 

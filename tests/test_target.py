@@ -22,9 +22,9 @@ from ghost_yolo.ghostify import Settings, config, ghostify, option_times, option
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.delivery import TWIN, Delivered
 from ghost_yolo.ghostify.option_times import Times
-from ghost_yolo.ghostify.options import Option
+from ghost_yolo.ghostify.options import ModelOption
 from ghost_yolo.ghostify.plot import plot_delivered
-from ghost_yolo.ghostify.target import Target, advise, choose_distilled, finalists, parse_target
+from ghost_yolo.ghostify.target import TimeTarget, advise, choose_distilled, finalists, parse_target
 from ghost_yolo.ghostify.verdict import _exceptions, _promise, _slow_activation, format_interval, format_speed_up
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1, holdout=0.5)
@@ -112,9 +112,9 @@ def test_agreement_is_in_the_report(sure: Path, sixteen: Path, tmp_path: Path) -
     assert any("16 images" in note for note in report.notes)
 
 
-def option(act: str, width: tuple[float, ...], share: float, agreement: float | None = None) -> Option:
+def option(act: str, width: tuple[float, ...], share: float, agreement: float | None = None) -> ModelOption:
     """Return an option of a target."""
-    return Option(act, width, time_ratio=share, milliseconds=10 * share, agreement=agreement)
+    return ModelOption(act, width, time_ratio=share, milliseconds=10 * share, agreement=agreement)
 
 
 def test_the_best_few_are_distilled() -> None:
@@ -125,10 +125,10 @@ def test_the_best_few_are_distilled() -> None:
         option("hardswish", (), 0.2, 0.7),
         option("", (), 0.9),
     ]
-    found = Target(0.3, options, options[1], 10.0, {})
+    found = TimeTarget(0.3, options, options[1], 10.0, {})
     assert [o.title for o in finalists(found)] == ["--width 0.5", "--act relu"]
     assert choose_distilled(found, {"--width 0.5": 0.85, "--act relu": 0.9}).chosen.title == "--act relu"
-    alone = Target(0.3, [options[3]], options[3], 10.0, {})
+    alone = TimeTarget(0.3, [options[3]], options[3], 10.0, {})
     assert finalists(alone) == [options[3]] and choose_distilled(alone, {"as trained": None}).chosen == options[3]
 
 
@@ -197,7 +197,7 @@ def judged(share: float, agreement: float = 0.9) -> Delivered:
 def test_the_promise_is_checked() -> None:
     """A time that is not the one of the trial is said, with what to do."""
     chosen = option("relu", (0.5,), 0.2, 0.8)
-    found = Target(0.25, [chosen], chosen, 10.0, {})
+    found = TimeTarget(0.25, [chosen], chosen, 10.0, {})
     assert "restless" not in _promise(found, judged(0.205)) and "restless" in _promise(found, judged(0.25))
     assert "missed" in _promise(found, judged(0.251)) and "missed" not in _promise(found, judged(0.205))
     assert "--precision int8" in _promise(found, judged(0.251))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.student import Target
+from ghost_yolo.ghostify.student import TargetModule
 from ghost_yolo.model.forward import Maps, forward_until, gather_inputs, input_indices
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress
@@ -99,7 +99,7 @@ class Samples(Protocol):
 class ReconstructionData:
     """Inputs and target outputs of a target module."""
 
-    def __init__(self, cache: ActivationCache, target: Target, outputs: Array) -> None:
+    def __init__(self, cache: ActivationCache, target: TargetModule, outputs: Array) -> None:
         """Hold the cache positioned at the module, and the target outputs (n, c2, h, w)."""
         self.cache, self.target, self.outputs = cache, target, outputs
 
@@ -138,7 +138,7 @@ class PairedCache:
         self.teacher = ActivationCache(teacher, samples, folder / "teacher")
         self.student = self.teacher if student is teacher else ActivationCache(student, samples, folder / "student")
 
-    def data_for(self, target: Target) -> ReconstructionData:
+    def data_for(self, target: TargetModule) -> ReconstructionData:
         """Advance both models to a target module and return its data; targets must come in forward order."""
         if target.row != self._row:  # before the caches advance, so that both never lie on disk together
             for file in self.folder.glob("model.*.npy"):
@@ -192,7 +192,7 @@ def live_layers(model: HostModel, stop: int) -> set[int]:
     return {j for layer in model.model[stop:] for j in input_indices(layer) if j < stop}
 
 
-def bytes_per_sample(model: HostModel, targets: Sequence[Target], imgsz: int) -> int:
+def bytes_per_sample(model: HostModel, targets: Sequence[TargetModule], imgsz: int) -> int:
     """Return the largest cache size per sample: image, target outputs, and both models' maps at a target and the one before."""
     image = torch.zeros(1, 3, imgsz, imgsz, device=next(model.parameters()).device)
     last = len(model.model) - 1

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_num_params
 
-from ghost_yolo.ghostify.student import Target
+from ghost_yolo.ghostify.student import TargetModule
 from ghost_yolo.model.forward import forward_until
 from ghost_yolo.model.profile import count_gflops
 from ghost_yolo.typing import HostModel
@@ -32,7 +32,7 @@ def model_cost(model: HostModel, imgsz: int) -> Cost:
     return Cost(get_num_params(fused), count_gflops(fused, imgsz))
 
 
-def target_costs(model: HostModel, targets: Sequence[Target], imgsz: int) -> list[Cost]:
+def target_costs(model: HostModel, targets: Sequence[TargetModule], imgsz: int) -> list[Cost]:
     """Return the cost of each target module, fused; 0 for a training-only branch that fusing removes."""
     fused = _fuse_copy(model).to("cpu")
     image = torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz)

@@ -46,7 +46,7 @@ def distill(
     steps: int,
     callback: Callable[[DistillState], object],
     state: DistillState | None = None,
-    stands: Mapping[int, torch.Tensor] | None = None,
+    kept: Mapping[int, torch.Tensor] | None = None,
     maps_weight: float = 1.0,
 ) -> None:
     """Train all weights of the student by Muon on augmented images, with fixed BatchNorm statistics.
@@ -58,7 +58,7 @@ def distill(
         steps: Training steps.
         callback: Called with the state every CHECKPOINT_EVERY steps.
         state: The state to resume from.
-        stands: Which maps of the teacher those of a row stand for; by default all.
+        kept: Which maps of the teacher those of a row stand for; by default all.
         maps_weight: How often the error of the maps counts beside the loss of the predictions.
     """
     model, rows = student.model, compared_rows(student)
@@ -71,7 +71,7 @@ def distill(
     scheduler = one_cycle(optimizer, optimizer.rates, steps, done)
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist()).to(memory_format=torch.channels_last)
-        loss = distillation_loss(teacher, model, batch, rows, stands, maps_weight, weigh=student.reshaped)
+        loss = distillation_loss(teacher, model, batch, rows, kept, maps_weight, weigh=student.reshaped)
         require_finite(loss, "Distilling")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -115,7 +115,7 @@ def distillation_loss(
     student: HostModel,
     images: torch.Tensor,
     rows: Collection[int],
-    stands: Mapping[int, torch.Tensor] | None = None,
+    kept: Mapping[int, torch.Tensor] | None = None,
     maps_weight: float = 1.0,
     *,
     weigh: bool = False,
@@ -127,7 +127,7 @@ def distillation_loss(
         student: The student.
         images: Images (b, 3, h, w) in 0..1.
         rows: Rows whose output maps are compared, beside the inputs of the head.
-        stands: Which maps of the teacher those of a row stand for; by default all.
+        kept: Which maps of the teacher those of a row stand for; by default all.
         maps_weight: How often the error of the maps counts beside the loss of the predictions.
         weigh: Whether a position counts as much as the teacher is sure of an object there.
     """
@@ -139,10 +139,10 @@ def distillation_loss(
         target = predictions(teacher_head, teacher_inputs)
         extra = branch_outputs(teacher_head, "cv4", teacher_inputs)
     inputs, maps = forward_until(student, images, last, inner)
-    stands = stands or {}
+    kept = kept or {}
     entering = zip(input_indices(head), as_list(inputs), as_list(teacher_inputs), strict=True)
     compared = [*entering, *((i, maps[i], teacher_maps[i]) for i in sorted(inner))]
-    pairs = [(y, expected[:, stands[i]] if i in stands else expected) for i, y, expected in compared]
+    pairs = [(y, expected[:, kept[i]] if i in kept else expected) for i, y, expected in compared]
     others = [*zip(branch_outputs(head, "cv4", inputs), extra, strict=True)]  # masks, key points or angles
     counts = weigh_positions([classes for _, classes in target]) if weigh else None
     loss = maps_weight * _mean_error(pairs, counts) + _mean_error(others, counts)

@@ -22,10 +22,10 @@ from ghost_yolo.ghostify.activations import (
 from ghost_yolo.ghostify.handlers import fit
 from ghost_yolo.ghostify.heads import fit_classify, fit_head, fit_shell
 from ghost_yolo.ghostify.importance import resize_weight, weigh_images
-from ghost_yolo.ghostify.pairs import Lesson, Pair
+from ghost_yolo.ghostify.pairs import Pair, ReconstructionTask
 from ghost_yolo.ghostify.reconstruct import EPS, reconstruct
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Target
+from ghost_yolo.ghostify.student import TargetModule
 from ghost_yolo.model.forward import as_list, has_weights, input_indices
 from ghost_yolo.typing import HostLayer, HostModel
 
@@ -37,7 +37,7 @@ INNER = 6  # maps inside a row, as a multiple of those that enter and leave it
 
 
 @dataclass(frozen=True)
-class Standing:
+class KeptChannels:
     """Which maps of the trained model a row's output stands for.
 
     Attributes:
@@ -49,7 +49,7 @@ class Standing:
     channels: int
 
 
-Stands = dict[int, Standing]  # by row, -1 for the image
+KeptByRow = dict[int, KeptChannels]  # by row, -1 for the image
 
 
 class FittedRow(TypedDict):
@@ -62,27 +62,27 @@ class FittedRow(TypedDict):
     seconds: float
 
 
-class LessonSamples:
-    """Inputs and targets of a lesson, in memory."""
+class TaskSamples:
+    """Inputs and targets of a task, in memory."""
 
-    def __init__(self, lesson: Lesson) -> None:
+    def __init__(self, task: ReconstructionTask) -> None:
         """Hold maps (n, c, h, w)."""
-        self.lesson = lesson
+        self.task = task
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.lesson.x)
+        return len(self.task.x)
 
     def batch(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and targets of some samples."""
-        return self.lesson.x[indices], self.lesson.target[indices]
+        return self.task.x[indices], self.task.target[indices]
 
     def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield all samples once, or the first ones."""
         yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
 
 
-def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands:
+def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> KeptByRow:
     """Fit all rows in forward order, or load those that the run state has.
 
     Args:
@@ -96,11 +96,11 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
     Raises:
         SwapError: If a row has no handler and cannot stay as it is.
     """
-    stands: Stands = {-1: Standing(torch.arange(3), 3)}
+    kept: KeptByRow = {-1: KeptChannels(torch.arange(3), 3)}
     if all(result_name(layer.i, label) in run.state.results for layer in student.model if has_weights(layer)):
         for layer in student.model:  # resumed behind the fit
-            _finish(run, layer, stands, label)
-        return stands
+            _finish(run, layer, kept, label)
+        return kept
     settings = run.config.settings
     wanted = wanted_samples(settings.imgsz, len(run.images))
     count = limit_samples(wanted, sample_bytes(run.teacher, settings.imgsz), settings.cache)
@@ -112,9 +112,9 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> Stands
                 for side in (cache.teacher, cache.student):  # also before rows that are known: maps are rounded at each
                     side.advance(layer.i, f"Maps up to row {layer.i}")
                 if result_name(layer.i, label) not in run.state.results:
-                    _fit_row(run, cache, layer, (stands, weight), label)
-            _finish(run, layer, stands, label)
-    return stands
+                    _fit_row(run, cache, layer, (kept, weight), label)
+            _finish(run, layer, kept, label)
+    return kept
 
 
 def wanted_samples(imgsz: int, images: int) -> int:
@@ -126,7 +126,7 @@ def wanted_samples(imgsz: int, images: int) -> int:
 def sample_bytes(teacher: HostModel, imgsz: int) -> int:
     """Return the largest cache size per sample."""
     rows = range(len(teacher.model) - 1)
-    return bytes_per_sample(teacher, [Target(f"model.{row}", row, "") for row in rows], imgsz)
+    return bytes_per_sample(teacher, [TargetModule(f"model.{row}", row, "") for row in rows], imgsz)
 
 
 def result_name(row: int, label: str = "") -> str:
@@ -134,18 +134,18 @@ def result_name(row: int, label: str = "") -> str:
     return f"{label}fitted {row}"
 
 
-def _finish(run: GhostifyRun, layer: HostLayer, stands: Stands, label: str) -> None:
+def _finish(run: GhostifyRun, layer: HostLayer, kept: KeptByRow, label: str) -> None:
     """Load a row's result, and note what its output stands for."""
     if has_weights(layer):
         result: FittedRow = run.state.results[result_name(layer.i, label)]
         layer.load_state_dict(result["state"])
-        stands[layer.i] = Standing(result["keep"], result["channels"])
+        kept[layer.i] = KeptChannels(result["keep"], result["channels"])
         return
     keep, channels = [], 0
     for index in input_indices(layer):  # of a Concat; an Upsample has one input
-        keep.append(stands[index].keep + channels)
-        channels += stands[index].channels
-    stands[layer.i] = Standing(torch.cat(keep), channels)
+        keep.append(kept[index].keep + channels)
+        channels += kept[index].channels
+    kept[layer.i] = KeptChannels(torch.cat(keep), channels)
 
 
 def _weigh_samples(cache: PairedCache) -> torch.Tensor | None:
@@ -158,23 +158,21 @@ def _weigh_samples(cache: PairedCache) -> torch.Tensor | None:
 
 
 def _fit_row(
-    run: GhostifyRun, cache: PairedCache, layer: HostLayer, known: tuple[Stands, torch.Tensor | None], label: str
+    run: GhostifyRun, cache: PairedCache, layer: HostLayer, known: tuple[KeptByRow, torch.Tensor | None], label: str
 ) -> None:
     """Fit a row and keep the result."""
     start, trained, text = time.perf_counter(), run.teacher.model[layer.i], f"row {layer.i}"
     pairs = _pairs(cache, layer, *known)
     try:
-        keep, lessons = _fit(trained, layer, pairs)
+        keep, tasks = _fit(trained, layer, pairs)
     except SwapError as reason:
         raise SwapError(
             f"Row {layer.i}, {layer.type.rpartition('.')[2]}: {reason}; leave --width out, or give --block"
         ) from reason
-    for number, lesson in enumerate(lessons):
+    for number, task in enumerate(tasks):
         torch.manual_seed(run.config.settings.seed + layer.i + number)
         with torch.enable_grad():
-            reconstruct(
-                lesson.module, LessonSamples(lesson), run.config.settings.reconstruct_steps, f"Reconstructing {text}"
-            )
+            reconstruct(task.module, TaskSamples(task), run.config.settings.reconstruct_steps, f"Reconstructing {text}")
     error, channels = _error(trained, layer, pairs, keep)
     result = FittedRow(
         state=layer.state_dict(), keep=keep, channels=channels, error=error, seconds=time.perf_counter() - start
@@ -182,7 +180,7 @@ def _fit_row(
     run.state.add(result_name(layer.i, label), result)
 
 
-def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands, weight: torch.Tensor | None) -> list[Pair]:
+def _pairs(cache: PairedCache, layer: HostLayer, kept: KeptByRow, weight: torch.Tensor | None) -> list[Pair]:
     """Return what reaches a row in both models, for as many samples as fit into memory."""
     sides = (cache.teacher, cache.student)
     one = [maps for side in sides for maps in as_list(side.inputs([0]))]
@@ -192,11 +190,11 @@ def _pairs(cache: PairedCache, layer: HostLayer, stands: Stands, weight: torch.T
     places = input_indices(layer)
     weight = None if weight is None else weight[indices]
     return [
-        Pair(a, b, stands[j].keep, resize_weight(weight, a)) for a, b, j in zip(trained, student, places, strict=True)
+        Pair(a, b, kept[j].keep, resize_weight(weight, a)) for a, b, j in zip(trained, student, places, strict=True)
     ]
 
 
-def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch.Tensor, list[Lesson]]:
+def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch.Tensor, list[ReconstructionTask]]:
     """Fit a row; return what its output stands for, and what has no closed form."""
     if isinstance(layer, Classify):
         fit_classify(trained, layer, pairs[0])
@@ -205,8 +203,8 @@ def _fit(trained: HostLayer, layer: HostLayer, pairs: list[Pair]) -> tuple[torch
         return torch.arange(0), fit_head(trained, layer, pairs)
     if type(layer) is type(trained):
         return fit(trained, layer, pairs[0]).keep, []
-    lesson, keep = fit_shell(trained, layer, pairs[0])
-    return keep, [lesson]
+    task, keep = fit_shell(trained, layer, pairs[0])
+    return keep, [task]
 
 
 def _error(trained: HostLayer, layer: HostLayer, pairs: list[Pair], keep: torch.Tensor) -> tuple[float | None, int]:

@@ -16,13 +16,13 @@ from ghost_yolo.ghostify.closed_form import fit_ghosts, is_supported
 from ghost_yolo.ghostify.handlers import LEAVES, fit, sum_up
 from ghost_yolo.ghostify.importance import resize_weight, weigh_branches
 from ghost_yolo.ghostify.least_squares import choose_channels
-from ghost_yolo.ghostify.pairs import Lesson, Pair, concat
+from ghost_yolo.ghostify.pairs import Pair, ReconstructionTask, concat
 
 
-def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
+def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[ReconstructionTask]:
     """Fit a head with branches at each level and what else it has; return what has no closed form."""
     outputs: dict[str, list[Pair]] = {}
-    lessons: list[Lesson] = []
+    tasks: list[ReconstructionTask] = []
     weights = weigh_branches(trained, [x.trained for x in inputs])
     for name, branches in module.named_children():
         old = getattr(trained, name)
@@ -36,8 +36,10 @@ def fit_head(trained: Any, module: Any, inputs: Sequence[Pair]) -> list[Lesson]:
         elif _kinds(old) == _kinds(branches):
             outputs[name] = [fit(a, b, x) for a, b, x in zip(old, branches, source, strict=True)]
         else:
-            lessons += [Lesson(b, x.student, a(x.trained)) for a, b, x in zip(old, branches, source, strict=True)]
-    return lessons
+            tasks += [
+                ReconstructionTask(b, x.student, a(x.trained)) for a, b, x in zip(old, branches, source, strict=True)
+            ]
+    return tasks
 
 
 def _kinds(module: nn.Module) -> list[type]:
@@ -45,7 +47,7 @@ def _kinds(module: nn.Module) -> list[type]:
     return [type(inner) for inner in module.modules() if isinstance(inner, LEAVES)]
 
 
-def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]:
+def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[ReconstructionTask, torch.Tensor]:
     """Fit a block of another kind as far as there is a closed form: of a C2f of Ghost bottlenecks all, of other C2f the outside.
 
     Returns:
@@ -65,7 +67,7 @@ def fit_shell(trained: Any, module: Any, x: Pair) -> tuple[Lesson, torch.Tensor]
             for old, new in zip(trained.m, module.m, strict=True):
                 parts.append(fit_ghosts(old, new, parts[-1]))
             fit(trained.cv2, module.cv2, concat(parts), keep)
-    return Lesson(module, x.student, y[:, keep]), keep
+    return ReconstructionTask(module, x.student, y[:, keep]), keep
 
 
 def _fuse_features(trained: Any, module: Any, inputs: Sequence[Pair]) -> Pair:

@@ -12,7 +12,7 @@ from ghost_yolo.bench import BenchRow
 from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify.delivery import baseline_file, deliver, time_beside
-from ghost_yolo.ghostify.options import Option, Shape, build_option, distinct_shapes
+from ghost_yolo.ghostify.options import ModelOption, Shape, build_option, distinct_shapes
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import save_student
 from ghost_yolo.typing import HostModel
@@ -35,7 +35,7 @@ class Times:
         left_out: Why a model was not timed, by title.
     """
 
-    options: Sequence[Option]
+    options: Sequence[ModelOption]
     baseline_ms: float
     conditions: Mapping[str, Any]
     left_out: Mapping[str, str]
@@ -61,7 +61,7 @@ def time_options(run: GhostifyRun, teacher_file: Path) -> Times:
     if not known["rows"]:
         raise UserError(f"--target: no model could be timed; {'; '.join(dict.fromkeys(known['failed'].values()))}")
     options = [
-        Option(**asdict(shape), **known["rows"][shape.title]) for shape in shapes if shape.title in known["rows"]
+        ModelOption(**asdict(shape), **known["rows"][shape.title]) for shape in shapes if shape.title in known["rows"]
     ]
     return Times(options, median(known["baseline"]), known["conditions"], left_out | known["failed"])
 

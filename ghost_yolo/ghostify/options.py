@@ -58,7 +58,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option(Shape):
+class ModelOption(Shape):
     """A whole model that may be fast enough.
 
     Attributes:
@@ -115,12 +115,12 @@ def distinct_shapes(teacher: HostModel, config: RunConfig) -> tuple[list[Shape],
     return [shape for _, shape in known], left_out
 
 
-def widest(options: Sequence[Option]) -> list[Option]:
+def widest(options: Sequence[ModelOption]) -> list[ModelOption]:
     """Return the option of each activation with the same blocks that has most channels.
 
     Other blocks are lighter than the trained ones: they are left out where they do not allow more channels than those do.
     """
-    best: dict[tuple[str, str, str], Option] = {}
+    best: dict[tuple[str, str, str], ModelOption] = {}
     for option in options:
         family = option.act, option.block, option.where
         if family not in best or option.mean_width > best[family].mean_width:

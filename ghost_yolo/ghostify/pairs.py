@@ -41,7 +41,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ReconstructionTask:
     """What a module without a closed form has to learn: to give target maps on its inputs."""
 
     module: Any

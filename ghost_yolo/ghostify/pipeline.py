@@ -36,7 +36,7 @@ from ghost_yolo.ghostify.state import GhostifyRun, RunState
 from ghost_yolo.ghostify.student import Candidate, build_candidate, build_candidates
 from ghost_yolo.ghostify.target import (
     FINALISTS,
-    Target,
+    TimeTarget,
     choose_distilled,
     finalists,
     result_prefix,
@@ -212,7 +212,7 @@ def convert(run: GhostifyRun, candidates: Sequence[Candidate], out: Path) -> Rep
     return report
 
 
-def train_finalists(run: GhostifyRun, target: Target) -> tuple[Target, Candidate, list[Reconstruction]]:
+def train_finalists(run: GhostifyRun, target: TimeTarget) -> tuple[TimeTarget, Candidate, list[Reconstruction]]:
     """Distill the best options of a target, and return the one that agrees most as it would be delivered, with its target."""
     trained, agreements = {}, {}
     for option in finalists(target):

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.ghostify.delivery import Delivered
 from ghost_yolo.ghostify.savings import Latency
-from ghost_yolo.ghostify.search import Option, TradeOff
-from ghost_yolo.ghostify.target import Target
+from ghost_yolo.ghostify.search import BlockOption, TradeOff
+from ghost_yolo.ghostify.target import TimeTarget
 from ghost_yolo.registry import PREFIX
 
 COLOURS = {"trained": "grey", "exported": "black"}
@@ -36,7 +36,7 @@ def plot_trade_off(trade_off: TradeOff) -> bytes:
     return _png(figure)
 
 
-def _plot_options(axes: Axes, options: Sequence[Option], total: float) -> None:
+def _plot_options(axes: Axes, options: Sequence[BlockOption], total: float) -> None:
     """Plot the options of one block."""
     savings = np.array([option.saving for option in options])
     ends = np.array([option.interval or (option.saving, option.saving) for option in options]).T
@@ -52,7 +52,7 @@ def _plot_measured(axes: Axes, latency: Latency, sensitivity: float) -> None:
     axes.errorbar(latency.ratio, sensitivity, xerr=bars, fmt="D", color="black", mfc="none", label="selected, measured")
 
 
-def plot_delivered(judged: Sequence[Delivered], target: Target | None = None) -> bytes:
+def plot_delivered(judged: Sequence[Delivered], target: TimeTarget | None = None) -> bytes:
     """Return the plot of speed-up against agreement as PNG: what was timed and scored, and the candidates of a target."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -81,7 +81,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _plot_candidates(axes: Axes, target: Target) -> None:
+def _plot_candidates(axes: Axes, target: TimeTarget) -> None:
     """Plot the options of a target: timed, fitted, distilled."""
     fitted = [option for option in target.options if option.agreement is not None]
     for name, label, marker in (("agreement", "fitted", "x"), ("distilled", "distilled", "o")):

@@ -13,7 +13,7 @@ from ghost_yolo.ghostify.cost import Cost, model_cost, target_costs
 from ghost_yolo.ghostify.savings import Latency
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.student import Candidate, Target
+from ghost_yolo.ghostify.student import Candidate, TargetModule
 from ghost_yolo.registry import PREFIX
 from ghost_yolo.tables import Report, format_percent
 
@@ -47,7 +47,7 @@ LATENCY_CONVENTIONS = {
 class Reconstruction:
     """Result of the reconstruction of a target module."""
 
-    target: Target
+    target: TargetModule
     error: float | None
     seconds: float
 

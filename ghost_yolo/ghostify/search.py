@@ -31,7 +31,7 @@ OPTIONS = "options"  # name in the run state
 
 
 @dataclass(frozen=True)
-class Option:
+class BlockOption:
     """One block in one row, measured alone in the trained model.
 
     Attributes:
@@ -85,7 +85,7 @@ class TradeOff:
         measured: Latency of the selection as a whole; None for GFLOPs.
     """
 
-    options: Sequence[Option]
+    options: Sequence[BlockOption]
     pareto_front: Sequence[Selection]
     selected: Selection
     budget: float
@@ -109,14 +109,14 @@ def select_blocks(run: GhostifyRun, candidates: Sequence[Candidate], budget: flo
     require_reachable(run, savings, budget)
     if OPTIONS not in run.state.results:
         run.state.add(OPTIONS, [asdict(option) for option in measure_options(run, candidates, savings)])
-    options = [Option(**values) for values in run.state.results[OPTIONS]]
+    options = [BlockOption(**values) for values in run.state.results[OPTIONS]]
     front = find_pareto_front(options, savings.total)
     selected = select_within(front, budget * savings.total)
     measured = None if run.config.settings.cost == "gflops" else time_selection(run, selected.blocks)
     return TradeOff(options, front, selected, budget, savings.total, savings.unit, measured)
 
 
-def find_pareto_front(options: Iterable[Option], total: float) -> list[Selection]:
+def find_pareto_front(options: Iterable[BlockOption], total: float) -> list[Selection]:
     """Return the Pareto front of cost and sensitivity, the most expensive selection first.
 
     The front is exact under the assumption that savings and sensitivities of different rows add up: row by row, every selection
@@ -127,7 +127,7 @@ def find_pareto_front(options: Iterable[Option], total: float) -> list[Selection
         options: All options.
         total: Cost of the trained model.
     """
-    rows: dict[int, list[Option]] = {}
+    rows: dict[int, list[BlockOption]] = {}
     for option in (option for option in options if option.is_significant):
         rows.setdefault(option.row, []).append(option)
     front = [Selection(total, 0.0)]
@@ -163,7 +163,7 @@ def require_reachable(run: GhostifyRun, savings: Savings, budget: float) -> None
     Raises:
         UserError: If no selection does.
     """
-    options = [Option(*key, saving.amount, 0.0, 0.0, saving.interval) for key, saving in savings.options.items()]
+    options = [BlockOption(*key, saving.amount, 0.0, 0.0, saving.interval) for key, saving in savings.options.items()]
     cheapest = find_pareto_front(options, savings.total)[-1].cost
     if cheapest <= budget * savings.total:
         return
@@ -178,7 +178,7 @@ def require_reachable(run: GhostifyRun, savings: Savings, budget: float) -> None
     )
 
 
-def measure_options(run: GhostifyRun, candidates: Sequence[Candidate], savings: Savings) -> list[Option]:
+def measure_options(run: GhostifyRun, candidates: Sequence[Candidate], savings: Savings) -> list[BlockOption]:
     """Reconstruct each block briefly in each row, alone in the trained model, and measure its sensitivity."""
     settings, targets, options = run.config.settings, candidates[0].targets, []
     count = limit_samples(TRIAL_SAMPLES, bytes_per_sample(run.teacher, targets, settings.imgsz), settings.cache)
@@ -194,7 +194,7 @@ def measure_options(run: GhostifyRun, candidates: Sequence[Candidate], savings: 
 
 def measure_option(
     run: GhostifyRun, candidate: Candidate, row: int, data: Sequence[ReconstructionData], saving: Saving
-) -> Option:
+) -> BlockOption:
     """Measure one option.
 
     Args:
@@ -209,7 +209,7 @@ def measure_option(
     hybrid.model[row] = copy.deepcopy(candidate.model.model[row])
     torch.manual_seed(seed)
     errors = [trial_reconstruction(run.teacher, hybrid, item, block) for item in data]
-    return Option(
+    return BlockOption(
         row, block, saving.amount, measure_sensitivity(run, hybrid), sum(errors) / len(errors), saving.interval
     )
 

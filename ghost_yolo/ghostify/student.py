@@ -24,7 +24,7 @@ SwapPlan = Mapping[int, str]  # row to module name, see `ghost_yolo.model.swap.p
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetModule:
     """A target module: a replaced row, or one level of a replaced head's class branch.
 
     Attributes:
@@ -66,12 +66,12 @@ class Candidate:
         return self.reshaped and not self.plan and not self.widths
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[TargetModule]:
         """The target modules in forward order: of a reshaped model all rows with weights."""
         if not self.reshaped:
             return find_targets(self.model, self.plan)
         rows = [layer for layer in self.model.model if has_weights(layer)]
-        return [Target(f"model.{layer.i}", layer.i, layer.type.rpartition(".")[2]) for layer in rows]
+        return [TargetModule(f"model.{layer.i}", layer.i, layer.type.rpartition(".")[2]) for layer in rows]
 
 
 def build_candidate(teacher: HostModel, plan: SwapPlan, seed: int) -> Candidate:
@@ -158,14 +158,14 @@ def inherit(teacher: HostModel, student: HostModel) -> HostModel:
     return student.to(next(teacher.parameters()).device).requires_grad_(requires_grad=False)
 
 
-def find_targets(student: HostModel, plan: SwapPlan) -> list[Target]:
+def find_targets(student: HostModel, plan: SwapPlan) -> list[TargetModule]:
     """Return the target modules of a plan in forward order."""
     last, targets = len(student.model) - 1, []
     for row, block in sorted(plan.items()):
         if row != last:
-            targets.append(Target(f"model.{row}", row, block))
+            targets.append(TargetModule(f"model.{row}", row, block))
             continue
         for branch in CLASS_BRANCHES:
             levels = getattr(student.model[row], branch, None)
-            targets += [Target(f"model.{row}.{branch}.{k}", row, block, k) for k in range(len(levels or ()))]
+            targets += [TargetModule(f"model.{row}.{branch}.{k}", row, block, k) for k in range(len(levels or ()))]
     return targets

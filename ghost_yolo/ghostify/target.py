@@ -12,7 +12,7 @@ from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify.fitting import fit_student
 from ghost_yolo.ghostify.option_times import Times, time_options
-from ghost_yolo.ghostify.options import Option, build_option, widest
+from ghost_yolo.ghostify.options import ModelOption, build_option, widest
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, save_student
 from ghost_yolo.utils.console import progress_of
@@ -23,7 +23,7 @@ FINALISTS, FINAL_MARGIN = 3, 0.05  # that are distilled at most, and how much le
 
 
 @dataclass(frozen=True)
-class Target:
+class TimeTarget:
     """What the search found.
 
     Attributes:
@@ -36,8 +36,8 @@ class Target:
     """
 
     share: float
-    options: Sequence[Option]
-    chosen: Option
+    options: Sequence[ModelOption]
+    chosen: ModelOption
     baseline_ms: float
     conditions: Mapping[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def parse_target(text: str) -> float | None:
     return share
 
 
-def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
+def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> TimeTarget:
     """Time all options, fit the widest ones that are fast enough, and choose the one that agrees most.
 
     Raises:
@@ -74,10 +74,10 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> Target:
     known = {option.title: option for option in screened}
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
-    return Target(share, options, chosen, times.baseline_ms, times.conditions, {**times.left_out, **failed})
+    return TimeTarget(share, options, chosen, times.baseline_ms, times.conditions, {**times.left_out, **failed})
 
 
-def fast_enough(run: GhostifyRun, times: Times, share: float) -> list[Option]:
+def fast_enough(run: GhostifyRun, times: Times, share: float) -> list[ModelOption]:
     """Return the options that take at most a share of the baseline's time.
 
     Raises:
@@ -102,19 +102,19 @@ def advise(share: float, precision: str) -> str:
     return f"give {', or '.join(options)}" if options else "this runtime has no model that is faster than the baseline"
 
 
-def finalists(target: Target) -> list[Option]:
+def finalists(target: TimeTarget) -> list[ModelOption]:
     """Return the options that are worth a distillation, the best first; only one where no agreement is known."""
     return nearly_best([option for option in target.options if option.agreement is not None]) or [target.chosen]
 
 
-def nearly_best(fitted: Sequence[Option]) -> list[Option]:
+def nearly_best(fitted: Sequence[ModelOption]) -> list[ModelOption]:
     """Return the options that agree nearly as much as the best one, that first: what is not among them never will be later."""
     ranked = sorted(fitted, key=lambda option: -(option.agreement or 0.0))
     best = ranked[0].agreement or 0.0 if ranked else 0.0
     return [option for option in ranked if (option.agreement or 0.0) >= best - FINAL_MARGIN][:FINALISTS]
 
 
-def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> Target:
+def choose_distilled(target: TimeTarget, agreements: Mapping[str, float | None]) -> TimeTarget:
     """Return a target with the agreement of the distilled options, by title, the best of which is chosen."""
     options = [replace(option, distilled=agreements.get(option.title)) for option in target.options]
     known = [option for option in options if option.distilled is not None]
@@ -122,13 +122,15 @@ def choose_distilled(target: Target, agreements: Mapping[str, float | None]) -> 
     return replace(target, options=options, chosen=chosen)
 
 
-def _screen_all(run: GhostifyRun, options: Sequence[Option], teacher_file: Path) -> tuple[list[Option], dict[str, str]]:
+def _screen_all(
+    run: GhostifyRun, options: Sequence[ModelOption], teacher_file: Path
+) -> tuple[list[ModelOption], dict[str, str]]:
     """Return the options that can be fitted with their agreements, and of the others, by title, why they cannot.
 
     Raises:
         UserError: If none can.
     """
-    screened, failed = list[Option](), dict[str, str]()
+    screened, failed = list[ModelOption](), dict[str, str]()
     for option in options:
         try:
             screened.append(_screen(run, option, teacher_file))
@@ -144,7 +146,7 @@ def _screen_all(run: GhostifyRun, options: Sequence[Option], teacher_file: Path)
     return screened, failed
 
 
-def _screen(run: GhostifyRun, option: Option, teacher_file: Path) -> Option:
+def _screen(run: GhostifyRun, option: ModelOption, teacher_file: Path) -> ModelOption:
     """Fit an option, and return it with its agreement, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
@@ -170,6 +172,6 @@ def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float
         return truth.score(folder / "student.pt", resamples=0).map50_95
 
 
-def result_prefix(option: Option) -> str:
+def result_prefix(option: ModelOption) -> str:
     """Return the prefix of an option's results in the run state."""
     return f"{option.title}: "

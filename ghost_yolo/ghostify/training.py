@@ -18,7 +18,7 @@ from ghost_yolo.ghostify.activations import (
 from ghost_yolo.ghostify.calibration import CalibrationImages
 from ghost_yolo.ghostify.closed_form import init_from_teacher
 from ghost_yolo.ghostify.distill import distill, mean_prediction_loss
-from ghost_yolo.ghostify.fitting import Stands, fit_student, result_name
+from ghost_yolo.ghostify.fitting import KeptByRow, fit_student, result_name
 from ghost_yolo.ghostify.reconstruct import reconstruct, reconstruction_error
 from ghost_yolo.ghostify.report import Reconstruction
 from ghost_yolo.ghostify.state import GhostifyRun
@@ -38,21 +38,21 @@ def train_student(run: GhostifyRun, student: Candidate, label: str = "") -> list
     state, targets = run.state, student.targets
     if not targets:  # a target that the trained model itself meets
         return []
-    stands: Stands = {}
+    kept: KeptByRow = {}
     if student.reshaped:
-        stands = fit_student(run, student.model, label)
+        kept = fit_student(run, student.model, label)
     else:
         if any(target.name not in state.results for target in targets):
             reconstruct_targets(run, student)
         for target in targets:
             student.model.get_submodule(target.name).load_state_dict(state.results[target.name]["state"])
-    distill_student(run, student, stands, label)
+    distill_student(run, student, kept, label)
     names = [result_name(target.row, label) if student.reshaped else target.name for target in targets]
     results = [state.results[name] for name in names]
     return [Reconstruction(t, result["error"], result["seconds"]) for t, result in zip(targets, results, strict=True)]
 
 
-def distill_student(run: GhostifyRun, student: Candidate, stands: Stands, label: str) -> None:
+def distill_student(run: GhostifyRun, student: Candidate, kept: KeptByRow, label: str) -> None:
     """Distill the whole student; of a reshaped one the closed form stays where that predicts the held-out images better."""
     state, settings, model = run.state, run.config.settings, student.model
     steps, images = settings.distill_steps or 0, run.held_out_images if student.reshaped else None
@@ -60,7 +60,7 @@ def distill_student(run: GhostifyRun, student: Candidate, stands: Stands, label:
     start = copy.deepcopy(model.state_dict()) if before else {}
     torch.manual_seed(settings.seed + len(student.targets))
     callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
-    keep = {row: standing.keep for row, standing in stands.items()}
+    keep = {row: channels.keep for row, channels in kept.items()}
     weight = 1.0 if settings.maps_weight is None or not student.reshaped else settings.maps_weight
     distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight)
     if images is not None and before and steps:  # a classifier has no such loss

@@ -11,7 +11,7 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import MIN_HELD_OUT
 from ghost_yolo.ghostify.delivery import TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.target import Target, result_prefix
+from ghost_yolo.ghostify.target import TimeTarget, result_prefix
 from ghost_yolo.ghostify.training import LOSSES
 from ghost_yolo.tables import Report
 
@@ -26,7 +26,11 @@ CONVENTIONS = {
 
 
 def add_delivery(
-    report: Report, run: GhostifyRun, judged: Sequence[Delivered], conditions: Mapping[str, Any], target: Target | None
+    report: Report,
+    run: GhostifyRun,
+    judged: Sequence[Delivered],
+    conditions: Mapping[str, Any],
+    target: TimeTarget | None,
 ) -> Report:
     """Return a report with the files that were judged, and what a target was searched among."""
     notes, tables = [*report.notes], [*report.tables]
@@ -115,7 +119,7 @@ def format_speed_up(share: Interval) -> str:
     return f"{1 / middle:.2f}x" + ("" if low is None or high is None else f" ({1 / high:.2f} to {1 / low:.2f})")
 
 
-def _options(target: Target) -> tuple[list[str], list[list[str]]]:
+def _options(target: TimeTarget) -> tuple[list[str], list[list[str]]]:
     """Return the table of the options of a target."""
     rows = []
     for option in sorted(target.options, key=lambda option: option.time_ratio):
@@ -132,7 +136,7 @@ def _options(target: Target) -> tuple[list[str], list[list[str]]]:
     ], rows
 
 
-def _left_out(target: Target) -> list[str]:
+def _left_out(target: TimeTarget) -> list[str]:
     """Say which models were not timed or not fitted, and why; those of one reason together."""
     titles: dict[str, list[str]] = {}
     for title, reason in target.left_out.items():
@@ -140,7 +144,7 @@ def _left_out(target: Target) -> list[str]:
     return [f"Left out: {'; '.join(names)}: {reason.rstrip('.')}." for reason, names in titles.items()]
 
 
-def _promise(target: Target, delivered: Delivered) -> str:
+def _promise(target: TimeTarget, delivered: Delivered) -> str:
     """Say whether the time that was promised is the one that was measured again."""
     promised, measured = target.chosen.time_ratio, delivered.time_ratio[0]
     assert measured is not None, "a target is never without a file that was timed"

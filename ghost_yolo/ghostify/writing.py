@@ -21,7 +21,7 @@ from ghost_yolo.ghostify.report import Reconstruction, build_report
 from ghost_yolo.ghostify.search import TradeOff
 from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, build_reshaped, save_student
-from ghost_yolo.ghostify.target import Target, agreement, result_prefix
+from ghost_yolo.ghostify.target import TimeTarget, agreement, result_prefix
 from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import check_model
 from ghost_yolo.tables import Report, render_report
@@ -36,7 +36,7 @@ def write_outputs(
     run: GhostifyRun,
     student: Candidate,
     reconstructions: Sequence[Reconstruction],
-    found: tuple[TradeOff | None, Target | None],
+    found: tuple[TradeOff | None, TimeTarget | None],
     out: Path,
 ) -> Report:
     """Judge the student, and write plot, report, exported file and checkpoint, each atomically, in this order."""
