@@ -13,12 +13,13 @@ from torch import nn
 from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.hooks import RemovableHandle
 
 from ghost_yolo.ghostify import distill, reconstruct
 from ghost_yolo.ghostify.activations import BATCH_SIZE, cache_activations
 from ghost_yolo.ghostify.calibration import CalibrationImages
+from ghost_yolo.ghostify.pairs import Pair
 
 CROP = 0.7  # of the image side
 STRIDE = 32  # of the coarsest level, in pixels
@@ -56,7 +57,7 @@ def adam(rate: float) -> Any:
 
 def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
     """Distill, and take the exponential moving average of the weights over the steps."""
-    average = AveragedModel(student.model, avg_fn=lambda kept, new, _: torch.lerp(kept, new, 1 - EMA_DECAY))
+    average = AveragedModel(student.model, avg_fn=get_ema_avg_fn(EMA_DECAY))
     handle = register_optimizer_step_post_hook(lambda *_: average.update_parameters(student.model))
     try:
         plain_distill(teacher, student, *rest)
@@ -136,6 +137,11 @@ def correlation_error(maps: torch.Tensor, target: torch.Tensor, weight: torch.Te
     return (1 - both.square() / (alone + reconstruct.EPS)).mean()
 
 
+def most_varied(maps: torch.Tensor, count: int, _: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the indices, ascending, of the channels of most variance."""
+    return maps.var((0, 2, 3)).topk(count).indices.sort().values
+
+
 def no_maps(maps: torch.Tensor, *_: Any) -> torch.Tensor:
     """Return a loss of 0."""
     return (maps * 0).mean()
@@ -161,6 +167,10 @@ SHAPE_IDEAS: dict[str, dict[str, Any]] = {  # with --act or --width
         "heads.weigh_branches": lambda *_: {},
         "distill.weigh_positions": lambda *_: None,
     },
+    "inputs of rows from the new model: from the trained model": {
+        "fitting.Pair": lambda maps, _, keep, weight: Pair(maps, maps[:, keep], keep, weight)
+    },
+    "channels from which the others follow: those of most variance": {"handlers.choose_channels": most_varied},
     "positions of the maps before the head: all alike": {"fitting.weigh_images": lambda *_: None},
     "shift and scale of each channel: none": {
         "handlers.match_activation": lambda _, before, __: (

@@ -26,6 +26,7 @@ from experiments.ideas import (
     distill_falling,
     distill_quantized,
     mosaic,
+    most_varied,
 )
 from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import distill
@@ -66,6 +67,12 @@ def test_the_correlation_ignores_scale_and_shift() -> None:
     maps = torch.rand(2, 3, 4, 4)
     assert correlation_error(2 * maps + 1, maps) < 1e-4
     assert correlation_error(torch.rand(2, 3, 4, 4), maps, torch.rand(2, 1, 4, 4)) > 0.5
+
+
+def test_the_channels_of_most_variance() -> None:
+    """In their order."""
+    maps = torch.rand(2, 4, 8, 8) * torch.tensor([1.0, 5, 2, 9]).view(1, 4, 1, 1)
+    assert most_varied(maps, 2).tolist() == [1, 3]
 
 
 def test_the_weight_of_the_maps_falls_until_they_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
