@@ -57,7 +57,7 @@ def adam(rate: float) -> Any:
 
 def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
     """Distill, and take the exponential moving average of the weights over the steps."""
-    average = AveragedModel(student.model, avg_fn=get_ema_avg_fn(EMA_DECAY))
+    average = AveragedModel(student.model, avg_fn=get_ema_avg_fn(EMA_DECAY))  # type: ignore[no-untyped-call]
     handle = register_optimizer_step_post_hook(lambda *_: average.update_parameters(student.model))
     try:
         plain_distill(teacher, student, *rest)
