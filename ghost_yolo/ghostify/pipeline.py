@@ -64,7 +64,7 @@ def ghostify(
     width: Sequence[float] = (),
     delivery: Delivery | None = None,
 ) -> Report:
-    """Make a trained YOLO lighter without labels: replace blocks, reconstruct each one, and distill the whole model.
+    """Make a trained YOLO faster without labels: other blocks, activation or width, fitted to it and distilled.
 
     Args:
         model: Checkpoint of a YOLOv8, YOLO11 or YOLO26, any task.
