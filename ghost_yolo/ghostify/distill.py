@@ -64,7 +64,7 @@ def distill(
     model, rows = student.model, compared_rows(student)
     model.requires_grad_()
     for each in (teacher, model):
-        each.to(memory_format=torch.channels_last)  # 0.9 of the time on a CPU, see benchmarks/distill_step.py
+        each.to(memory_format=torch.channels_last)  # 0.95 of the time on a CPU, see results/tenfold.md
     rate = NEAR_RATE if student.keeps_shape else LEARNING_RATE
     optimizer = Muon(model.parameters(), rate, MUON_RATIO * rate)
     done = restore(model, optimizer, state) if state else 0
