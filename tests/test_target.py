@@ -150,13 +150,18 @@ def test_a_target_that_cannot_be_had(
     monkeypatch.setattr(target, "time_options", lambda run, _: run.state.add("times", 1) or times)
     kept, out = tmp_path / "fast.pt.part", tmp_path / "fast.pt"
     for share in (0.1, 0.2):
-        with refused(UserError, f"--target {share}", "--act relu --width 0.25", "0.300", kept):
+        with refused(UserError, f"--target {share}", "--act relu --width 0.25", "0.3 (3.33x)", kept):
             ghostify(best, [image_folder], out, delivery=Delivery("pytorch", target=share))
         assert [*tmp_path.iterdir()] == [kept]
     with refused(UserError, kept, "belongs to a run with act=, not relu; target=given, not None."):
         ghostify(best, [image_folder], out, act="relu", delivery=Delivery("pytorch"))
-    assert advise(0.3, "fp32") == "give --target 0.32 or more, or --precision int8 with --runtime openvino or onnx"
-    assert advise(0.3, "int8") == "give --target 0.32 or more" and "faster than the baseline" in advise(0.96, "int8")
+    assert (
+        advise(0.3, "fp32")
+        == "give --target 0.32 (3.12x) or more of the time, or --precision int8 with --runtime openvino or onnx"
+    )
+    assert advise(
+        0.3, "int8"
+    ) == "give --target 0.32 (3.12x) or more of the time" and "faster than the baseline" in advise(0.96, "int8")
 
 
 def test_a_target_is_searched_and_kept(

@@ -60,6 +60,11 @@ def parse_target(text: str) -> float | None:
     return share
 
 
+def format_share(share: float) -> str:
+    """Return a share of the time as text, with the speed-up that it is."""
+    return f"{share:.3g} ({1 / share:.3g}x)"
+
+
 def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> TimeTarget:
     """Time all options, fit the widest ones that are fast enough, and choose the one that agrees most.
 
@@ -88,8 +93,8 @@ def fast_enough(run: GhostifyRun, times: Times, share: float) -> list[ModelOptio
         return enough
     best = min(times.options, key=lambda option: option.time_ratio)
     raise UserError(
-        f"--target {share:.3g} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
-        f"needs {best.time_ratio:.3f}; {advise(best.time_ratio, run.config.delivery.precision)}; "
+        f"--target {format_share(share)} of {times.baseline_ms:.2f} ms: the fastest of {len(times.options)} models, {best.title}, "
+        f"needs {format_share(best.time_ratio)}; {advise(best.time_ratio, run.config.delivery.precision)}; "
         f"{run.state.file} keeps the times, remove it to time again"
     )
 
@@ -97,7 +102,7 @@ def fast_enough(run: GhostifyRun, times: Times, share: float) -> list[ModelOptio
 def advise(share: float, precision: str) -> str:
     """Return what to give where the fastest model needs a share of the baseline's time."""
     least = ceil(105 * share) / 100  # some more than was measured
-    options = [f"--target {least:.2f} or more"] if least < 1 else []
+    options = [f"--target {format_share(least)} or more of the time"] if least < 1 else []
     options += ["--precision int8 with --runtime openvino or onnx"] if precision != "int8" else []
     return f"give {', or '.join(options)}" if options else "this runtime has no model that is faster than the baseline"
 

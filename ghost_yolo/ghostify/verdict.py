@@ -11,7 +11,7 @@ from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.data.images import MIN_HELD_OUT
 from ghost_yolo.ghostify.delivery import TWIN, Delivered, Interval
 from ghost_yolo.ghostify.state import GhostifyRun
-from ghost_yolo.ghostify.target import TimeTarget, result_prefix
+from ghost_yolo.ghostify.target import TimeTarget, format_share, result_prefix
 from ghost_yolo.ghostify.training import LOSSES
 from ghost_yolo.tables import Report
 
@@ -149,14 +149,16 @@ def _promise(target: TimeTarget, delivered: Delivered) -> str:
     promised, measured = target.chosen.time_ratio, delivered.time_ratio[0]
     assert measured is not None, "a target is never without a file that was timed"
     text = (
-        f"Target {target.share:.3g} of the baseline's {target.baseline_ms:.2f} ms: {target.chosen.title} was measured at "
-        f"{promised:.3f} untrained and at {measured:.3f} as delivered."
+        f"Target {format_share(target.share)} of the baseline's {target.baseline_ms:.2f} ms: {target.chosen.title} was measured at "
+        f"{format_share(promised)} untrained and at {format_share(measured)} as delivered."
     )
     if delivered.excluded:
         text = f"{text} What stays in float32 ({', '.join(delivered.excluded)}) was not so when it was timed untrained."
     if measured > target.share:
         other = "" if delivered.backend.endswith("int8") else ", or --precision int8"
-        text = f"{text} The target is missed: give one of {target.share * target.share / measured:.2g}{other}."
+        text = (
+            f"{text} The target is missed: give one of {format_share(target.share * target.share / measured)}{other}."
+        )
     if abs(measured / promised - 1) > RESTLESS and not delivered.excluded:
         return f"{text} They differ by more than {RESTLESS:.0%}: this machine is too restless; measure again with more --rounds."
     return text
