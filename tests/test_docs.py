@@ -138,6 +138,29 @@ def test_readme_results() -> None:
     assert table_in(README, "results")[1:] == expected
 
 
+@pytest.mark.parametrize(
+    ("file", "start", "end"),
+    [
+        (README, "**Faster without labels.**", "A widely copied"),
+        (DOCS / "tutorials/make-your-model-fast.md", "## 3.", "## 4."),
+        (RESULTS / "tenfold.md", "## The test split, read once", "All figures:"),
+    ],
+    ids=["readme", "tutorial", "results"],
+)
+def test_shares_of_converted_models(file: Path, start: str, end: str) -> None:
+    """Every share of test mAP50-95 with an interval is one of the kept records."""
+    known = {
+        "{:.3f} ({:.3f} to {:.3f})".format(*row[name])
+        for record in (RESULTS / "tenfold").glob("test-*.json")
+        for row in json.loads(record.read_text(encoding="utf-8"))["rows"]
+        for name in ("accuracy_ratio", "agreement_ratio")
+    }
+    shown = re.findall(
+        r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", file.read_text(encoding="utf-8").split(start)[1].split(end)[0]
+    )
+    assert len(shown) > 2 and set(shown) <= known
+
+
 def test_readme_is_one_screen() -> None:
     """The README has at most 120 lines."""
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
