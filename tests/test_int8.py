@@ -188,6 +188,16 @@ def test_files_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_onnx
+def test_an_untrained_file_may_find_nothing(exporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its time is wanted; a trained one that finds nothing where float32 finds something is refused."""
+    monkeypatch.setattr(int8, "find", lambda file, *_: [np.ones((int(file == exporter.fp32), 6))] * 4)
+    assert exporter.write(tmp_path / "a.onnx", untrained=True).exists()
+    monkeypatch.setattr(Int8Exporter, "_first_difference", lambda *_: "row 0")
+    with refused(UserError, "finds nothing"):
+        exporter.write(tmp_path / "b.onnx")
+
+
+@needs_onnx
 def test_a_refused_file_is_not_chosen(exporter: Any, tmp_path: Path) -> None:
     """Its agreement is 0, and where all are refused nothing is written."""
     exporter.write = refuse

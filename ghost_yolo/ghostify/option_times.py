@@ -11,6 +11,7 @@ from typing import Any
 from ghost_yolo.bench import BenchRow
 from ghost_yolo.bench.exporting import estimate_batchnorm_from_noise
 from ghost_yolo.errors import UserError
+from ghost_yolo.export.files import file_name
 from ghost_yolo.ghostify.delivery import baseline_file, deliver, time_beside
 from ghost_yolo.ghostify.options import ModelOption, Shape, build_option, distinct_shapes
 from ghost_yolo.ghostify.state import GhostifyRun
@@ -97,8 +98,13 @@ def _time_group(
 
 def write_untrained(run: GhostifyRun, student: HostModel, checkpoint: Path, images: int | None = None) -> Path:
     """Export an untrained model, whose time is that of the trained one, beside its checkpoint; return the file."""
+    delivery, imgsz, files = run.config.delivery, run.config.settings.imgsz, run.image_files[:images]
     estimate_batchnorm_from_noise(student)
     save_student(run.teacher, student, checkpoint)
-    return deliver(
-        checkpoint, checkpoint.parent, run.image_files[:images], run.config.delivery, run.config.settings.imgsz
-    )
+    if delivery.precision != "int8":
+        return deliver(checkpoint, checkpoint.parent, files, delivery, imgsz)
+    from ghost_yolo.export.int8 import Int8Exporter  # NNCF and its like, which float32 does not need
+
+    with Int8Exporter(checkpoint, files, imgsz, delivery.runtime) as exporter:
+        name = file_name(checkpoint.stem, delivery.runtime, delivery.precision)
+        return exporter.write(checkpoint.with_name(name), untrained=True)
