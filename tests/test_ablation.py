@@ -93,11 +93,13 @@ def test_a_pass_that_rounds_or_uses_batch_statistics_leaves_an_ordinary_model(mo
     """In the pass the weights have few values and BatchNorm is in training; afterwards the weights are those that were trained."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
     student, seen = SimpleNamespace(model=SimpleNamespace(model=model, modules=model.modules)), dict[str, Any]()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    learned = {name: parameter + 0.25 for name, parameter in model.named_parameters()}
 
     def distilled(*_: Any) -> None:
         seen.update(training=model[1].training, values=len(model[0].weight[0].unique()), output=model(image))
         model[1].eval()
+        for parameter in model.parameters():  # what is learned
+            parameter.data.add_(0.25)
 
     monkeypatch.setattr(ideas, "plain_distill", distilled)
     image, exact = torch.rand(2, 3, 64, 64), len(model[0].weight[0].unique())
@@ -105,7 +107,7 @@ def test_a_pass_that_rounds_or_uses_batch_statistics_leaves_an_ordinary_model(mo
     distill_quantized(None, student)
     assert not seen["training"] and seen["values"] < exact
     assert torch.allclose(seen["output"], whole, atol=0.05) and not torch.equal(seen["output"], whole)
-    after = model.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    after = dict(model.named_parameters())
+    assert learned.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in learned.items())
     distill_batch_statistics(None, student)
     assert seen["training"]

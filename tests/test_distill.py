@@ -23,6 +23,9 @@ def test_both_branches_of_an_end_to_end_head_learn() -> None:
         for branch in (head.cv2, head.one2one_cv2):
             branch[0][2].bias.add_(0.1)
             assert mean_prediction_loss(teacher, student, images) > 1e-6
+            branch[0][2].bias.sub_(0.1)
+        for parameter in student.model[-1].parameters():
+            parameter.mul_(1.1)
     torch.autograd.backward(distillation_loss(teacher, student, images, ()))
     for branch in (head.cv2, head.cv3, head.one2one_cv2, head.one2one_cv3):
         assert all(parameter.grad.abs().sum() > 0 for parameter in branch[0][2].parameters())

@@ -54,7 +54,7 @@ def choose_exclusions(
         exporter: A checkpoint that is being exported.
         truth: Held-out images, none of them a calibration image, with the teacher's boxes.
         threads: CPU threads; 0 for the number of physical cores.
-        slack: How many times the time of the file without exceptions one may take, where there is a target.
+        slack: How many times the time of the fastest file the chosen one may take, where there is a target.
 
     Returns:
         The chosen variant, and all that were tried. A file that is refused has an agreement of 0.

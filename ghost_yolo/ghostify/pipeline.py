@@ -69,7 +69,7 @@ def ghostify(
     Args:
         model: Checkpoint of a YOLOv8, YOLO11 or YOLO26, any task.
         images: Calibration images without labels, files or folders.
-        out: The checkpoint to write; a report is written beside it as JSON, and with a budget or target a plot as PNG.
+        out: The checkpoint to write; a report is written beside it as JSON, and with a budget, a target or held-out images for a timed file a plot as PNG.
         blocks: Module name for the C2f and C3k2 rows, none for the head alone; with a budget or target the candidates.
         where: `backbone`, `neck`, `head` or `all`; see `ghost_yolo.model.swap.slots`.
         budget: Keep at most this share of the cost (0 to 1); rows and blocks are then selected automatically.

@@ -63,7 +63,7 @@ class RunState:
             before, self.results = dict(content["config"]), dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
-        now, before = (values | values["delivery"] for values in (self.config, before))
+        now, before = (values | values.get("delivery", {}) for values in (self.config, before))
         del now["delivery"]
         changed = [f"{key}={before.get(key)}, not {value}" for key, value in now.items() if before.get(key) != value]
         if changed:

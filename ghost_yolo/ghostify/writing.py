@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from ultralytics.nn.modules.conv import Conv
 
 from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import UserError
@@ -49,7 +50,7 @@ def write_outputs(
         report = add_delivery(report, run, judged, conditions, target)
         if trade_off is not None:
             write_atomic(out.with_suffix(".png"), plot_trade_off(trade_off))
-        if target is not None or drawn(judged):
+        elif target is not None or drawn(judged):
             write_atomic(out.with_suffix(".png"), plot_delivered(judged, target))
         write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
         for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
@@ -90,15 +91,19 @@ def export_student(run: GhostifyRun, file: Path, label: str = "", slack: float =
         run: The run.
         file: The student's checkpoint.
         label: Prefix of the results' names in the run state.
-        slack: How many times the time of the INT8 file without exceptions one with them may take.
+        slack: How many times the time of the fastest INT8 file the chosen one may take.
     """
-    delivery, imgsz, known = run.config.delivery, run.config.settings.imgsz, run.state.results.get(label + INT8)
+    delivery, imgsz, known = (
+        run.config.delivery,
+        run.config.settings.imgsz,
+        run.state.results.get(result_name(run, label, INT8)),
+    )
     if delivery.precision != "int8" or not run.held_out or known:
         exclude = tuple(known["exclude"]) if known else ()
         return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
     with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
         exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings, slack)
-    run.state.add(label + INT8, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
+    run.state.add(result_name(run, label, INT8), {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
     return exported, chosen.exclude
 
 
@@ -108,10 +113,16 @@ def score_student(run: GhostifyRun, student: Candidate, label: str, slack: float
     It is that of the INT8 file where one is asked for, 0 where that is refused, and otherwise the checkpoint's: in float32 a
     runtime finds the same.
     """
-    if label + DELIVERED not in run.state.results:
-        run.state.add(label + DELIVERED, _score(run, student, label, slack))
-    known: float | None = run.state.results[label + DELIVERED]
+    name = result_name(run, label, DELIVERED)
+    if name not in run.state.results:
+        run.state.add(name, _score(run, student, label, slack))
+    known: float | None = run.state.results[name]
     return known
+
+
+def result_name(run: GhostifyRun, label: str, name: str) -> str:
+    """Return the name of a result in the run state that depends on the target, which is not that of every run with this file."""
+    return f"{label}{name}, target {run.config.delivery.target}"
 
 
 def _score(run: GhostifyRun, student: Candidate, label: str, slack: float) -> float | None:
@@ -124,14 +135,14 @@ def _score(run: GhostifyRun, student: Candidate, label: str, slack: float) -> fl
             export_student(run, folder / "student.pt", label, slack)
         except UserError:  # another one may do; if it is taken nevertheless, the error comes again
             return 0.0
-    score: float = run.state.results[label + INT8]["agreement"]
+    score: float = run.state.results[result_name(run, label, INT8)]["agreement"]
     return score
 
 
 def relu_twin(run: GhostifyRun, student: Candidate, checkpoint: Path) -> list[Path]:
     """Return the exported file of the same shape with ReLU, untrained, if a reshaped model has another activation."""
-    config = run.config
-    if not student.reshaped or config.delivery.target or type(student.model.model[0].act) is nn.ReLU:
+    config, convs = run.config, (module for module in student.model.modules() if isinstance(module, Conv))
+    if not student.reshaped or config.delivery.target or type(next(convs).act) is nn.ReLU:
         return []
     twin = build_reshaped(run.teacher, student.plan, "relu", config.width, config.settings.seed).model
     try:
