@@ -41,6 +41,8 @@ from factories import (  # noqa: E402 (after the environment)
     write_images,
 )
 from fresh import SUPPORTED, Zygote  # noqa: E402
+from torch import nn  # noqa: E402
+from ultralytics.nn.modules.conv import Conv  # noqa: E402
 
 from ghost_yolo import host  # noqa: E402
 from ghost_yolo.data import smear  # noqa: E402
@@ -137,6 +139,12 @@ def browser(launch: Callable[..., Any]) -> Iterator[Any]:
     opened = launch("--disable-gpu")
     yield opened
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def silu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build models with SiLU: before 8.4 the host leaves the `activation:` of a YAML behind for all models after it."""
+    monkeypatch.setattr(Conv, "default_act", nn.SiLU())
 
 
 @pytest.fixture(scope="session")
