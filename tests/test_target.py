@@ -243,7 +243,12 @@ def test_the_int8_file_is_delivered(sure: Path, sixteen: Path, tmp_path: Path, r
         exported["backend"] == "OpenVINO int8" and exported["milliseconds"] > 0 and exported["agreement"][0] is not None
     )
     assert (tmp_path / "fast_int8_openvino_model/metadata.yaml").is_file()
-    assert sorted(path.name for path in tmp_path.glob("fast*")) == ["fast.json", "fast.pt", "fast_int8_openvino_model"]
+    assert sorted(path.name for path in tmp_path.glob("fast*")) == [
+        "fast.json",
+        "fast.png",
+        "fast.pt",
+        "fast_int8_openvino_model",
+    ]
 
 
 def test_bench_rows_of_one_group() -> None:
