@@ -76,9 +76,9 @@ def most_worth(
     if len(sound) < 2:
         return next(iter(sound.values()), variants[0])
     times = time_variants([*sound], exporter.runtime, exporter.size, threads)
-    shortest, limit = min(times, key=lambda file: times[file]), slack * min(times.values())
+    fastest = min(times, key=lambda file: times[file])
     worth = {file: sound[file].agreement - AGREEMENT_PER_LOG_TIME * math.log(times[file]) for file in sound}
-    within = [file for file in sound if times[file] <= limit] or [shortest]
+    within = [file for file in sound if times[file] <= slack * times[fastest]] or [fastest]
     return sound[max(within, key=lambda file: worth[file])]
 
 

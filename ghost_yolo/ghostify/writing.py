@@ -93,17 +93,14 @@ def export_student(run: GhostifyRun, file: Path, label: str = "", slack: float =
         label: Prefix of the results' names in the run state.
         slack: How many times the time of the fastest INT8 file the chosen one may take.
     """
-    delivery, imgsz, known = (
-        run.config.delivery,
-        run.config.settings.imgsz,
-        run.state.results.get(result_name(run, label, INT8)),
-    )
+    delivery, imgsz, name = run.config.delivery, run.config.settings.imgsz, name_for_target(run, label, INT8)
+    known = run.state.results.get(name)
     if delivery.precision != "int8" or not run.held_out or known:
         exclude = tuple(known["exclude"]) if known else ()
         return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
     with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
         exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings, slack)
-    run.state.add(result_name(run, label, INT8), {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
+    run.state.add(name, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
     return exported, chosen.exclude
 
 
@@ -113,15 +110,15 @@ def score_student(run: GhostifyRun, student: Candidate, label: str, slack: float
     It is that of the INT8 file where one is asked for, 0 where that is refused, and otherwise the checkpoint's: in float32 a
     runtime finds the same.
     """
-    name = result_name(run, label, DELIVERED)
+    name = name_for_target(run, label, DELIVERED)
     if name not in run.state.results:
         run.state.add(name, _score(run, student, label, slack))
     known: float | None = run.state.results[name]
     return known
 
 
-def result_name(run: GhostifyRun, label: str, name: str) -> str:
-    """Return the name of a result in the run state that depends on the target, which is not that of every run with this file."""
+def name_for_target(run: GhostifyRun, label: str, name: str) -> str:
+    """Return the name in the run state of a result that depends on the target: the resume file serves others, too."""
     return f"{label}{name}, target {run.config.delivery.target}"
 
 
@@ -135,7 +132,7 @@ def _score(run: GhostifyRun, student: Candidate, label: str, slack: float) -> fl
             export_student(run, folder / "student.pt", label, slack)
         except UserError:  # another one may do; if it is taken nevertheless, the error comes again
             return 0.0
-    score: float = run.state.results[result_name(run, label, INT8)]["agreement"]
+    score: float = run.state.results[name_for_target(run, label, INT8)]["agreement"]
     return score
 
 
