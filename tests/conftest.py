@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 _CONFIG = tempfile.TemporaryDirectory()
 os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
@@ -139,6 +140,12 @@ def browser(launch: Callable[..., Any]) -> Iterator[Any]:
     opened = launch("--disable-gpu")
     yield opened
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same weights whichever tests came before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
