@@ -90,8 +90,8 @@ def test_the_weight_of_the_maps_falls_until_they_count_once(monkeypatch: pytest.
 
 
 def test_a_pass_that_rounds_or_uses_batch_statistics_leaves_an_ordinary_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the pass the weights have few values and BatchNorm is in training; afterwards the weights are those that were trained."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
+    """In the pass the weights have few values (of 576) and BatchNorm is in training; afterwards the weights are those that were trained."""
+    model = nn.Sequential(nn.Conv2d(64, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
     student, seen = SimpleNamespace(model=SimpleNamespace(model=model, modules=model.modules)), dict[str, Any]()
     learned = {name: parameter + 0.25 for name, parameter in model.named_parameters()}
 
@@ -102,10 +102,10 @@ def test_a_pass_that_rounds_or_uses_batch_statistics_leaves_an_ordinary_model(mo
             parameter.data.add_(0.25)
 
     monkeypatch.setattr(ideas, "plain_distill", distilled)
-    image, exact = torch.rand(2, 3, 64, 64), len(model[0].weight[0].unique())
+    image, exact = torch.rand(2, 64, 16, 16), len(model[0].weight[0].unique())
     whole = model(image)
     distill_quantized(None, student)
-    assert not seen["training"] and seen["values"] < exact
+    assert not seen["training"] and seen["values"] <= 256 < exact
     assert torch.allclose(seen["output"], whole, atol=0.05) and not torch.equal(seen["output"], whole)
     after = dict(model.named_parameters())
     assert learned.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in learned.items())
