@@ -134,9 +134,9 @@ def docs(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("ultralytics", HOSTS)
 def hosts(session: nox.Session, ultralytics: str) -> None:
-    """Run what depends on Ultralytics with another supported version, by default the oldest."""
+    """Run what depends on Ultralytics with another supported version, by default the oldest; without the longest tests."""
     session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
-    session.run("pytest", "-n", "2", "-m", "", *HOST_TESTS, *session.posargs, env=OFFLINE)
+    session.run("pytest", "-n", "2", "-m", "not weekly", *HOST_TESTS, *session.posargs, env=OFFLINE)
 
 
 @nox.session(venv_backend="none", requires=["install"], default=False)

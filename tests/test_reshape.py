@@ -35,8 +35,7 @@ from ghost_yolo.model.forward import forward_until
 
 QUICK = Settings(reconstruct_steps=1, distill_steps=1)
 FAMILIES = ["v8/yolov8", "11/yolo11", *TASK_MODELS]
-WEEKLY_FAMILIES = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.weekly]) for name in FAMILIES[3:]]
-SLOW_FAMILIES = [pytest.param(FAMILIES[2], marks=pytest.mark.slow), *WEEKLY_FAMILIES]
+WEEKLY_FAMILIES = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.weekly]) for name in FAMILIES[2:]]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_the_same_shape_gives_the_same_model(name: str, image_folder: Path, tmp_
         assert (y - expected).square().sum() < 0.05 * expected.square().sum()
 
 
-@pytest.mark.parametrize("name", [*FAMILIES[1:2], *SLOW_FAMILIES])
+@pytest.mark.parametrize("name", [*FAMILIES[1:2], *WEEKLY_FAMILIES])
 def test_narrow_models_of_all_tasks(name: str, image_folder: Path, tmp_path: Path) -> None:
     """Activation and width together: outputs keep their shapes, and the YAML in the checkpoint builds every tensor."""
     model = calibrated(stock(name), image_folder)

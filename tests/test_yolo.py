@@ -51,7 +51,13 @@ def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
 
 
 # One with a gate, one whose inner block is a stage, one with convolutions that the host does not know
-@pytest.mark.parametrize("name", ["yolov8n-ghostv2", "yolov8n-gghost", "yolov8n-c2f-ghostbottleneckv2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "yolov8n-gghost",
+        *(pytest.param(f"yolov8n-{it}", marks=pytest.mark.weekly) for it in ("ghostv2", "c2f-ghostbottleneckv2")),
+    ],
+)
 def test_from_python_with_the_host_alone(name: str, python: Run, tmp_path: Path, data: Path) -> None:
     """A script that imports nothing of ours trains a packaged model, reloads it safely and trains on from it."""
     options = f"data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, plots=False, project={str(tmp_path)!r}, exist_ok=True"
@@ -151,7 +157,9 @@ def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path)
 
 
 @pytest.mark.parametrize("task,suffix", [("segment", "-seg"), ("pose", "-pose"), ("obb", "-obb"), ("classify", "-cls")])
-@pytest.mark.parametrize("name", ["C2f_GhostBottleneckV2", "ghost_yolo.C2f_GGhostBottleneck"])
+@pytest.mark.parametrize(
+    "name", ["C2f_GhostBottleneckV2", pytest.param("ghost_yolo.C2f_GGhostBottleneck", marks=pytest.mark.weekly)]
+)
 def test_other_tasks(task: str, suffix: str, name: str, run: Run, tmp_path: Path) -> None:
     """A user's YAML of another task that names a block of ours trains, and its checkpoint predicts."""
     stock = (HOST / f"cfg/models/v8/yolov8{suffix}.yaml").read_text()
