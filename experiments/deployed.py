@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from experiments.artifacts import STOCK
-from experiments.records import Row, Table, Timing, with_interval
+from experiments.records import Row, Table, Timing, signed, with_interval
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.report import deployed as report
 from ghost_yolo.report.deployed import DeployedFile, DeployedFiles
 from ghost_yolo.report.figures import png
 
-HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "ms", "seconds to make", "labels",
+HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "above the line", "ms", "seconds to make", "labels",
           "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
+ABOVE = (
+    "`above the line`: mAP50-95 less that of the line of the plot at the same time, in the same resamples; a file that is faster "
+    "than all of the line is compared with its fastest file."
+)
 SECONDS = (
     "`seconds to make` are those of training or conversion and of the export; a conversion or fine-tuning starts from a "
     "trained model, whose training is not counted again."
@@ -28,6 +32,7 @@ def cells(row: Row) -> list[str]:
         with_interval(row.score) + spread,
         with_interval(row.ratio) if row.ratio else "",
         time_of(row),
+        signed(row.above) if row.above else "",
         "" if row.ms is None else f"{row.ms:.1f}",
         "" if row.seconds is None else f"{row.seconds:.0f}",
         {None: "", True: "yes", False: "no"}[row.labels],
@@ -51,9 +56,19 @@ def notes(table: Table) -> list[str]:
     return [
         "Each file was evaluated by Ultralytics' validator, image by image in squares; parameters and GFLOPs are its checkpoint's.",
         f"`ratio to stock` is the ratio to the mAP50-95 of the stock model's {table.reference} file of the same scale.",
+        *([ABOVE] if any(row.above for row in table.rows) else []),
         SECONDS,
         *([f"In float32 in an INT8 file: {'; '.join(kept)}."] if kept else []),
     ]
+
+
+def rivals(table: Table) -> list[str]:
+    """Say which file of others each of ours has to beat."""
+    lines = [
+        f"- `{pair.label}` / `{pair.rival}`: {pair.verdict}, {pair.time:.2f} of its time, at {signed(pair.difference)}."
+        for pair in table.rivals
+    ]
+    return ["\nThe fastest file of others that is not shown to be less accurate:\n", *lines, ""] if lines else []
 
 
 def timed(table: Table) -> list[DeployedFile]:

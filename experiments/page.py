@@ -33,7 +33,14 @@ def write(file: Path, out: Path) -> None:
     plot = out.with_suffix(".png")
     if table.timing and any(row.ms is not None for row in table.rows):
         write_atomic(plot, (deployed.draw if table.deployed else draw)(table, table.timing))
-    lines = ["", markdown(table), *origins(table), *notes(table), *map(describe, table.comparisons)]
+    lines = [
+        "",
+        markdown(table),
+        *origins(table),
+        *notes(table),
+        *map(describe, table.comparisons),
+        *deployed.rivals(table),
+    ]
     text = "\n".join([*lines, *time_notes(table, plot), ""])
     write_atomic(out, between_markers(out, text))
     folder = out.with_suffix("")

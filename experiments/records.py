@@ -38,6 +38,7 @@ class Row:
         seconds: To make it, from the trained model that it starts from if it starts from one; None where unknown.
         labels: Whether that took labels.
         excluded: Names of modules that stay in float32 in an INT8 file.
+        above: Of an exported file: its score less that of the line through stock at the same time; None without a line.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Row:
     seconds: float | None = None
     labels: bool | None = None
     excluded: list[str] = field(default_factory=list)
+    above: Triple | None = None
 
     @property
     def title(self) -> str:
@@ -75,6 +77,25 @@ class PairedComparison:
     label: str
     baseline: str
     ratio: Triple
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """A file of ours and the fastest other one that is not shown to be less accurate.
+
+    Attributes:
+        label: Model and deployment of ours.
+        rival: The other one's.
+        difference: Of our score to the rival's, its interval from the same resamples of both.
+        time: Ratio of our time to the rival's.
+        verdict: Whether we are faster, by the intervals of both times.
+    """
+
+    label: str
+    rival: str
+    difference: Triple
+    time: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,7 @@ class Table:
         rows: The models, the most accurate first.
         comparisons: Further pairs of models.
         reference: Deployment of the stock files that exported files are compared with; "" for checkpoints.
+        rivals: The fastest rival of each exported file of ours.
     """
 
     split: str
@@ -105,6 +127,7 @@ class Table:
     rows: list[Row]
     comparisons: list[PairedComparison]
     reference: str = ""
+    rivals: list[Rivalry] = field(default_factory=list)
 
     @property
     def deployed(self) -> bool:
@@ -118,7 +141,8 @@ class Table:
         timing = Timing(**kept["timing"]) if kept["timing"] else None
         rows = [Row(**row) for row in kept["rows"]]
         comparisons = [PairedComparison(**pair) for pair in kept["comparisons"]]
-        return cls(kept["split"], kept["conditions"], timing, rows, comparisons, kept.get("reference", ""))
+        rivals = [Rivalry(**pair) for pair in kept.get("rivals", [])]
+        return cls(kept["split"], kept["conditions"], timing, rows, comparisons, kept.get("reference", ""), rivals)
 
     def write(self, file: Path) -> None:
         """Write the table."""
@@ -128,6 +152,11 @@ class Table:
 def with_interval(figure: Triple) -> str:
     """Return a figure with its interval."""
     return "{:.3f} ({:.3f} to {:.3f})".format(*figure)
+
+
+def signed(figure: Triple) -> str:
+    """Return a difference with its interval."""
+    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*figure)
 
 
 def write_json(file: Path, content: Any) -> None:

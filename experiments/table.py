@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from experiments.artifacts import STOCK, Artifact, reference_deployment
 from experiments.making import Making, making_of, mean_making
 from experiments.plan import Run, read_plan
-from experiments.records import PairedComparison, Row, Table, Timing, Triple, write_json
+from experiments.records import PairedComparison, Rivalry, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
 from experiments.settings import Dataset
+from experiments.standing import fastest_rivals, with_line
 from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
@@ -95,8 +96,9 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     timed, timing = times_of(bench, known.values()) if bench else ([], None)
     made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows, pairs = rows_of(models, timed, made), compare_pairs(models, plan.compare)
-    Table(split, shared, timing, rows, pairs, reference_deployment(dataset.deploy)).write(out)
+    rows, rivals = rows_of(models, timed, made)
+    pairs = compare_pairs(models, plan.compare)
+    Table(split, shared, timing, rows, pairs, reference_deployment(dataset.deploy), rivals).write(out)
     for evaluated in (evaluated for model in models for evaluated in model.runs):
         file = f"{evaluated.artifact.name.replace('/', '-')}-{split}.json"
         write_json(out.with_name(file), record_of(evaluated, dataset, shared))
@@ -157,14 +159,16 @@ def counterpart(model: Model, key: str, models: Sequence[Model], deployment: str
 
 def rows_of(
     models: Sequence[Model], timed: Sequence[BenchRow] = (), made: Mapping[str, Making] | None = None
-) -> list[Row]:
-    """Return a row per model and deployment, the most accurate first."""
+) -> tuple[list[Row], list[Rivalry]]:
+    """Return a row per model and deployment, the most accurate first, and the fastest rivals of the converted ones."""
     reference = reference_deployment(model.artifact.deployment for model in models)
     rows = []
     for model in models:
         stock = counterpart(model, STOCK, models, reference)
         rows.append(row_of(model, None if stock is model else stock, timed, made or {}))
-    return sorted(rows, key=lambda row: -row.score[0])
+    draws = [model.draws for model in models]
+    rivals = fastest_rivals(rows, draws, [model.first.kind == "ghostify" for model in models])
+    return sorted(with_line(rows, draws), key=lambda row: -row.score[0]), rivals
 
 
 def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow], made: Mapping[str, Making]) -> Row:

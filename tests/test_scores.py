@@ -199,7 +199,7 @@ def test_rows() -> None:
     models = table.group_seeds(artifacts, scores, scores, 20)
     rows = {
         row.label: row
-        for row in table.rows_of(models, made_bench(("stockn.yaml", 10.0, 2.0), ("stocks.yaml", 20.0, 9.0)))
+        for row in table.rows_of(models, made_bench(("stockn.yaml", 10.0, 2.0), ("stocks.yaml", 20.0, 9.0)))[0]
     }
     stock, narrow = rows["stockn.yaml"], rows["narrown.yaml"]
     points = [image_counts(12, seed).score()[0] for seed in (0, 1)]
@@ -214,7 +214,9 @@ def test_rows() -> None:
     assert [(pair.label, pair.baseline) for pair in pairs] == [("ghostn.yaml", "narrown.yaml")] and pairs[0].ratio[
         1
     ] > 1
-    assert all(row.ratio is None for row in table.rows_of(models[2:]))  # a stock model of another scale is no baseline
+    assert all(
+        row.ratio is None for row in table.rows_of(models[2:])[0]
+    )  # a stock model of another scale is no baseline
     with pytest.raises(UserError, match=r"stockn\.yaml was timed with 5\.000 GFLOPs, and stock-n-seed0 has 2\.000"):
         table.rows_of(models, made_bench(("stockn.yaml", 10.0, 5.0)))
 
@@ -230,7 +232,7 @@ def test_rows_of_exported_files() -> None:
         artifacts[1].name: Making(None, labels=True),
     }
     models = table.group_seeds(artifacts, scores, scores, 20)
-    rows = {(row.key, row.deployment): row for row in table.rows_of(models, bench, made)}
+    rows = {(row.key, row.deployment): row for row in table.rows_of(models, bench, made)[0]}
     pairs = table.compare_pairs(models, {"narrow": "stock"})
 
     assert len(rows) == 4 and rows["stock", "onnx-fp32"].ratio is None
