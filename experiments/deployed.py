@@ -9,15 +9,15 @@ from ghost_yolo.report import deployed as report
 from ghost_yolo.report.deployed import DeployedFile, DeployedFiles
 from ghost_yolo.report.figures import png
 
-HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "above the line", "ms", "seconds to make", "labels",
-          "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
+HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "above the line", "ms", "training, s", "since, s",
+          "labels since", "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
 ABOVE = (
-    "`above the line`: mAP50-95 less that of the line of the plot at the same time, in the same resamples; a file that is faster "
-    "than all of the line is compared with its fastest file."
+    "`above the line`: mAP50-95 less that of the line of the plot at the slow end of the file's time, in the same resamples; a file "
+    "that is faster than all of the line is compared with its fastest file."
 )
 SECONDS = (
-    "`seconds to make` are those of training or conversion and of the export; a conversion or fine-tuning starts from a "
-    "trained model, whose training is not counted again."
+    "`training` is the training from scratch that a file comes from, by the median of its epochs; `since` is what was done after it: "
+    "conversion, pruning, fine-tuning and the export, with other work on the machine where that is said."
 )
 
 
@@ -34,7 +34,7 @@ def cells(row: Row) -> list[str]:
         time_of(row),
         signed(row.above) if row.above else "",
         "" if row.ms is None else f"{row.ms:.1f}",
-        "" if row.seconds is None else f"{row.seconds:.0f}",
+        *("" if seconds is None else f"{seconds:.0f}" for seconds in (row.training, row.seconds)),
         {None: "", True: "yes", False: "no"}[row.labels],
         f"{row.gflops:.3f}",
         str(row.parameters),
@@ -63,12 +63,15 @@ def notes(table: Table) -> list[str]:
 
 
 def rivals(table: Table) -> list[str]:
-    """Say which file of others each of ours has to beat."""
+    """Say which file that is not converted each converted one has to beat."""
     lines = [
         f"- `{pair.label}` / `{pair.rival}`: {pair.verdict}, {pair.time:.2f} of its time, at {signed(pair.difference)}."
+        if pair.rival
+        else f"- `{pair.label}`: all others are shown to be less accurate."
         for pair in table.rivals
     ]
-    return ["\nThe fastest file of others that is not shown to be less accurate:\n", *lines, ""] if lines else []
+    title = "\nEach converted file and the fastest other file that is not shown to be less accurate, with the difference of mAP50-95:\n"
+    return [title, *lines, ""] if lines else []
 
 
 def timed(table: Table) -> list[DeployedFile]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from experiments.artifacts import Artifact
@@ -23,11 +23,13 @@ class Making:
     """What an artifact took.
 
     Attributes:
-        seconds: Of training, conversion, fine-tuning and export; None where one is unknown.
-        labels: Whether it took labels.
+        training: Seconds of the training from scratch that it comes from; None where they are unknown.
+        seconds: Of what was done since: conversion, pruning, fine-tuning and export; None where one is unknown.
+        labels: Whether that took labels.
         excluded: Names of modules that stay in float32 in an INT8 file.
     """
 
+    training: float | None
     seconds: float | None
     labels: bool
     excluded: tuple[str, ...] = ()
@@ -35,40 +37,42 @@ class Making:
 
 def making_of(artifact: Artifact, runs: Mapping[str, Run], folder: Path) -> Making:
     """Return what an artifact took, from the folder of its data set."""
-    seconds, labels = seconds_of(artifact.run, runs, folder), artifact.run.kind != "ghostify"
+    chain = [artifact.run]
+    while chain[-1].base:
+        chain.append(runs[chain[-1].base])
+    *since, first = chain
+    training = training_seconds(folder / first.name / "train/results.csv")
+    seconds, labels = total([seconds_of(run, folder) for run in since]), any(run.kind != "ghostify" for run in since)
     if not artifact.deployment:
-        return Making(seconds, labels)
+        return Making(training, seconds, labels)
     kept = json.loads((folder / artifact.folder / DEPLOYED).read_text(encoding="utf-8"))
-    return Making(None if seconds is None else seconds + kept["seconds"], labels, tuple(kept["excluded"]))
+    return Making(training, total([seconds, kept["seconds"]]), labels, tuple(kept["excluded"]))
 
 
 def mean_making(makings: Sequence[Making]) -> dict[str, Any]:
     """Return what the seeds of a model took, as a row of the table holds it."""
     if not makings:
         return {}
-    seconds = [making.seconds for making in makings if making.seconds is not None]
+    sums = {name: total([getattr(making, name) for making in makings]) for name in ("training", "seconds")}
+    means = {name: None if known is None else known / len(makings) for name, known in sums.items()}
     excluded = dict.fromkeys(name for making in makings for name in making.excluded)
-    known = fmean(seconds) if len(seconds) == len(makings) else None
-    return {"seconds": known, "labels": makings[0].labels, "excluded": [*excluded]}
+    return means | {"labels": makings[0].labels, "excluded": [*excluded]}
 
 
-def seconds_of(run: Run, runs: Mapping[str, Run], folder: Path) -> float | None:
-    """Return the seconds that a run took; None where it did not take place here.
+def total(seconds: Sequence[float | None]) -> float | None:
+    """Return the sum; None where one is unknown."""
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
-    A model that starts from one that was trained from scratch took what was done since: somebody who converts or fine-tunes
-    has that model. A conversion that is then fine-tuned counts with the fine-tuning.
-    """
-    if run.kind == "ghostify":
-        file = folder / run.name / "light.json"
-        return float(json.loads(file.read_text(encoding="utf-8"))["whole"]["seconds"]) if file.is_file() else None
+
+def seconds_of(run: Run, folder: Path) -> float | None:
+    """Return the seconds of a conversion, pruning or fine-tuning alone; None where it did not take place here."""
     if run.kind == "prune":
         return pruning_seconds(folder / run.name)
-    own = training_seconds(folder / run.name / "train/results.csv")
-    base = runs.get(run.base)
-    if base is None or base.kind == "train":
-        return own
-    before = seconds_of(base, runs, folder)
-    return None if own is None or before is None else own + before
+    if run.kind == "tune":
+        return training_seconds(folder / run.name / "train/results.csv")
+    file = folder / run.name / "light.json"
+    return float(json.loads(file.read_text(encoding="utf-8"))["whole"]["seconds"]) if file.is_file() else None
 
 
 def steps_folder(out: Path) -> Path:
@@ -83,14 +87,14 @@ def pruning_seconds(folder: Path) -> float | None:
         file = step / PRUNED
         seconds.append(json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else None)
         seconds.append(training_seconds(step / "train/results.csv"))
-    known = [one for one in seconds if one is not None]
-    return sum(known) if known and len(known) == len(seconds) else None
+    return total(seconds) if seconds else None
 
 
 def training_seconds(results: Path) -> float | None:
     """Return the seconds of a training from what Ultralytics wrote; None without that.
 
-    Its clock starts again when a training is resumed: the last time before each start is counted.
+    The median of its epochs counts for each of them: other work on the machine for a while, and the restart of the clock where
+    a training is resumed, change little.
     """
     if not results.is_file():
         return None
@@ -99,4 +103,5 @@ def training_seconds(results: Path) -> float | None:
     if not rows or "time" not in rows[0]:
         return None
     times = [float(row["time"]) for row in rows]
-    return sum(time for time, after in pairwise([*times, 0.0]) if after < time)
+    epochs = [after - before if after > before else after for before, after in pairwise([0.0, *times])]
+    return len(epochs) * median(epochs)

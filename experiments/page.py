@@ -94,9 +94,8 @@ def notes(table: Table) -> list[str]:
         "\nParameters and GFLOPs are those of the fused model at the training size.",
         f"In brackets: 95 % intervals by bootstrap over the {table.split} images.",
         *what,
-        "The intervals do not include the variation between seeds."
-        if one_seed
-        else "Figures are means over the seeds.",
+        *([] if one_seed else ["Figures are means over the seeds."]),
+        "The intervals do not include the variation between seeds.",
         "The best epoch of each training and the settings of ghostify were chosen on val; nothing was chosen on test.\n",
     ]
 

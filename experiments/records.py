@@ -35,7 +35,8 @@ class Row:
         scale: Scale letter; "" in tables of older versions.
         deployment: Runtime and precision of an exported file; "" for a checkpoint.
         file: The exported file, of the first seed.
-        seconds: To make it, from the trained model that it starts from if it starts from one; None where unknown.
+        training: Seconds of the training from scratch that it comes from; None where unknown.
+        seconds: Of what was done since, the export included; None where unknown.
         labels: Whether that took labels.
         excluded: Names of modules that stay in float32 in an INT8 file.
         above: Of an exported file: its score less that of the line through stock at the same time; None without a line.
@@ -59,6 +60,7 @@ class Row:
     scale: str = ""
     deployment: str = ""
     file: str = ""
+    training: float | None = None
     seconds: float | None = None
     labels: bool | None = None
     excluded: list[str] = field(default_factory=list)
@@ -81,21 +83,22 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class Rivalry:
-    """A file of ours and the fastest other one that is not shown to be less accurate.
+    """A converted file and the fastest other one that is not shown to be less accurate.
 
     Attributes:
-        label: Model and deployment of ours.
-        rival: The other one's.
-        difference: Of our score to the rival's, its interval from the same resamples of both.
-        time: Ratio of our time to the rival's.
-        verdict: Whether we are faster, by the intervals of both times.
+        label: Model and deployment of the converted file.
+        rival: The other one's; "" where all others are shown to be less accurate.
+        difference: Of the score to the rival's, its interval from the same resamples of both.
+        time: Ratio of the time to the rival's.
+        verdict: `faster` than all that are not shown to be less accurate, `slower` than one of them, or neither, by the
+            intervals of the times.
     """
 
     label: str
-    rival: str
-    difference: Triple
-    time: float
-    verdict: str
+    rival: str = ""
+    difference: Triple = (0.0, 0.0, 0.0)
+    time: float = 0.0
+    verdict: str = ""
 
 
 @dataclass(frozen=True)

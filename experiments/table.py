@@ -167,7 +167,9 @@ def rows_of(
         stock = counterpart(model, STOCK, models, reference)
         rows.append(row_of(model, None if stock is model else stock, timed, made or {}))
     draws = [model.draws for model in models]
-    rivals = fastest_rivals(rows, draws, [model.first.kind == "ghostify" for model in models])
+    converted = {model.first.name for model in models if model.first.kind == "ghostify"}
+    ours = [not converted.isdisjoint({model.first.name, model.first.base}) for model in models]
+    rivals = fastest_rivals(rows, draws, ours)
     return sorted(with_line(rows, draws), key=lambda row: -row.score[0]), rivals
 
 

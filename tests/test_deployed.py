@@ -65,7 +65,8 @@ def made_file(label: str, key: str, scale: str, deployment: str, score: float, t
     triple = (score, score - 0.02, score + 0.02)
     measured: dict[str, Any] = {"ms": 10 * time, "time_ratio": time, "time_interval": [time - 0.1, time + 0.1]}
     figures: dict[str, Any] = {"val": score, "score": [*triple], "spread": None, "map50": score + 0.3}
-    where = {"scale": scale, "deployment": deployment, "file": f"{label}.onnx", "seconds": 12.4, "labels": True}
+    where = {"scale": scale, "deployment": deployment, "file": f"{label}.onnx", "labels": True}
+    where |= {"training": 300.0, "seconds": 12.4}
     rest: dict[str, Any] = {"seeds": [0], "parameters": 1000, "gflops": 2.0, "difference": None, "ratio": None}
     return Row(key, label, "from scratch", **measured, **figures, **rest, **where)
 
@@ -83,7 +84,7 @@ def made_files() -> list[Row]:
 
 
 def test_page_of_exported_files(tmp_path: Path) -> None:
-    """The line goes through stock's fastest file of each scale that is as accurate as its best; what is beaten in both is grey."""
+    """The line goes through the stock files that no other one beats in both; what any file beats in both is grey."""
     rows, out = made_files(), tmp_path / "results.md"
     kept = tmp_path / "test/table.json"
     kept.parent.mkdir()
@@ -94,13 +95,14 @@ def test_page_of_exported_files(tmp_path: Path) -> None:
     page.write(kept, out)
     text = out.read_text()
 
-    assert [file.title for file in report.line_of(files)] == ["yolov8n.yaml openvino-int8", "yolov8s.yaml onnx-fp32"]
+    line = ["yolov8n.yaml openvino-int8", "yolov8s.yaml openvino-int8", "yolov8s.yaml onnx-fp32"]
+    assert [file.title for file in report.line_of(files)] == line
     assert [file.title for file in files if report.is_dominated(file, files)] == [
         "yolov8n.yaml onnx-fp32",
         "yolov8s.yaml openvino-int8",
     ]
-    assert "| `narrow-s` | OpenVINO | int8 | 0.580 (0.560 to 0.600) | 0.580 |" in text and "| 12 | yes |" in text
-    assert "yolov8n.yaml openvino-int8 and yolov8s.yaml onnx-fp32: at each scale" in text
+    assert "| `narrow-s` | OpenVINO | int8 | 0.580 (0.560 to 0.600) | 0.580 |" in text and "| 300 | 12 | yes |" in text
+    assert f"The line joins {' and '.join(line)}: the stock files" in text
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert Table.read(tmp_path / "results/table.json") == Table.read(kept)
     assert report.read_deployed(kept) == report.DeployedFiles("test", timing.baseline, "so and so", files)
@@ -108,32 +110,44 @@ def test_page_of_exported_files(tmp_path: Path) -> None:
 
 
 def test_seconds_of_a_training_that_was_resumed(tmp_path: Path) -> None:
-    """Ultralytics' clock starts again after an interruption; the parts are added, and without the file nothing is known."""
+    """The median epoch counts for each: neither a restart of Ultralytics' clock nor a slow hour does; without the file nothing is known."""
     file = tmp_path / "results.csv"
-    file.write_text("epoch, time\n1,10.0\n2,20.5\n3,4.0\n4,8.25\n")
+    file.write_text("epoch, time\n1,10.0\n2,20.5\n3,4.0\n4,14.0\n5,114\n")
 
-    assert making.training_seconds(file) == 28.75
+    assert making.training_seconds(file) == 5 * 10
     assert making.training_seconds(tmp_path / "absent.csv") is None
     file.write_text("epoch\n1\n")
     assert making.training_seconds(file) is None
 
 
 def test_what_a_model_took(config: dict[str, Any], tmp_path: Path) -> None:
-    """A conversion counts from its teacher on and takes no labels; fine-tuning and export are added; one unknown part blanks it."""
+    """The training that it comes from, and what was done since: INT8 alone takes an export and no labels; one unknown part blanks a sum."""
     chosen = {"data": "a.yaml", "models": ["ghostify-all-tune"], "deploy": ["openvino-int8"]}
     plan = read_plan(config | {"datasets": {"a": chosen}})
-    light, tuned = (a for a in plan.artifacts("a").values() if a.run.key in ("ghostify-all", "ghostify-all-tune"))
-    for artifact in (light, tuned):
+    by_key = {artifact.run.key: artifact for artifact in plan.artifacts("a").values()}
+    stock, light, tuned = (by_key[key] for key in ("stock", "ghostify-all", "ghostify-all-tune"))
+    for artifact in (stock, light, tuned):
         (tmp_path / artifact.folder).mkdir(parents=True)
         (tmp_path / artifact.folder / making.DEPLOYED).write_text('{"seconds": 3, "excluded": ["model.0"]}')
     (tmp_path / light.run.name / "light.json").write_text('{"whole": {"seconds": 100}}')
     before = making.making_of(tuned, plan.runs["a"], tmp_path)
-    (tmp_path / tuned.run.name / "train").mkdir()
-    (tmp_path / tuned.run.name / "train/results.csv").write_text("epoch,time\n1,40\n")
+    for artifact, seconds in ((stock, 500), (tuned, 40)):
+        (tmp_path / artifact.run.name / "train").mkdir()
+        (tmp_path / artifact.run.name / "train/results.csv").write_text(f"epoch,time\n1,{seconds}\n")
+    took = [making.making_of(artifact, plan.runs["a"], tmp_path) for artifact in (stock, light, tuned)]
 
-    assert making.making_of(light, plan.runs["a"], tmp_path) == making.Making(103, labels=False, excluded=("model.0",))
-    assert before.seconds is None and before.labels
-    assert making.making_of(tuned, plan.runs["a"], tmp_path).seconds == 143
+    assert (before.training, before.seconds, before.labels) == (None, None, True)
+    assert [(it.training, it.seconds, it.labels) for it in took] == [
+        (500, 3, False),
+        (500, 103, False),
+        (500, 143, True),
+    ]
+    assert making.mean_making([before, took[2]]) == {
+        "training": None,
+        "seconds": None,
+        "labels": True,
+        "excluded": ["model.0"],
+    }
 
 
 def test_agreement_over_data_sets(tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def test_rows_of_exported_files() -> None:
     scores = [made_scores(image_counts(12, right=right[artifact.deployment])) for artifact in artifacts]
     bench = made_bench(*((artifact.timed_as, 10.0 + number, 0) for number, artifact in enumerate(artifacts)))
     made = {
-        artifacts[0].name: Making(7.5, labels=True, excluded=("model.0",)),
-        artifacts[1].name: Making(None, labels=True),
+        artifacts[0].name: Making(60, 7.5, labels=True, excluded=("model.0",)),
+        artifacts[1].name: Making(60, None, labels=True),
     }
     models = table.group_seeds(artifacts, scores, scores, 20)
     rows = {(row.key, row.deployment): row for row in table.rows_of(models, bench, made)[0]}

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from ghost_yolo.bench.tables import interval, number
 from ghost_yolo.errors import SourceError
-from ghost_yolo.model.catalog import SCALES, labels
+from ghost_yolo.model.catalog import labels
 from ghost_yolo.report import figures
 from ghost_yolo.report.sections import Plot, Section, Table
 from ghost_yolo.utils.json_file import Fields, read_json
 
-NO_LINE = "There are no files of stock at two scales that were timed, so there is no line."
+NO_LINE = "One stock file beats all others that were timed in both, or there is only one, so there is no line."
 STOCK = "stock"  # key of the models through which the line goes
 TABLE_HEADER = ["file", "mAP50-95", "95 % interval", "time / first", "95 % interval", "dominated"]
 
@@ -122,17 +122,9 @@ def _numbers(row: Fields, name: str, count: int, high: float = 1e9) -> list[floa
 
 
 def line_of(files: Sequence[DeployedFile]) -> list[DeployedFile]:
-    """Return the stock file of each scale through which the line goes, of the smallest scale first.
-
-    It is the fastest one whose score is within the interval of the most accurate one of its scale.
-    """
-    line = []
-    for scale in SCALES:
-        stock = [file for file in files if file.is_stock and file.scale == scale]
-        if stock:
-            low = max(stock, key=lambda file: file.score).score_ends[0]
-            line.append(min((file for file in stock if file.score >= low), key=lambda file: file.time))
-    return line
+    """Return the stock files through which the line goes, the fastest first: those that no other stock file beats in both."""
+    stock = [file for file in files if file.is_stock]
+    return sorted((file for file in stock if not is_dominated(file, stock)), key=lambda file: file.time)
 
 
 def is_dominated(file: DeployedFile, files: Sequence[DeployedFile]) -> bool:
@@ -153,8 +145,7 @@ def caption(files: Sequence[DeployedFile]) -> str:
     """Describe the plot."""
     line = line_of(files)
     joined = (
-        f"The line joins {' and '.join(file.title for file in line)}: at each scale the fastest stock file within the "
-        "interval of the most accurate one."
+        f"The line joins {' and '.join(file.title for file in line)}: the stock files that no other one beats in both."
     )
     meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
     names = f" In names, {', '.join(meant)}." if meant else ""
@@ -192,9 +183,7 @@ def deployed_section(tables: Sequence[DeployedFiles]) -> Section:
         lines = [[file.title, *_cells(file), "yes" if is_dominated(file, files) else ""] for file in files]
         blocks.append(Table(f"{table.split}; time / time of {table.baseline}", TABLE_HEADER, lines))
         terms[f"{index}. {table.split}"] = table.conditions
-    text = (
-        "Each exported file with its own accuracy and time. Left of and above the line: better than stock of any scale."
-    )
+    text = "Each exported file with its own accuracy and time. Left of and above the line: better than stock at the scales shown."
     return Section("deployed", "Deployed files", [text], [], blocks, terms)
 
 
