@@ -79,11 +79,12 @@ def deploy(
     images: Annotated[Path, typer.Option(help="Images for INT8, no labels.")],
     teacher: Annotated[Path, typer.Option(help="Trained model that says what is found in them.")],
     out: Out,
+    threads: Annotated[int, typer.Option(help="CPU threads with which variants in INT8 are timed.")] = 0,
 ) -> None:
     """Export a checkpoint for a runtime and a precision, such as openvino-int8, into a new folder."""
     from experiments import deploy as deploying
 
-    deploying.deploy(weights, deployment, imgsz, images, teacher, out)
+    deploying.deploy(weights, deployment, imgsz, images, teacher, out, threads)
 
 
 @app.command()

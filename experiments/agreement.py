@@ -78,6 +78,12 @@ def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: None if isnan(value) else value for name, value in figures.items()} | {"models": len(rows)}
 
 
+def describe(result: Mapping[str, Any]) -> str:
+    """Return a rank correlation in words."""
+    known = "unknown" if result["spearman"] is None else f"{result['spearman']:.3f}"
+    return f"{result['models']} models, Spearman {known}"
+
+
 def write(result: dict[str, Any], out: Path) -> None:
     """Write the figures as JSON and their scatter plot beside it as PNG."""
     write_atomic(out.with_suffix(".png"), draw([*result.get("sets", []), result]))
@@ -89,8 +95,8 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:
-        known = "unknown" if result["spearman"] is None else f"{result['spearman']:.3f}"
-        label = f"{result.get('data', 'all')}: {result['models']} models, Spearman {known}"
+        alone = f"; conversions alone: {describe(result['conversions'])}" if "conversions" in result else ""
+        label = f"{result.get('data', 'all')}: {describe(result)}{alone}"
         points = [(row["agreement_ratio"], row["accuracy_ratio"]) for row in result.get("rows", [])]
         (xs, x_bars), (ys, y_bars) = (_with_bars([pair[axis] for pair in points]) for axis in (0, 1))
         if points:
@@ -106,5 +112,5 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
 
 def _with_bars(values: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
     """Return the middles, and the lengths of the bars to both ends of the intervals."""
-    bars = [[middle - low for middle, low, _ in values], [high - middle for middle, _, high in values]]
+    bars = [[max(middle - low, 0) for middle, low, _ in values], [max(high - middle, 0) for middle, _, high in values]]
     return [value[0] for value in values], bars

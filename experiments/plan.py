@@ -126,7 +126,7 @@ def all_runs(sections: Sections, dataset: Dataset, scale: str, seed: int) -> dic
     """Return the runs of a scale and seed by key, each after those of that scale that it needs."""
     made = {key: train_run(dataset, key, setting, scale, seed) for key, setting in sections.train.items()}
     made |= {key: ghostify_run(setting, key, made) for key, setting in sections.ghostify.items()}
-    made |= {key: prune_run(setting, key, made) for key, setting in sections.prune.items()}
+    made |= {key: prune_run(dataset, setting, key, made) for key, setting in sections.prune.items()}
     return made | {key: tune_run(dataset, key, setting, made) for key, setting in sections.tune.items()}
 
 
@@ -170,14 +170,15 @@ def train_run(dataset: Dataset, key: str, setting: Train, scale: str, seed: int)
     )
 
 
-def prune_run(setting: Prune, key: str, made: Mapping[str, Run]) -> Run:
+def prune_run(dataset: Dataset, setting: Prune, key: str, made: Mapping[str, Run]) -> Run:
     """Return a pruning of a trained model."""
-    teacher = made[setting.teacher]
-    name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{setting.epochs}-seed{teacher.seed}"
-    steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {setting.epochs} epochs with labels"
+    teacher, each = made[setting.teacher], dataset.prune_epochs
+    name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{each}-seed{teacher.seed}"
+    steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {each} epochs with labels"
     how = f"{teacher.model}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
-    epochs = setting.steps * setting.epochs
-    return run_from(teacher, kind="prune", key=key, name=name, how=how, epochs=epochs, timed_as=f"{name}/best.pt")
+    return run_from(
+        teacher, kind="prune", key=key, name=name, how=how, epochs=setting.steps * each, timed_as=f"{name}/best.pt"
+    )
 
 
 def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:

@@ -44,7 +44,12 @@ def measure(config: Mapping[str, Any], name: str, data: str, images: Path) -> di
             rows += rows_of(folder, folder / stock.weights, artifacts, data, images, plan.datasets[name].imgsz)
         except UserError as error:  # a teacher that finds nothing, or has no accuracy to compare with
             skipped.append(str(error))
-    return finish(data, rows) | {"skipped": skipped}
+    return finish(data, rows) | conversions(rows) | {"skipped": skipped}
+
+
+def conversions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rank correlation of the converted files alone: their teacher's own files agree with it by themselves."""
+    return {"conversions": correlate([row for row in rows if row["converted"]])}
 
 
 def rows_of(
@@ -57,15 +62,18 @@ def rows_of(
     accuracies = {file: summarize(counts, resamples=0) for file, counts in kept.items()}
     true = evaluate(teacher, data, "val", imgsz, resamples=0)
     _, rows = compare(teacher, images, imgsz, true, accuracies)
-    names = ({"model": artifact.label, "teacher": teacher.parent.name} for artifact in artifacts)
-    return [row | name for row, name in zip(rows, names, strict=True)]
+    facts = [
+        {"model": artifact.label, "teacher": teacher.parent.name, "converted": artifact.run.kind == "ghostify"}
+        for artifact in artifacts
+    ]
+    return [row | more for row, more in zip(rows, facts, strict=True)]
 
 
 def pool(files: Sequence[Path], out: Path) -> None:
     """Write the rank correlation over all models of several data sets, and one plot of them."""
     sets = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     rows = [row | {"data": found["data"]} for found in sets for row in found["rows"]]
-    result = correlate(rows) | {"misleading": misleading(rows), "sets": sets}
+    result = correlate(rows) | conversions(rows) | {"misleading": misleading(rows), "sets": sets}
     if rows:
         write(result, out)
     else:

@@ -20,6 +20,7 @@ class Dataset:
     imgsz: int = 320
     epochs: int = 100
     tune_epochs: int = 10
+    prune_epochs: int = 10
     batch: int = 16
     scales: tuple[str, ...] = ("n",)
     line: tuple[str, ...] = ()
@@ -81,12 +82,11 @@ class Tune:
 
 @dataclass(frozen=True)
 class Prune:
-    """A trained model pruned by Torch-Pruning to a share of its GFLOPs, in steps that are each fine-tuned for some epochs."""
+    """A trained model pruned by Torch-Pruning to a share of its GFLOPs, in steps that are each fine-tuned for the epochs of the data set."""
 
     gflops: float
     teacher: str = "stock"
     steps: int = 1
-    epochs: int = 10
 
 
 @dataclass(frozen=True)

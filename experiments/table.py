@@ -130,7 +130,7 @@ def record_of(evaluated: Evaluated, dataset: Dataset, shared: str) -> dict[str, 
     run, facts = evaluated.run, evaluated.scores.facts
     low, high = interval(evaluated.draws)
     artifact = evaluated.artifact
-    model = artifact.file if artifact.deployment or run.base else run.model
+    model = artifact.file if artifact.deployment or run.base or run.teacher else run.model
     trained = {"model": model, "data": dataset.data, "split": facts["split"]}
     trained |= {"imgsz": dataset.imgsz, "epochs": run.epochs, "seed": run.seed}
     score = {"map50_95": facts["map50_95"], "map50": facts["map50"], "map50_95_low": low, "map50_95_high": high}

@@ -21,7 +21,7 @@ def prepare(data: str, out: Path) -> None:
     """Prepare the images of a dataset YAML, as Ultralytics does at first use, and write the folders of its splits as JSON.
 
     Raises:
-        UserError: If it does not name one folder for each split.
+        UserError: If it does not name one folder for each split, or one of them is not there.
     """
     from ultralytics.data.utils import check_det_dataset
 
@@ -29,6 +29,8 @@ def prepare(data: str, out: Path) -> None:
     if not all(isinstance(found.get(split), str) for split in ("train", "val", "test")):
         raise UserError(f"{data}: it must name one folder each for train, val and test.")
     splits = {split: found[split] for split in ("train", "val", "test")}
+    if absent := [folder for folder in splits.values() if not Path(folder).is_dir()]:
+        raise UserError(f"{data}: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not there.")
     write_atomic(out, json.dumps(splits | {"nc": found["nc"]}, indent=2) + "\n")
 
 
@@ -45,7 +47,7 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
 
     The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
     remove. What is trained is written to `train.json` until the training has ended: only an interrupted training of the
-    same settings and input files is resumed.
+    same settings and input files is resumed, wherever the files lie and on whatever device; any other is moved to `train-before`.
 
     Args:
         out: The checkpoint to write.
@@ -57,10 +59,10 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
     """
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
-    identity = {"settings": list(settings), "files": fingerprint(input_files(settings))}
+    identity = {"settings": portable(settings), "files": fingerprint(input_files(settings))}
     out.parent.mkdir(parents=True, exist_ok=True)
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
-        shutil.rmtree(folder, ignore_errors=True)
+        set_aside(folder)
         write_atomic(state, json.dumps(identity))
     last = folder / "weights/last.pt"
     if not has_ended(last):
@@ -75,6 +77,20 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
         (command or yolo)("train", *(["resume", f"model={last}"] if last.is_file() else new))
     write_atomic(out, (folder / "weights/best.pt").read_bytes())
     state.unlink()
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier training left, in place of what was moved before."""
+    before = folder.with_name(f"{folder.name}-before")
+    if folder.is_dir():
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+
+
+def portable(settings: Sequence[str]) -> list[str]:
+    """Return the settings that decide what is trained, with files by their name alone; their content counts by itself."""
+    pairs = [setting.partition("=") for setting in settings if not setting.startswith(("device=", "workers="))]
+    return [f"{key}={Path(value).name if Path(value).is_absolute() else value}" for key, _, value in pairs]
 
 
 def input_files(settings: Sequence[str]) -> list[Path]:

@@ -68,14 +68,14 @@ def test_rivals(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A distilled model brings its teacher of another scale, a pruned one its base; a release that does not distill is refused."""
     train = config["train"] | {"distilled": {"model": "yolov8{scale}.yaml", "teacher": "stock:s"}}
     chosen = {"data": "a.yaml", "scales": ["n"], "line": ["s"], "models": ["distilled", "less"]}
-    config |= {"train": train, "prune": {"less": {"gflops": "0.4", "steps": 2, "epochs": 3}}}
+    config |= {"train": train, "prune": {"less": {"gflops": "0.4", "steps": 2}}}
     runs = read_plan(config | {"datasets": {"a": chosen}}).runs["a"]
     distilled, less = (next(run for run in runs.values() if run.key == key) for key in ("distilled", "less"))
 
     assert [run.name for run in runs.values() if run.key == "stock"] == ["stock-n-seed0", "stock-s-seed0"]
     assert (distilled.kind, distilled.teacher, distilled.label) == ("train", "stock-s-seed0", "distilled-n")
-    assert (less.base, less.epochs, less.weights) == ("stock-n-seed0", 106, f"{less.name}/best.pt")
-    assert "40 % of its GFLOPs in 2 steps of 3 epochs with labels" in less.how
+    assert (less.base, less.epochs, less.weights) == ("stock-n-seed0", 120, f"{less.name}/best.pt")
+    assert "40 % of its GFLOPs in 2 steps of 10 epochs with labels" in less.how
     with pytest.raises(UserError, match="stock-s-seed0"):
         read_plan(config | {"datasets": {"a": chosen | {"line": []}}})
     monkeypatch.delitem(DEFAULT_CFG_DICT, "distill_model", raising=False)
@@ -141,7 +141,7 @@ def test_interrupted_training_is_resumed(commands: list[tuple[str, ...]], tmp_pa
     out.unlink()  # as Snakemake does before it runs a job again
     interrupt(out, settings)
 
-    assert kept == b"weights"
+    assert kept == b"weights" and (tmp_path / "train-before/weights/best.pt").read_bytes() == kept
     assert [command[1] for command in commands] == ["model=yolov8n.yaml", "resume", "model=yolov8n.yaml"]
 
 
@@ -161,6 +161,20 @@ def test_only_the_same_training_is_resumed(commands: list[tuple[str, ...]], tmp_
     training.train(tmp_path / "best.pt", settings)
 
     assert [command[1] for command in commands[1:]] == ([] if change == "killed" else [settings[0]])
+
+
+def test_a_training_is_resumed_in_another_checkout(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    """What counts is what the files hold, not where they lie, nor on how many workers it runs."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data.yaml").write_text("names: {0: cell}")
+    settings = [
+        ["model=yolov8n.yaml", f"data={tmp_path}/{folder}/data.yaml", f"workers={folder}"] for folder in ("one", "two")
+    ]
+    interrupt(tmp_path / "best.pt", settings[0])
+    training.train(tmp_path / "best.pt", settings[1])
+
+    assert commands[1][1] == "resume"
 
 
 def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from factories import ROOT, Run, annotation, refused
 
 from ghost_yolo.data import neu_det
 from ghost_yolo.data.prepare import content_of
-from ghost_yolo.data.splits import SPLITS, Draw, choose_splits
+from ghost_yolo.data.splits import SPLITS, Draw, choose_splits, describe
 from ghost_yolo.data.voc import convert, read_names
 from ghost_yolo.errors import DatasetError, UserError, VOCError
 
@@ -56,7 +56,10 @@ def test_a_folder_becomes_a_data_set(voc: Path, run: Run, tmp_path: Path) -> Non
 
     assert ["images", "1", "1", "1"] in rows and ["boxes", "2", "1", "0"] in rows
     assert ["-", "RBC", "1", "0", "0"] in rows and ["-", "Platelets", "0", "1", "0"] in rows
-    assert all(text in done.stderr for text in ("left out train_0.xml", "val has no box of RBC, WBC", "data.yaml"))
+    assert all(
+        text in done.stderr
+        for text in ("left out train_0.xml", "val has no box of RBC, WBC", "data.yaml", "split: that of")
+    )
     assert seen.startswith(str(tmp_path / "data/images/val")) and "{0: 'Platelets', 1: 'RBC', 2: 'WBC'}" in seen
     assert moved.startswith(str(tmp_path / "moved/images/val"))
     assert (tmp_path / "moved/labels/val/val_0.txt").read_text() == "0 0.031250 0.062500 0.031250 0.041667\n"
@@ -190,10 +193,13 @@ def test_other_image_sets_do_not_decide(plain: Path) -> None:
     (plain / "ImageSets/Main").mkdir(parents=True)
     (plain / "ImageSets/Main/default.txt").write_text("nut0\n")
     other = choose_splits(plain, Draw(seed=3))
+    said = describe(other, plain)
     for split in SPLITS:
         (plain / f"ImageSets/Main/{split}.txt").touch()
 
     assert other == Draw(seed=3) and choose_splits(plain, Draw()) == SPLITS
+    assert "drawn class by class with seed 3; not used: default.txt" in said
+    assert describe(SPLITS, plain) == f"that of {plain / 'ImageSets/Main'}"
 
 
 def test_names_of_a_file(tmp_path: Path) -> None:

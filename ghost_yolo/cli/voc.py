@@ -36,7 +36,7 @@ def voc(
     not at all, and every problem is named.
     """
     with redirect_stdout(sys.stderr):
-        from ghost_yolo.data.splits import Draw, choose_splits
+        from ghost_yolo.data.splits import Draw, choose_splits, describe
         from ghost_yolo.data.voc import convert, read_names, require_voc, write_data_yaml
         from ghost_yolo.utils.files import atomic_folder
 
@@ -53,5 +53,6 @@ def voc(
             print("\n".join(shorten(error.problems)), file=sys.stderr)
             raise UserError(f"{folder}: {error.count}; nothing was written") from error
     show(result.table)
+    print(f"split: {describe(splits, folder)}", file=sys.stderr)
     print("".join(f"ghost-yolo: warning: {line}\n" for line in result.warnings), end="", file=sys.stderr)
     print(f"wrote {target}; train with data={target / 'data.yaml'}", file=sys.stderr)

@@ -77,6 +77,16 @@ def choose_splits(voc: Path, draw: Draw) -> tuple[str, ...] | Draw:
     return found or draw
 
 
+def describe(splits: tuple[str, ...] | Draw, voc: Path) -> str:
+    """Say where the splits of a VOC folder come from, and which lists that may have been meant were not used."""
+    if not isinstance(splits, Draw):
+        return f"that of {voc / 'ImageSets/Main'}"
+    lists = sorted(file.name for file in (voc / "ImageSets").rglob("*.txt"))
+    shown = f"{', '.join(lists[:3])}{', ...' if len(lists) > 3 else ''}"
+    unused = f"; not used: {shown} (a split is ImageSets/Main/train.txt and val.txt)" if lists else ""
+    return f"drawn class by class with seed {splits.seed}{unused}"
+
+
 def read_image_set(voc: Path, split: str, problems: list[str]) -> list[str]:
     """Return the names in one image set, one a line; a set that cannot be read, or is empty though needed, becomes a problem.
 

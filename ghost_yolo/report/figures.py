@@ -175,7 +175,8 @@ def _draw_points(
     for index, ((x, y, _, stock), colour) in enumerate(zip(points, colours, strict=True)):
         low, high = y_bars[index] if y_bars else (y, y)
         left, right = x_bars[index] if x_bars else (x, x)
-        y_error, x_error = [[y - low], [high - y]], [[x - left], [right - x]] if x_bars else None
+        y_error = [[max(y - low, 0)], [max(high - y, 0)]]  # a percentile interval may leave its figure out
+        x_error = [[max(x - left, 0)], [max(right - x, 0)]] if x_bars else None
         axes.errorbar(x, y, y_error, x_error, fmt="none", ecolor=colour, elinewidth=1, capsize=2)
         axes.scatter(x, y, s=32, color=colour, marker="s" if stock else "o", zorder=2)
         pieces += [((x, low), (x, high)), *([((left, y), (right, y))] if x_bars else [])]
