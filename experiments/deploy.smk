@@ -56,7 +56,7 @@ rule bench:
         RUNS + "/{dataset}/bench.txt",
     shell:
         "(cd {params.folder} && ghost-yolo bench {params.models} --nc {params.nc} --imgsz {params.imgsz} {params.mixed}"
-        " {params.options} --format json -o bench.json) > {log} 2>&1 || [ $? = 1 -a -s {output} ]"
+        " {params.options} --format json -o bench.json) > {log} 2>&1 || [ $? = 1 ] && [ -s {output} ]"
 
 
 rule agreement:

@@ -12,12 +12,14 @@ from ghost_yolo.report.figures import png
 HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "above the line", "ms", "training, s", "since, s",
           "labels since", "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
 ABOVE = (
-    "`above the line`: mAP50-95 less that of the line of the plot at the slow end of the file's time, in the same resamples; a file "
-    "that is faster than all of the line is compared with its fastest file."
+    "`above the line`: mAP50-95 less that of the line of the plot at the slow end of the file's time, in the same resamples; in each of "
+    "them a slower file of the line counts at least as much as a faster one. A file that is faster than the whole line is compared "
+    "with the fastest file on it."
 )
 SECONDS = (
-    "`training` is the training from scratch that a file comes from, by the median of its epochs; `since` is what was done after it: "
-    "conversion, pruning, fine-tuning and the export, with other work on the machine where that is said."
+    "`training` is the training from scratch that a file comes from, `since` is what was done after it: conversion, pruning, fine-tuning "
+    "and the export. Training and fine-tuning: epochs times the median epoch; all else is wall-clock. The training of a teacher of "
+    "Ultralytics' distillation is not counted."
 )
 
 

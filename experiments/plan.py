@@ -202,6 +202,11 @@ def tune_run(dataset: Dataset, key: str, setting: Tune, made: Mapping[str, Run])
     return replace(run, teacher=teacher)
 
 
+def is_converted(run: Run, runs: Mapping[str, Run]) -> bool:
+    """Return whether a run is a conversion without labels, or a fine-tuned one."""
+    return run.kind == "ghostify" or (run.base in runs and runs[run.base].kind == "ghostify")
+
+
 def run_from(base: Run, *, kind: str, key: str, name: str, how: str, epochs: int, timed_as: str) -> Run:
     """Return a run that starts from another one, and trains it for so many further epochs."""
     return Run(kind, key, base.scale, base.seed, name, base.model, how, base.epochs + epochs, timed_as, base.name)

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from experiments.agreement import compare, correlate, finish, write
 from experiments.artifacts import STOCK, Artifact
-from experiments.plan import read_plan
+from experiments.plan import Run, is_converted, read_plan
 from experiments.records import write_json
 from experiments.scores import Scores
 from ghost_yolo.accuracy import evaluate
@@ -41,7 +41,9 @@ def measure(config: Mapping[str, Any], name: str, data: str, images: Path) -> di
             skipped.append(f"{', '.join(artifact.label for artifact in artifacts)}: no stock model of their scale")
             continue
         try:
-            rows += rows_of(folder, folder / stock.weights, artifacts, data, images, plan.datasets[name].imgsz)
+            rows += rows_of(
+                folder, folder / stock.weights, artifacts, data, images, plan.datasets[name].imgsz, plan.runs[name]
+            )
         except UserError as error:  # a teacher that finds nothing, or has no accuracy to compare with
             skipped.append(str(error))
     return finish(data, rows) | conversions(rows) | {"skipped": skipped}
@@ -53,7 +55,13 @@ def conversions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rows_of(
-    folder: Path, teacher: Path, artifacts: Sequence[Artifact], data: str, images: Path, imgsz: int
+    folder: Path,
+    teacher: Path,
+    artifacts: Sequence[Artifact],
+    data: str,
+    images: Path,
+    imgsz: int,
+    runs: Mapping[str, Run],
 ) -> list[dict[str, Any]]:
     """Return both figures of the files of one teacher."""
     kept = {
@@ -63,7 +71,7 @@ def rows_of(
     true = evaluate(teacher, data, "val", imgsz, resamples=0)
     _, rows = compare(teacher, images, imgsz, true, accuracies)
     facts = [
-        {"model": artifact.label, "teacher": teacher.parent.name, "converted": artifact.run.kind == "ghostify"}
+        {"model": artifact.label, "teacher": teacher.parent.name, "converted": is_converted(artifact.run, runs)}
         for artifact in artifacts
     ]
     return [row | more for row, more in zip(rows, facts, strict=True)]

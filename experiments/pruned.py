@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,10 @@ def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[s
         )
     folder = steps_folder(out)
     state = folder / "steps.json"
-    begin(state, {"settings": [*settings], "share": share, "steps": steps, "files": fingerprint([weights])})
+    begin(
+        state,
+        {"settings": training.portable(settings), "share": share, "steps": steps, "files": fingerprint([weights])},
+    )
     whole, model = count_gflops(open_checkpoint(weights).model, imgsz), weights
     for number in range(1, steps + 1):
         tuned = folder / f"step-{number}" / "best.pt"
@@ -84,10 +86,10 @@ def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[s
 
 
 def begin(state: Path, identity: dict[str, Any]) -> None:
-    """Remember what is done, and remove the steps of anything else; what is done is forgotten at the end."""
+    """Remember what is done, and set the steps of anything else aside; what is done is forgotten at the end."""
     if state.is_file() and json.loads(state.read_text(encoding="utf-8")) == identity:
         return
-    shutil.rmtree(state.parent, ignore_errors=True)
+    training.set_aside(state.parent)
     state.parent.mkdir(parents=True)
     write_json(state, identity)
 

@@ -39,7 +39,7 @@ class Row:
         seconds: Of what was done since, the export included; None where unknown.
         labels: Whether that took labels.
         excluded: Names of modules that stay in float32 in an INT8 file.
-        above: Of an exported file: its score less that of the line through stock at the same time; None without a line.
+        above: Of an exported file: its score less that of the Pareto front of stock at the same time; None without a line.
     """
 
     key: str
@@ -82,7 +82,7 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
-class Rivalry:
+class RivalComparison:
     """A converted file and the fastest other one that is not shown to be less accurate.
 
     Attributes:
@@ -121,7 +121,7 @@ class Table:
         rows: The models, the most accurate first.
         comparisons: Further pairs of models.
         reference: Deployment of the stock files that exported files are compared with; "" for checkpoints.
-        rivals: The fastest rival of each exported file of ours.
+        rivals: The fastest rival of each converted file.
     """
 
     split: str
@@ -130,7 +130,7 @@ class Table:
     rows: list[Row]
     comparisons: list[PairedComparison]
     reference: str = ""
-    rivals: list[Rivalry] = field(default_factory=list)
+    rivals: list[RivalComparison] = field(default_factory=list)
 
     @property
     def deployed(self) -> bool:
@@ -144,7 +144,7 @@ class Table:
         timing = Timing(**kept["timing"]) if kept["timing"] else None
         rows = [Row(**row) for row in kept["rows"]]
         comparisons = [PairedComparison(**pair) for pair in kept["comparisons"]]
-        rivals = [Rivalry(**pair) for pair in kept.get("rivals", [])]
+        rivals = [RivalComparison(**pair) for pair in kept.get("rivals", [])]
         return cls(kept["split"], kept["conditions"], timing, rows, comparisons, kept.get("reference", ""), rivals)
 
     def write(self, file: Path) -> None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from experiments.artifacts import STOCK, Artifact, reference_deployment
 from experiments.making import Making, making_of, mean_making
-from experiments.plan import Run, read_plan
-from experiments.records import PairedComparison, Rivalry, Row, Table, Timing, Triple, write_json
+from experiments.pareto import fastest_rivals, with_line
+from experiments.plan import Run, is_converted, read_plan
+from experiments.records import PairedComparison, RivalComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
 from experiments.settings import Dataset
-from experiments.standing import fastest_rivals, with_line
 from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
@@ -106,7 +106,10 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
 
 def times_of(bench: Path, artifacts: Iterable[Artifact]) -> tuple[list[BenchRow], Timing]:
     """Return the times of a bench: of checkpoints in its first runtime and precision, of exported files in their own."""
-    rows, known = read_bench(bench).rows, {artifact.file: artifact for artifact in artifacts if artifact.deployment}
+    rows = read_bench(bench).rows
+    if rows[0].ratio is None:
+        raise UserError(f"{bench}: {rows[0].model}, to which all times are relative, was not timed: {rows[0].error}")
+    known = {artifact.file: artifact for artifact in artifacts if artifact.deployment}
     if not known:
         rows = next(iter(group_rows(rows).values()))
         return rows, Timing(rows[0].backend, rows[0].workload, rows[0].model)
@@ -159,7 +162,7 @@ def counterpart(model: Model, key: str, models: Sequence[Model], deployment: str
 
 def rows_of(
     models: Sequence[Model], timed: Sequence[BenchRow] = (), made: Mapping[str, Making] | None = None
-) -> tuple[list[Row], list[Rivalry]]:
+) -> tuple[list[Row], list[RivalComparison]]:
     """Return a row per model and deployment, the most accurate first, and the fastest rivals of the converted ones."""
     reference = reference_deployment(model.artifact.deployment for model in models)
     rows = []
@@ -167,9 +170,8 @@ def rows_of(
         stock = counterpart(model, STOCK, models, reference)
         rows.append(row_of(model, None if stock is model else stock, timed, made or {}))
     draws = [model.draws for model in models]
-    converted = {model.first.name for model in models if model.first.kind == "ghostify"}
-    ours = [not converted.isdisjoint({model.first.name, model.first.base}) for model in models]
-    rivals = fastest_rivals(rows, draws, ours)
+    runs = {model.first.name: model.first for model in models}
+    rivals = fastest_rivals(rows, draws, [is_converted(model.first, runs) for model in models])
     return sorted(with_line(rows, draws), key=lambda row: -row.score[0]), rivals
 
 

@@ -21,7 +21,7 @@ def prepare(data: str, out: Path) -> None:
     """Prepare the images of a dataset YAML, as Ultralytics does at first use, and write the folders of its splits as JSON.
 
     Raises:
-        UserError: If it does not name one folder for each split, or one of them is not there.
+        UserError: If it does not name one folder for each split, or one of them is no folder.
     """
     from ultralytics.data.utils import check_det_dataset
 
@@ -30,7 +30,7 @@ def prepare(data: str, out: Path) -> None:
         raise UserError(f"{data}: it must name one folder each for train, val and test.")
     splits = {split: found[split] for split in ("train", "val", "test")}
     if absent := [folder for folder in splits.values() if not Path(folder).is_dir()]:
-        raise UserError(f"{data}: {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not there.")
+        raise UserError(f"{data}: {', '.join(absent)} {'is no folder' if len(absent) == 1 else 'are no folders'}.")
     write_atomic(out, json.dumps(splits | {"nc": found["nc"]}, indent=2) + "\n")
 
 
@@ -47,7 +47,7 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
 
     The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
     remove. What is trained is written to `train.json` until the training has ended: only an interrupted training of the
-    same settings and input files is resumed, wherever the files lie and on whatever device; any other is moved to `train-before`.
+    same settings and input files is resumed, wherever the input files lie now; any other is moved to `train-before`.
 
     Args:
         out: The checkpoint to write.
@@ -55,7 +55,8 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
         command: What is called with the command's arguments instead.
 
     Raises:
-        UserError: If the command fails, or this Ultralytics lacks what a setting asks for.
+        UserError: If the command fails, the training did not end where it is looked for, as after the folder has moved, or this
+            Ultralytics lacks what a setting asks for.
     """
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
@@ -75,6 +76,8 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
             "exist_ok=True",
         ]
         (command or yolo)("train", *(["resume", f"model={last}"] if last.is_file() else new))
+        if not has_ended(last):
+            raise UserError(f"{last} is not that of a training that ended; remove {folder} to train again.")
     write_atomic(out, (folder / "weights/best.pt").read_bytes())
     state.unlink()
 
@@ -88,8 +91,8 @@ def set_aside(folder: Path) -> None:
 
 
 def portable(settings: Sequence[str]) -> list[str]:
-    """Return the settings that decide what is trained, with files by their name alone; their content counts by itself."""
-    pairs = [setting.partition("=") for setting in settings if not setting.startswith(("device=", "workers="))]
+    """Return the settings that decide what is trained, with files of a full path by their name; their content counts by itself."""
+    pairs = [setting.partition("=") for setting in settings if not setting.startswith("workers=")]
     return [f"{key}={Path(value).name if Path(value).is_absolute() else value}" for key, _, value in pairs]
 
 

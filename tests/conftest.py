@@ -144,7 +144,7 @@ def browser(launch: Callable[..., Any]) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Draw the same weights whichever tests came before."""
+    """Draw the same weights whichever tests came before; fixtures of a wider scope draw earlier."""
     torch.manual_seed(0)
 
 

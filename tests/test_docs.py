@@ -42,13 +42,17 @@ COUNTED = {
     "`cfg/yolov8s-narrow.yaml`": ("cfg/yolov8s-narrow.yaml", "yolov8s-narrow"),
     "`yolov8s-ghost.yaml` (Ultralytics)": ("yolov8s-ghost.yaml", "yolov8s-ghost"),
 }
-TRAINED = {
-    "`yolov8n.yaml` (stock)": "stock",
-    "`ghostify --where all`, without labels": "ghostify-all",
-    "`cfg/yolov8n-ghost.yaml`": "ghost",
-    "`cfg/yolov8n-ghostfast.yaml`": "ghostfast",
-    "`cfg/yolov8n-narrow.yaml`": "narrow",
-    "`yolov8n-ghost.yaml` (Ultralytics)": "host-ghost",
+DEPLOYED = {
+    "stock `yolov8s`, as trained": ("stock", "s", "onnx-fp32"),
+    "stock `yolov8s`": ("stock", "s", "openvino-int8"),
+    "stock `yolov8n`": ("stock", "n", "openvino-int8"),
+    "`yolo11n`": ("yolo11", "n", "openvino-int8"),
+    "`yolov8s`, pruned by Torch-Pruning": ("prune", "s", "openvino-int8"),
+    "**`yolov8s`, `ghostify --act relu --width 0.5,0.625 --maps-weight 1`**": (
+        "ghostify-narrow-maps1",
+        "s",
+        "openvino-int8",
+    ),
 }
 
 
@@ -122,21 +126,23 @@ def test_readme_blocks(compared: comparison.Comparison, ghostfast: Any, tmp_path
 
 
 def test_readme_results() -> None:
-    """The README's accuracies, times and intervals are those of the kept table."""
-    table = json.loads((RESULTS / "accuracy" / "table.json").read_text(encoding="utf-8"))
-    rows = {row["key"]: row for row in table["rows"]}
-
-    def interval(values: list[float], digits: int) -> str:
-        value, low, high = (f"{number:.{digits}f}" for number in values)
-        return f"{value} ({low} to {high})"
-
+    """The README's accuracies and times of deployed files, with their intervals, are those of the kept table."""
+    table = json.loads((RESULTS / "deployed-bccd" / "table.json").read_text(encoding="utf-8"))
+    rows = {(row["key"], row["scale"], row["deployment"]): row for row in table["rows"]}
     expected = []
-    for label, key in TRAINED.items():
+    for label, key in DEPLOYED.items():
         row = rows[key]
-        time = interval([row["time_ratio"], *row["time_interval"]], 2) if row["time_interval"] else "1.00"
-        ratio = interval(row["ratio"], 3) if row["ratio"] else ""
-        expected.append([label, f"{row['gflops']:.3f}", time, interval(row["score"], 3), ratio])
-    assert table_in(README, "results")[1:] == expected
+        speed = [1 / number for number in (row["time_ratio"], *reversed(row["time_interval"] or (1, 1)))]
+        faster = "{:.2f}x ({:.2f} to {:.2f})".format(*speed) if row["time_interval"] else "1.00x"
+        since = (
+            f"{row['seconds'] / 60:.0f} min, {'with' if row['labels'] else 'without'} labels"
+            if row["seconds"] > 300
+            else ""
+        )
+        ratio = "{:.3f} ({:.3f} to {:.3f})".format(*row["score"])
+        precision = key[2].partition("-")[2].upper().replace("FP32", "fp32")
+        expected.append([label, precision, faster, ratio, since])
+    assert table["split"] == "test" and table_in(README, "results")[1:] == expected
 
 
 def shares_of_test(record: str) -> list[str]:

@@ -177,6 +177,19 @@ def test_a_training_is_resumed_in_another_checkout(commands: list[tuple[str, ...
     assert commands[1][1] == "resume"
 
 
+def test_a_training_that_did_not_end_there_is_no_result(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    """A resumed training writes where it began: after its folder has moved, what lies here is not taken for its end."""
+    folder = tmp_path / "moved"
+    interrupt(tmp_path / "best.pt", ["model=yolov8n.yaml"])
+    folder.mkdir()
+    for name in ("train", "train.json"):
+        (tmp_path / name).rename(folder / name)
+
+    with pytest.raises(UserError, match="is not that of a training that ended"):
+        training.train(folder / "best.pt", ["model=yolov8n.yaml"])
+    assert len(commands) == 2 and not (folder / "best.pt").exists()
+
+
 def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A last checkpoint that was cut off is an error with its path."""
     (tmp_path / "last.pt").write_bytes(b"cut off")
@@ -216,13 +229,14 @@ def test_page(tmp_path: Path) -> None:
     assert Table.read(tmp_path / "results/table.json").rows == Table.read(kept).rows
 
 
-def test_kept_table_is_what_was_measured() -> None:
-    """The table in results/accuracy.md is that of the kept rows, and rows of one seed are those of the records."""
-    kept = Table.read(ROOT / "results/accuracy/table.json")
-    files = (ROOT / "results/accuracy").glob(f"*-{kept.split}.json")
-    records = {(r.map50_95, r.map50, r.map50_95_low, r.map50_95_high) for file in files for r in read_accuracy(file)}
+@pytest.mark.parametrize("name", ["accuracy", "deployed-bccd"])
+def test_kept_table_is_what_was_measured(name: str) -> None:
+    """The table on the page is that of the kept rows, and rows of one seed are those of the records."""
+    kept = Table.read(ROOT / f"results/{name}/table.json")
+    files = (ROOT / f"results/{name}").glob(f"*-{kept.split}.json")
+    records = [(r.map50_95, r.map50, r.map50_95_low, r.map50_95_high) for file in files for r in read_accuracy(file)]
 
-    assert page.markdown(kept) in (ROOT / "results/accuracy.md").read_text(encoding="utf-8")
+    assert page.markdown(kept) in (ROOT / f"results/{name}.md").read_text(encoding="utf-8")
     assert len(records) == len(kept.rows)
     assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
 

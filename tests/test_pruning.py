@@ -109,6 +109,7 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         if len(tuned) == 2:
             raise KeyboardInterrupt
         (folder / "best.pt").write_bytes(model.read_bytes() + b"t")
+        torch.save({"epoch": -1}, folder / "last.pt")  # as after a training that ended
 
     monkeypatch.setattr(pruned, "prune_checkpoint", prune)
     monkeypatch.setattr(pruned, "fine_tune", fine_tune)

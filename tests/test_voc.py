@@ -198,7 +198,7 @@ def test_other_image_sets_do_not_decide(plain: Path) -> None:
         (plain / f"ImageSets/Main/{split}.txt").touch()
 
     assert other == Draw(seed=3) and choose_splits(plain, Draw()) == SPLITS
-    assert "drawn class by class with seed 3; not used: default.txt" in said
+    assert "drawn class by class with seed 3; not used: ImageSets/Main/default.txt" in said
     assert describe(SPLITS, plain) == f"that of {plain / 'ImageSets/Main'}"
 
 

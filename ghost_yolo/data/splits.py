@@ -81,7 +81,7 @@ def describe(splits: tuple[str, ...] | Draw, voc: Path) -> str:
     """Say where the splits of a VOC folder come from, and which lists that may have been meant were not used."""
     if not isinstance(splits, Draw):
         return f"that of {voc / 'ImageSets/Main'}"
-    lists = sorted(file.name for file in (voc / "ImageSets").rglob("*.txt"))
+    lists = sorted(file.relative_to(voc).as_posix() for file in (voc / "ImageSets").rglob("*.txt"))
     shown = f"{', '.join(lists[:3])}{', ...' if len(lists) > 3 else ''}"
     unused = f"; not used: {shown} (a split is ImageSets/Main/train.txt and val.txt)" if lists else ""
     return f"drawn class by class with seed {splits.seed}{unused}"

@@ -15,7 +15,7 @@ from ghost_yolo.report import figures
 from ghost_yolo.report.sections import Plot, Section, Table
 from ghost_yolo.utils.json_file import Fields, read_json
 
-NO_LINE = "One stock file beats all others that were timed in both, or there is only one, so there is no line."
+NO_LINE = "The Pareto front of the stock files that were timed has less than two, so there is no line."
 STOCK = "stock"  # key of the models through which the line goes
 TABLE_HEADER = ["file", "mAP50-95", "95 % interval", "time / first", "95 % interval", "dominated"]
 
@@ -122,7 +122,7 @@ def _numbers(row: Fields, name: str, count: int, high: float = 1e9) -> list[floa
 
 
 def line_of(files: Sequence[DeployedFile]) -> list[DeployedFile]:
-    """Return the stock files through which the line goes, the fastest first: those that no other stock file beats in both."""
+    """Return the stock files through which the line goes, their Pareto front of time and score, the fastest first."""
     stock = [file for file in files if file.is_stock]
     return sorted((file for file in stock if not is_dominated(file, stock)), key=lambda file: file.time)
 
@@ -144,9 +144,7 @@ def short_deployments(files: Sequence[DeployedFile]) -> dict[str, str]:
 def caption(files: Sequence[DeployedFile]) -> str:
     """Describe the plot."""
     line = line_of(files)
-    joined = (
-        f"The line joins {' and '.join(file.title for file in line)}: the stock files that no other one beats in both."
-    )
+    joined = f"The line joins {' and '.join(file.title for file in line)}, the Pareto front of the stock files."
     meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
     names = f" In names, {', '.join(meant)}." if meant else ""
     return (

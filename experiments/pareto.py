@@ -1,4 +1,4 @@
-"""Where exported files stand: above or below the line through stock, and beside the rivals that are as accurate."""
+"""Exported files above or below the Pareto front of stock, and beside the rivals that are as accurate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.deployed import deployed_file
-from experiments.records import Rivalry, Row, Triple
+from experiments.records import RivalComparison, Row, Triple
 from ghost_yolo.accuracy.counts import interval
 from ghost_yolo.report.deployed import DeployedFile, line_of
 
@@ -20,15 +20,18 @@ def with_line(rows: Sequence[Row], draws: Sequence[Draws]) -> list[Row]:
     """Return the rows with what the timed exported files have above the line through stock, which is that of the plot.
 
     A file counts at the slow end of its time's interval. Beyond its ends the line goes on level: a file that is faster than all
-    of it is compared with its fastest file. A file of the line itself has no such figure, and without stock none has.
+    of it is compared with its fastest file. In each resample a slower file of the line counts at least as much as a faster one. A
+    file of the line itself has no such figure, and without two stock files on it none has.
     """
     files = timed_files(rows)
     line = [index for file in line_of([*files.values()]) for index, other in files.items() if other == file]
+    if len(line) < 2:
+        return [*rows]
     scores = [np.array([rows[index].score[0], *draws[index]]) for index in line]  # the point, then the resamples
     line_scores = np.maximum.accumulate(scores)
     return [
         replace(row, above=above(files[index], row, draws[index], [files[end].time for end in line], line_scores))
-        if line and index in files and index not in line
+        if index in files and index not in line
         else row
         for index, row in enumerate(rows)
     ]
@@ -54,7 +57,7 @@ def above(file: DeployedFile, row: Row, draws: Draws, times: Sequence[float], li
     return (row.score[0] - float(there[0]), *interval(draws - there[1:]))
 
 
-def fastest_rivals(rows: Sequence[Row], draws: Sequence[Draws], ours: Sequence[bool]) -> list[Rivalry]:
+def fastest_rivals(rows: Sequence[Row], draws: Sequence[Draws], ours: Sequence[bool]) -> list[RivalComparison]:
     """Return for each timed converted file the fastest other one that is not shown to be less accurate.
 
     Args:
@@ -71,9 +74,9 @@ def fastest_rivals(rows: Sequence[Row], draws: Sequence[Draws], ours: Sequence[b
             difference = (rows[index].score[0] - rows[rival].score[0], *interval(differences[rival]))
             times = files[index].time / files[rival].time
             verdict = compare_times(files[index], [files[other] for other in equal])
-            found.append(Rivalry(rows[index].title, rows[rival].title, difference, times, verdict))
+            found.append(RivalComparison(rows[index].title, rows[rival].title, difference, times, verdict))
         elif differences:
-            found.append(Rivalry(rows[index].title))
+            found.append(RivalComparison(rows[index].title))
     return found
 
 
