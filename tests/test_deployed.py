@@ -102,7 +102,7 @@ def test_page_of_exported_files(tmp_path: Path) -> None:
         "yolov8s.yaml openvino-int8",
     ]
     assert "| `narrow-s` | OpenVINO | int8 | 0.580 (0.560 to 0.600) | 0.580 |" in text and "| 300 | 12 | yes |" in text
-    assert f"The line joins {' and '.join(line)}, the Pareto front" in text
+    assert f"The line joins {', '.join(line)}, the Pareto front" in text
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert Table.read(tmp_path / "results/table.json") == Table.read(kept)
     assert report.read_deployed(kept) == report.DeployedFiles("test", timing.baseline, "so and so", files)

@@ -48,11 +48,7 @@ DEPLOYED = {
     "stock `yolov8n`": ("stock", "n", "openvino-int8"),
     "`yolo11n`": ("yolo11", "n", "openvino-int8"),
     "`yolov8s`, pruned by Torch-Pruning": ("prune", "s", "openvino-int8"),
-    "**`yolov8s`, `ghostify --act relu --width 0.5,0.625 --maps-weight 1`**": (
-        "ghostify-narrow-maps1",
-        "s",
-        "openvino-int8",
-    ),
+    "**`yolov8s`, `ghostify --act relu --width 0.5,0.625`**": ("ghostify-narrow", "s", "openvino-int8"),
 }
 
 

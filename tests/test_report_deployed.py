@@ -61,7 +61,7 @@ def test_deployed_files(deployed_table: dict[str, Any], tmp_path: Path) -> None:
     assert [one.label for one in table.files] == ["stock-n", "stock-s", "mine-s", "worse-s"]
     assert line.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.6]]
     assert [[*to_rgba(figures.GREY)] == colour for colour in colours] == [True, False, False, True]
-    assert "so &lt;and&gt; so" in html and "stock-n openvino-int8 and stock-s openvino-int8, the Pareto front" in html
+    assert "so &lt;and&gt; so" in html and "stock-n openvino-int8, stock-s openvino-int8, the Pareto front" in html
     assert [block.name.split("-")[0] in PLOTS for block in section.blocks if isinstance(block, Plot)] == [True]
 
 

@@ -144,7 +144,7 @@ def short_deployments(files: Sequence[DeployedFile]) -> dict[str, str]:
 def caption(files: Sequence[DeployedFile]) -> str:
     """Describe the plot."""
     line = line_of(files)
-    joined = f"The line joins {' and '.join(file.title for file in line)}, the Pareto front of the stock files."
+    joined = f"The line joins {', '.join(file.title for file in line)}, the Pareto front of the stock files."
     meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
     names = f" In names, {', '.join(meant)}." if meant else ""
     return (
