@@ -10,7 +10,7 @@ from ghost_yolo.report.deployed import DeployedFile, DeployedFiles
 from ghost_yolo.report.figures import png
 
 HEADER = ["model", "runtime", "precision", "{} mAP50-95", "ratio to stock", "time", "above the line", "ms", "training, s", "since, s",
-          "labels since", "GFLOPs", "parameters", "seeds", "file"]  # fmt: skip
+          "labels since", "GFLOPs", "parameters", "seeds"]  # fmt: skip
 ABOVE = (
     "`above the line`: mAP50-95 less that of the line of the plot at the slow end of the file's time, in the same resamples; in each of "
     "them a slower file of the line counts at least as much as a faster one. A file that is faster than the whole line is compared "
@@ -41,7 +41,6 @@ def cells(row: Row) -> list[str]:
         f"{row.gflops:.3f}",
         str(row.parameters),
         ", ".join(map(str, row.seeds)),
-        f"`{row.file}`",
     ]
 
 

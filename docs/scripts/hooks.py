@@ -34,7 +34,7 @@ SCALE = re.compile(
     re.MULTILINE,
 )
 LINK = re.compile(r"(?P<start>\]\()(?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
-INTERVAL = re.compile(r"(<td[^>]*>[\d.]+) (\([\d.]+) to ([\d.]+\))")
+INTERVAL = re.compile(r"(<td[^>]*>[+\-\d.]+x?) (\([+\-\d.]+) to ([+\-\d.]+\))")
 
 
 def outside() -> dict[Path, str]:
