@@ -95,7 +95,7 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:
-        alone = f"; conversions alone: {describe(result['conversions'])}" if "conversions" in result else ""
+        alone = f"\nconversions alone: {describe(result['conversions'])}" if "conversions" in result else ""
         label = f"{result.get('data', 'all')}: {describe(result)}{alone}"
         points = [(row["agreement_ratio"], row["accuracy_ratio"]) for row in result.get("rows", [])]
         (xs, x_bars), (ys, y_bars) = (_with_bars([pair[axis] for pair in points]) for axis in (0, 1))
