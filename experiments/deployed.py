@@ -85,7 +85,7 @@ def deployed_file(row: Row, time: float) -> DeployedFile:
     left, right = row.time_interval or (time, time)
     score, low, high = row.score
     return DeployedFile(
-        row.label, row.deployment, row.scale, row.key == STOCK, score, (low, high), time=time, time_ends=(left, right)
+        row.label, row.deployment, row.key == STOCK, score, (low, high), time=time, time_ends=(left, right)
     )
 
 

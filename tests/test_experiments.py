@@ -241,6 +241,20 @@ def test_kept_table_is_what_was_measured(name: str) -> None:
     assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
 
 
+def test_kept_times_of_deployed_files_are_those_of_the_bench() -> None:
+    """Every exported file of the kept table has the time of its row in the kept bench, the first of which is the baseline."""
+    bench = {
+        row.model: (row.median_ms, row.ratio) for row in read_bench(ROOT / "results/deployed-bccd/bench.json").rows
+    }
+    table = Table.read(ROOT / "results/deployed-bccd/table.json")
+
+    assert {row.file: (row.ms, row.time_ratio) for row in table.rows} == bench
+    assert (
+        table.timing is not None
+        and next(row.title for row in table.rows if row.time_ratio == 1) == table.timing.baseline
+    )
+
+
 def test_kept_times_are_those_of_the_bench(config: dict[str, Any]) -> None:
     """Times of the kept table are those of the kept bench."""
     bench = read_bench(ROOT / "results/accuracy-times.json").rows

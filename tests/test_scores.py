@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,6 +186,15 @@ def made_bench(*models: tuple[str, float, float]) -> list[BenchRow]:
         BenchRow(model=name, median_ms=ms, ratio=ms / models[0][1], gflops=gflops, **workload)
         for name, ms, gflops in models
     ]
+
+
+def test_a_bench_without_its_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first model was not timed, no other has a ratio, and that is an error instead of an empty plot."""
+    (failed, *rest) = made_bench(("stocks.yaml", 20.0, 9.0), ("stockn.yaml", 10.0, 2.0))
+    rows = [replace(failed, ratio=None, error="out of memory"), *rest]
+    monkeypatch.setattr(table, "read_bench", lambda _: SimpleNamespace(rows=rows))
+    with pytest.raises(UserError, match=r"stocks\.yaml, to which .* was not timed: out of memory"):
+        table.times_of(tmp_path / "bench.json", [])
 
 
 def test_rows() -> None:

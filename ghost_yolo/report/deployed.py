@@ -27,7 +27,6 @@ class DeployedFile:
     Attributes:
         label: Name of the model.
         deployment: Runtime and precision, such as `openvino-int8`.
-        scale: Scale letter, "" where there is none.
         is_stock: Whether it is a stock model.
         score: mAP50-95.
         score_ends: Its interval.
@@ -37,7 +36,6 @@ class DeployedFile:
 
     label: str
     deployment: str
-    scale: str
     is_stock: bool
     score: float
     score_ends: tuple[float, float]
@@ -83,7 +81,7 @@ def read_deployed(file: Path) -> DeployedFiles:
     except SourceError as error:
         raise SourceError(
             f"--deployed {file} is not a table of exported files ({error}). It has split, conditions, timing.baseline, and rows with "
-            "label, key (stock for a stock model), scale, deployment (such as openvino-int8), score and its interval as a list "
+            "label, key (stock for a stock model), deployment (such as openvino-int8), score and its interval as a list "
             "of three, time_ratio, and time_interval, two numbers or null."
         ) from error
 
@@ -103,7 +101,6 @@ def _read_row(row: Fields) -> DeployedFile:
     return DeployedFile(
         label=row.text("label"),
         deployment=row.text("deployment"),
-        scale=row.text("scale"),
         is_stock=row.text("key") == STOCK,
         score=score,
         score_ends=(low, high),
