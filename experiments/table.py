@@ -92,7 +92,7 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     dataset, known, resamples = plan.datasets[name], plan.artifacts(name), int(config["resamples"])
     val, scores = ([Scores.read(folder / path / f"scores-{kind}.npz") for path in known] for kind in ("val", split))
     models = group_seeds(list(known.values()), val, scores, resamples)
-    shared = conditions(dataset, scores[0], resamples)
+    shared = conditions(dataset, scores[0], resamples, mixed=bool(config.get("mixed")))
     timed, timing = times_of(bench, known.values()) if bench else ([], None)
     made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,13 +116,14 @@ def times_of(bench: Path, artifacts: Iterable[Artifact]) -> tuple[list[BenchRow]
     return rows, Timing("each file in its own runtime", rows[0].workload, known[rows[0].model].label)
 
 
-def conditions(dataset: Dataset, scores: Scores, resamples: int) -> str:
+def conditions(dataset: Dataset, scores: Scores, resamples: int, *, mixed: bool) -> str:
     """Describe what all models share."""
+    precision = " in mixed precision (bfloat16 on a CPU)" if mixed else ""
     facts = scores.facts
     used = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"{dataset.data}, {dataset.imgsz} x {dataset.imgsz}, {dataset.epochs} epochs from scratch, batch {dataset.batch}, "
-        f"otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {facts['machine']}; "
+        f"{dataset.data}, {dataset.imgsz} x {dataset.imgsz}, {dataset.epochs} epochs from scratch{precision}, "
+        f"batch {dataset.batch}, otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {facts['machine']}; "
         f"evaluated with {used}; {facts['split']}: {facts['images']} images, {facts['boxes']} boxes; "
         f"intervals: {resamples} resamples of the images"
     )

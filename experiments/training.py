@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ghost_yolo.data.images import find_images
 from ghost_yolo.errors import UserError
@@ -42,7 +43,9 @@ def link_images(splits: Path, count: int, out: Path) -> None:
         (out / image.name).symlink_to(image.resolve())
 
 
-def train(out: Path, settings: Sequence[str], command: Callable[..., None] | None = None) -> None:
+def train(
+    out: Path, settings: Sequence[str], command: Callable[..., None] | None = None, *, mixed: bool = False
+) -> None:
     """Run `yolo train`, or resume it where it was interrupted, and copy the best checkpoint to `out`.
 
     The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
@@ -53,6 +56,7 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
         out: The checkpoint to write.
         settings: `key=value` of the command.
         command: What is called with the command's arguments instead.
+        mixed: Compute in bfloat16 on a CPU too.
 
     Raises:
         UserError: If the command fails, the training did not end where it is looked for, as after the folder has moved, or this
@@ -60,7 +64,8 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
     """
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
-    identity = {"settings": portable(settings), "files": fingerprint(input_files(settings))}
+    identity: dict[str, Any] = {"settings": portable(settings), "files": fingerprint(input_files(settings))}
+    identity |= {"mixed": True} if mixed else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
         set_aside(folder)
@@ -75,7 +80,7 @@ def train(out: Path, settings: Sequence[str], command: Callable[..., None] | Non
             "name=train",
             "exist_ok=True",
         ]
-        (command or yolo)("train", *(["resume", f"model={last}"] if last.is_file() else new))
+        (command or (mixed_yolo if mixed else yolo))("train", *(["resume", f"model={last}"] if last.is_file() else new))
         if not has_ended(last):
             raise UserError(f"{last} is not that of a training that ended; remove {folder} to train again.")
     write_atomic(out, (folder / "weights/best.pt").read_bytes())
@@ -138,7 +143,20 @@ def yolo(*arguments: str) -> None:
     Raises:
         UserError: If it fails.
     """
-    program = shutil.which("yolo", path=str(Path(sys.executable).parent)) or "yolo"
-    status = subprocess.run([program, *arguments], check=False).returncode
+    require_success([shutil.which("yolo", path=str(Path(sys.executable).parent)) or "yolo", *arguments])
+
+
+def mixed_yolo(*arguments: str) -> None:
+    """Run the same with mixed precision on a CPU.
+
+    Raises:
+        UserError: If it fails.
+    """
+    require_success([sys.executable, "-m", "experiments.mixed", *arguments])
+
+
+def require_success(command: Sequence[str]) -> None:
+    """Run a command, and raise an error if it fails."""
+    status = subprocess.run(command, check=False).returncode
     if status:
-        raise UserError(f"yolo {' '.join(arguments)}: exit status {status}")
+        raise UserError(f"{' '.join(command)}: exit status {status}")

@@ -163,6 +163,17 @@ def test_only_the_same_training_is_resumed(commands: list[tuple[str, ...]], tmp_
     assert [command[1] for command in commands[1:]] == ([] if change == "killed" else [settings[0]])
 
 
+def test_a_training_is_resumed_in_its_own_precision(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in float32 that was interrupted is not resumed in mixed precision."""
+    monkeypatch.setattr(training, "mixed_yolo", training.yolo)
+    interrupt(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"])
+    training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"], mixed=True)
+
+    assert [command[1] for command in commands] == ["model=yolov8n.yaml"] * 2
+
+
 def test_a_training_is_resumed_in_another_checkout(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
     """What counts is what the files hold, not where they lie, nor on how many workers it runs."""
     for folder in ("one", "two"):
