@@ -43,6 +43,7 @@ def deployed_table() -> dict[str, Any]:
         }
         for (key, scale), (score, time) in figures.items()
     ]
+    rows[2]["above"] = [0.08, -0.01, 0.11]
     rows.append(rows[0] | {"label": "untimed", "time_ratio": None, "time_interval": None})
     return {"split": "test", "conditions": "so <and> so", "timing": {"baseline": "stock-s"}, "rows": rows}
 
@@ -61,6 +62,7 @@ def test_deployed_files(deployed_table: dict[str, Any], tmp_path: Path) -> None:
     assert [one.label for one in table.files] == ["stock-n", "stock-s", "mine-s", "worse-s"]
     assert line.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.6]]
     assert [[*to_rgba(figures.GREY)] == colour for colour in colours] == [True, False, False, True]
+    assert "+0.080 (-0.010 to +0.110)" in html
     assert "so &lt;and&gt; so" in html and "stock-n openvino-int8, stock-s openvino-int8, the Pareto front" in html
     assert [block.name.split("-")[0] in PLOTS for block in section.blocks if isinstance(block, Plot)] == [True]
 
@@ -79,6 +81,7 @@ def test_deployed_files(deployed_table: dict[str, Any], tmp_path: Path) -> None:
         (lambda d: d["rows"][0].update(time_interval=[0.6, 0.7]), "time_ratio 0.5 is not within"),
         (lambda d: d["rows"][0].update(time_ratio=0), "time_ratio is 0"),
         (lambda d: d["rows"][0].pop("key"), "'key'"),
+        (lambda d: d["rows"][2].update(above=[0.1, -1.5, 0.2]), "above[1] is -1.5"),
     ],
 )
 def test_foreign_deployed_files(change: Any, named: str, deployed_table: dict[str, Any], tmp_path: Path) -> None:

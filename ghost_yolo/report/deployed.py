@@ -17,7 +17,7 @@ from ghost_yolo.utils.json_file import Fields, read_json
 
 NO_LINE = "The Pareto front of the stock files that were timed has less than two, so there is no line."
 STOCK = "stock"  # key of the models through which the line goes
-TABLE_HEADER = ["file", "mAP50-95", "95 % interval", "time / first", "95 % interval", "dominated"]
+TABLE_HEADER = ["file", "mAP50-95", "95 % interval", "time / first", "95 % interval", "above the line", "dominated"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class DeployedFile:
         score_ends: Its interval.
         time: Ratio of its time to that of the baseline.
         time_ends: The interval of that, of no length where it has none.
+        above: mAP50-95 less that of the line of stock at the same time, with its interval; None where nobody has computed it.
     """
 
     label: str
@@ -41,6 +42,7 @@ class DeployedFile:
     score_ends: tuple[float, float]
     time: float
     time_ends: tuple[float, float]
+    above: tuple[float, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -106,16 +108,17 @@ def _read_row(row: Fields) -> DeployedFile:
         score_ends=(low, high),
         time=time,
         time_ends=(ends[0], ends[1]),
+        above=tuple(_numbers(row, "above", 3, 1.0, -1.0)) if "above" in row else None,
     )
 
 
-def _numbers(row: Fields, name: str, count: int, high: float = 1e9) -> list[float]:
-    """Return a list of so many numbers from 0 on."""
+def _numbers(row: Fields, name: str, count: int, high: float = 1e9, low: float = 0.0) -> list[float]:
+    """Return a list of so many numbers within bounds."""
     values = row.value(name)
     if not isinstance(values, list) or len(values) != count:
         raise row.error(f"{name} is not a list of {count} numbers")
     entries = Fields({f"{name}[{index}]": value for index, value in enumerate(values)}, row.place)
-    return [entries.number(entry, high) for entry in entries.content]
+    return [entries.number(entry, high, low) for entry in entries.content]
 
 
 def line_of(files: Sequence[DeployedFile]) -> list[DeployedFile]:
@@ -178,10 +181,14 @@ def deployed_section(tables: Sequence[DeployedFiles]) -> Section:
         lines = [[file.title, *_cells(file), "yes" if is_dominated(file, files) else ""] for file in files]
         blocks.append(Table(f"{table.split}; time / time of {table.baseline}", TABLE_HEADER, lines))
         terms[f"{index}. {table.split}"] = table.conditions
-    text = "Each exported file with its own accuracy and time. Left of and above the line: better than stock at the scales shown."
+    text = (
+        "Each exported file with its own accuracy and time. Left of and above the line: better than stock at the scales shown. "
+        "Above the line: mAP50-95 less that of the line at the same time, where the record has it."
+    )
     return Section("deployed", "Deployed files", [text], [], blocks, terms)
 
 
 def _cells(file: DeployedFile) -> list[str]:
-    """Return both figures with their intervals."""
-    return [number(file.score, 3), interval(*file.score_ends), number(file.time, 3), interval(*file.time_ends)]
+    """Return the figures with their intervals."""
+    above = "{:+.3f} ({:+.3f} to {:+.3f})".format(*file.above) if file.above else ""
+    return [number(file.score, 3), interval(*file.score_ends), number(file.time, 3), interval(*file.time_ends), above]
