@@ -12,7 +12,9 @@ import typer
 from ghost_yolo.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Mixed = Annotated[bool, typer.Option(help="Compute in bfloat16 on a CPU too: faster with AVX-512 BF16 or AMX.")]
+MixedPrecision = Annotated[
+    bool, typer.Option(help="Compute in bfloat16 on a CPU too: faster with AVX-512 BF16 or AMX.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")]
 
 
@@ -33,11 +35,11 @@ def images(splits: Path, count: int, out: Out) -> None:
 
 
 @app.command()
-def train(settings: list[str], out: Out, mixed: Mixed = False) -> None:
+def train(settings: list[str], out: Out, mixed_precision: MixedPrecision = False) -> None:
     """Train by `yolo train` with these key=value; an interrupted training is resumed."""
     from experiments import training
 
-    training.train(out, settings, mixed=mixed)
+    training.train(out, settings, mixed_precision=mixed_precision)
 
 
 @app.command()
@@ -47,12 +49,12 @@ def prune(
     gflops: Annotated[float, typer.Option(help="Share of the model's GFLOPs that is left, such as 0.38.")],
     out: Out,
     steps: Annotated[int, typer.Option(help="Number of prunings, each followed by a fine-tuning.")] = 1,
-    mixed: Mixed = False,
+    mixed_precision: MixedPrecision = False,
 ) -> None:
     """Prune a trained YOLOv8 by Torch-Pruning, and fine-tune it with labels by these key=value of `yolo train`; resumed."""
     from experiments import pruned
 
-    pruned.run(weights, gflops, steps, out, settings, mixed=mixed)
+    pruned.run(weights, gflops, steps, out, settings, mixed_precision=mixed_precision)
 
 
 @app.command()

@@ -31,7 +31,7 @@ def require_autocast(device: str) -> None:
 
         raise UserError(
             f"Ultralytics {ultralytics.__version__} does not train in mixed precision on {device}; install one that does, "
-            f"pip install 'ultralytics>={KNOWN}', or train without --mixed"
+            f"pip install 'ultralytics>={KNOWN}', or train without --mixed-precision"
         )
 
 

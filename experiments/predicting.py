@@ -78,8 +78,9 @@ def rows_of(
 
 
 def pool(files: Sequence[Path], out: Path) -> None:
-    """Write the rank correlation over all models of several data sets, and one plot of them."""
-    sets = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    """Write the rank correlation over all models of several data sets, and one plot of them; files may be pooled already."""
+    kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    sets = [found for content in kept for found in content.get("sets", [content])]
     rows = [row | {"data": found["data"]} for found in sets for row in found["rows"]]
     result = correlate(rows) | conversions(rows) | {"misleading": misleading(rows), "sets": sets}
     if rows:

@@ -41,16 +41,18 @@ class PrunedTrainer(DetectionTrainer):
         return weights.float().requires_grad_()
 
 
-def fine_tune(*arguments: str, mixed: bool = False) -> None:
+def fine_tune(*arguments: str, mixed_precision: bool = False) -> None:
     """Do what `yolo train` does with these key=value and `resume`, for a pruned model; in bfloat16 on a CPU too."""
     settings = dict(parse_key_value_pair(pair) for pair in arguments if "=" in pair)
     model = YOLO(settings.pop("model"))
-    if mixed:
+    if mixed_precision:
         model.add_callback("on_train_start", enable)
     model.train(trainer=PrunedTrainer, **settings, **({"resume": True} if "resume" in arguments else {}))
 
 
-def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[str], *, mixed: bool = False) -> None:
+def run(
+    weights: Path, share: float, steps: int, out: Path, settings: Sequence[str], *, mixed_precision: bool = False
+) -> None:
     """Prune a trained model to a share of its GFLOPs, in equal ratios, and fine-tune after each step; resumed after an interruption.
 
     The steps lie in a folder beside `out`, with what each took.
@@ -61,7 +63,7 @@ def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[s
         steps: Number of prunings.
         out: The checkpoint to write.
         settings: `key=value` of each fine-tuning, with imgsz among them.
-        mixed: Fine-tune in bfloat16 on a CPU too.
+        mixed_precision: Fine-tune in bfloat16 on a CPU too.
 
     Raises:
         UserError: If an argument is out of its range, or the model cannot be pruned.
@@ -84,7 +86,12 @@ def run(weights: Path, share: float, steps: int, out: Path, settings: Sequence[s
         if not tuned.is_file():
             tuned.parent.mkdir(parents=True, exist_ok=True)
             pruned = prune_step(model, whole * share ** (number / steps), imgsz, tuned.with_name("pruned.pt"))
-            training.train(tuned, [f"model={pruned}", *settings], partial(fine_tune, mixed=mixed), mixed=mixed)
+            training.train(
+                tuned,
+                [f"model={pruned}", *settings],
+                partial(fine_tune, mixed_precision=mixed_precision),
+                mixed_precision=mixed_precision,
+            )
         model = tuned
     write_atomic(out, model.read_bytes())
     state.unlink()

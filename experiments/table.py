@@ -92,7 +92,7 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     dataset, known, resamples = plan.datasets[name], plan.artifacts(name), int(config["resamples"])
     val, scores = ([Scores.read(folder / path / f"scores-{kind}.npz") for path in known] for kind in ("val", split))
     models = group_seeds(list(known.values()), val, scores, resamples)
-    shared = conditions(dataset, scores[0], resamples, mixed=bool(config.get("mixed")))
+    shared = conditions(dataset, scores[0], resamples, mixed_precision=bool(config.get("mixed_precision")))
     timed, timing = times_of(bench, known.values()) if bench else ([], None)
     made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +116,9 @@ def times_of(bench: Path, artifacts: Iterable[Artifact]) -> tuple[list[BenchRow]
     return rows, Timing("each file in its own runtime", rows[0].workload, known[rows[0].model].label)
 
 
-def conditions(dataset: Dataset, scores: Scores, resamples: int, *, mixed: bool) -> str:
+def conditions(dataset: Dataset, scores: Scores, resamples: int, *, mixed_precision: bool) -> str:
     """Describe what all models share."""
-    precision = " in mixed precision (bfloat16 on a CPU)" if mixed else ""
+    precision = " in mixed precision (bfloat16 on a CPU)" if mixed_precision else ""
     facts = scores.facts
     used = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (

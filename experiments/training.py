@@ -44,7 +44,7 @@ def link_images(splits: Path, count: int, out: Path) -> None:
 
 
 def train(
-    out: Path, settings: Sequence[str], command: Callable[..., None] | None = None, *, mixed: bool = False
+    out: Path, settings: Sequence[str], command: Callable[..., None] | None = None, *, mixed_precision: bool = False
 ) -> None:
     """Run `yolo train`, or resume it where it was interrupted, and copy the best checkpoint to `out`.
 
@@ -56,7 +56,7 @@ def train(
         out: The checkpoint to write.
         settings: `key=value` of the command.
         command: What is called with the command's arguments instead.
-        mixed: Compute in bfloat16 on a CPU too.
+        mixed_precision: Compute in bfloat16 on a CPU too.
 
     Raises:
         UserError: If the command fails, the training did not end where it is looked for, as after the folder has moved, or this
@@ -65,7 +65,7 @@ def train(
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
     identity: dict[str, Any] = {"settings": portable(settings), "files": fingerprint(input_files(settings))}
-    identity |= {"mixed": True} if mixed else {}
+    identity |= {"mixed_precision": True} if mixed_precision else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
         set_aside(folder)
@@ -80,7 +80,9 @@ def train(
             "name=train",
             "exist_ok=True",
         ]
-        (command or (mixed_yolo if mixed else yolo))("train", *(["resume", f"model={last}"] if last.is_file() else new))
+        (command or (mixed_yolo if mixed_precision else yolo))(
+            "train", *(["resume", f"model={last}"] if last.is_file() else new)
+        )
         if not has_ended(last):
             raise UserError(f"{last} is not that of a training that ended; remove {folder} to train again.")
     write_atomic(out, (folder / "weights/best.pt").read_bytes())

@@ -162,6 +162,7 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
     for name, rows in sets.items():
         files.append(tmp_path / f"{name}.json")
         files[-1].write_text(json.dumps(agreement.finish(f"{name}.yaml", rows)))
+    predicting.pool(files[:1], files[0])  # what is pooled already
     predicting.pool(files, tmp_path / "agreement.json")
     found = json.loads((tmp_path / "agreement.json").read_text())
 

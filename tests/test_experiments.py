@@ -169,7 +169,7 @@ def test_a_training_is_resumed_in_its_own_precision(
     """One in float32 that was interrupted is not resumed in mixed precision."""
     monkeypatch.setattr(training, "mixed_yolo", training.yolo)
     interrupt(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"])
-    training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"], mixed=True)
+    training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"], mixed_precision=True)
 
     assert [command[1] for command in commands] == ["model=yolov8n.yaml"] * 2
 

@@ -139,7 +139,19 @@ def test_pruned_model_is_fine_tuned_and_opened_safely(
     out = tmp_path / "run/best.pt"
     settings = [f"data={labelled}", "imgsz=64", "epochs=1", "batch=4", "workers=0", "device=cpu"]
     done = run(
-        "python", "-m", "experiments", "prune", wide, "--mixed", "-o", out, "--gflops", "0.7", "--steps", "2", *settings
+        "python",
+        "-m",
+        "experiments",
+        "prune",
+        wide,
+        "--mixed-precision",
+        "-o",
+        out,
+        "--gflops",
+        "0.7",
+        "--steps",
+        "2",
+        *settings,
     )
     steps = [tmp_path / f"run/best-steps/step-{number}/{name}.pt" for number in (1, 2) for name in ("pruned", "best")]
     models = [open_checkpoint(file).model for file in [wide, *steps, out]]
