@@ -33,15 +33,15 @@ plain_batch, plain_distill, plain_loss = CalibrationImages.batch, distill.distil
 def distill_steps(factor: float) -> Any:
     """Return the distillation with a multiple of the steps."""
 
-    def run(teacher: Any, student: Any, images: Any, steps: int, *rest: Any) -> None:
-        plain_distill(teacher, student, images, round(steps * factor), *rest)
+    def run(teacher: Any, student: Any, images: Any, steps: int, *rest: Any, **named: Any) -> None:
+        plain_distill(teacher, student, images, round(steps * factor), *rest, **named)
 
     return run
 
 
-def distill_maps_once(teacher: Any, student: Any, *rest: Any) -> None:
+def distill_maps_once(teacher: Any, student: Any, *rest: Any, **named: Any) -> None:
     """Distill with maps that count once, the default of their weight, which comes last."""
-    plain_distill(teacher, student, *rest[:-1])
+    plain_distill(teacher, student, *rest[:-1], **named)
 
 
 def adam(rate: float) -> Any:
@@ -55,18 +55,18 @@ def adam(rate: float) -> Any:
     return make
 
 
-def distill_average(teacher: Any, student: Any, *rest: Any) -> None:
+def distill_average(teacher: Any, student: Any, *rest: Any, **named: Any) -> None:
     """Distill, and take the exponential moving average of the weights over the steps."""
     average = AveragedModel(student.model, avg_fn=get_ema_avg_fn(EMA_DECAY))  # type: ignore[no-untyped-call]
     handle = register_optimizer_step_post_hook(lambda *_: average.update_parameters(student.model))
     try:
-        plain_distill(teacher, student, *rest)
+        plain_distill(teacher, student, *rest, **named)
     finally:
         handle.remove()
     student.model.load_state_dict(average.module.state_dict())
 
 
-def distill_falling(teacher: Any, student: Any, images: Any, steps: int, *rest: Any) -> None:
+def distill_falling(teacher: Any, student: Any, images: Any, steps: int, *rest: Any, **named: Any) -> None:
     """Distill with maps whose weight, which comes last, falls along a cosine until they count once."""
     weight, count = rest[-1], itertools.count()
 
@@ -75,18 +75,18 @@ def distill_falling(teacher: Any, student: Any, images: Any, steps: int, *rest: 
         return plain_loss(*(*args[:-1], 1 + (weight - 1) * share), **named)
 
     with patch.object(distill, "distillation_loss", loss):
-        plain_distill(teacher, student, images, steps, *rest)
+        plain_distill(teacher, student, images, steps, *rest, **named)
 
 
-def distill_batch_statistics(teacher: Any, student: Any, *rest: Any) -> None:
+def distill_batch_statistics(teacher: Any, student: Any, *rest: Any, **named: Any) -> None:
     """Distill with BatchNorm that uses the statistics of the batch, and keeps their moving average."""
     norms = [module for module in student.model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.train()
-    plain_distill(teacher, student, *rest)  # leaves all in evaluation mode
+    plain_distill(teacher, student, *rest, **named)  # leaves all in evaluation mode
 
 
-def distill_quantized(teacher: Any, student: Any, *rest: Any) -> None:
+def distill_quantized(teacher: Any, student: Any, *rest: Any, **named: Any) -> None:
     """Distill with the rounding of INT8: of weights by output channel, of the inputs of convolutions by tensor."""
     decode = getattr(getattr(student.model.model[-1], "dfl", None), "conv", None)
     convs = [conv for conv in student.model.modules() if isinstance(conv, nn.Conv2d) and conv is not decode]
@@ -96,7 +96,7 @@ def distill_quantized(teacher: Any, student: Any, *rest: Any) -> None:
         handles.append(conv.register_forward_pre_hook(lambda _, args, rounded=inputs: (rounded(args[0]),)))
         parametrize.register_parametrization(conv, "weight", ROUNDED_WEIGHTS())
     try:
-        plain_distill(teacher, student, *rest)
+        plain_distill(teacher, student, *rest, **named)
     finally:
         for handle in handles:
             handle.remove()

@@ -51,6 +51,7 @@ class Ghostify:
     reconstruct_steps: int = 100
     distill_steps: int = 250
     maps_weight: float | None = None
+    mixed_precision: bool = False
     architecture: str = ""
 
     @property
@@ -59,7 +60,8 @@ class Ghostify:
         given = {"where": self.where, "block": self.block, "act": self.act, "width": self.width, "budget": self.budget}
         given |= {"reconstruct-steps": self.reconstruct_steps, "distill-steps": self.distill_steps}
         given |= {"maps-weight": self.maps_weight}
-        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        flags = ["--mixed-precision"] if self.mixed_precision else []
+        return " ".join([*(f"--{name} {value}" for name, value in given.items() if value is not None), *flags])
 
     @property
     def description(self) -> str:
@@ -69,6 +71,7 @@ class Ghostify:
         images = f"{self.images or 'all'} training images"
         steps = f"{self.reconstruct_steps} reconstruction steps per block, {self.distill_steps} distillation steps"
         weight = "" if self.maps_weight is None else f" with maps of weight {self.maps_weight:g}"
+        weight += " in bfloat16" if self.mixed_precision else ""
         return ", ".join([*filter(None, changes), images, steps + weight])
 
 
@@ -148,6 +151,8 @@ def converted(value: Any, kind: str) -> Any:
     """Return a setting in the type of its field: `snakemake --config` gives numbers within a section as text."""
     if kind in ("int", "float"):
         return int(value) if kind == "int" else float(value)
+    if kind == "bool":
+        return str(value).lower() == "true"
     if kind.startswith("tuple"):
         return tuple(int(item) if "int" in kind else str(item) for item in value)
     return value

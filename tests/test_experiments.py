@@ -59,8 +59,9 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     ]
     assert plan.ghostify["light"].options.startswith("--act relu --width 0.5,0.625 --reconstruct-steps")
     assert "relu, width 0.5,0.625" in plan.ghostify["light"].description
-    weighted = replace(plan.ghostify["light"], maps_weight=3.0)
-    assert "--maps-weight 3.0" in weighted.options and "maps of weight 3" in weighted.description
+    weighted = replace(plan.ghostify["light"], maps_weight=3.0, mixed_precision=True)
+    assert "--maps-weight 3.0 --mixed-precision" in weighted.options
+    assert "maps of weight 3 in bfloat16" in weighted.description
     assert "maps" not in plan.ghostify["light"].options + plan.ghostify["light"].description
 
 

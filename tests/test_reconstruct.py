@@ -210,16 +210,32 @@ def test_maps_count_by_their_weight(tiny_model: Any, calibration_images: Calibra
     assert thrice - none == pytest.approx(3 * (once - none), rel=1e-4)
 
 
-def test_distillation_reduces_its_loss(tiny_model: Any, calibration_images: CalibrationImages) -> None:
-    """A student is nearer to the teacher after distillation, and in eval mode."""
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_distillation_reduces_its_loss(
+    tiny_model: Any, calibration_images: CalibrationImages, *, mixed_precision: bool
+) -> None:
+    """A student is nearer to the teacher after distillation, in bfloat16 too, and in eval mode."""
     student = build_candidate(tiny_model, plan_swap(tiny_model.yaml, "all", GHOST), 0)
     x = calibration_images.batch(range(8), augment=False)
     before = distillation_loss(tiny_model, student.model, x, ()).item()
     torch.manual_seed(0)
-    distill(tiny_model, student, calibration_images, 60, callback=lambda state: None)
+    distill(tiny_model, student, calibration_images, 60, lambda state: None, mixed_precision=mixed_precision)
 
     assert distillation_loss(tiny_model, student.model, x, ()).item() < 0.9 * before
     assert not student.model.training and not any(p.requires_grad for p in student.model.parameters())
+
+
+def test_mixed_precision_is_that_of_the_models(tiny_model: Any, calibration_images: CalibrationImages) -> None:
+    """Both models are computed in bfloat16, and the loss in float32: it is nearly the same."""
+    student = build_candidate(tiny_model, plan_swap(tiny_model.yaml, "all", GHOST), 0).model
+    x = calibration_images.batch(range(4), augment=False)
+    seen, teacher = list[torch.dtype](), copy.deepcopy(tiny_model)
+    for model in (teacher, student):
+        model.model[0].register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    full, mixed = (distillation_loss(teacher, student, x, (), mixed_precision=on) for on in (False, True))
+
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16]
+    assert mixed.dtype == torch.float32 and 0 < abs(float(mixed - full)) < 0.02 * float(full)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 20, 100])

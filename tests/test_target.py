@@ -268,7 +268,7 @@ def test_a_last_pass_that_makes_it_worse_is_not_kept(
     """The closed form is written then, and the report says both losses; otherwise the distilled weights."""
     weights = list[float]()
 
-    def spoil(_: Any, student: Any, *others: Any) -> None:
+    def spoil(_: Any, student: Any, *others: Any, **named: Any) -> None:
         weights.append(others[-1])
         student.model.model[0].conv.weight.zero_()
 

@@ -98,6 +98,13 @@ def ghostify(
             help="With --act, --width or --target: weight of the error of the maps beside the loss of the predictions; by default 10."
         ),
     ] = None,
+    mixed_precision: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-precision",
+            help="Distill in bfloat16: faster on a GPU, and on a CPU with AVX-512 BF16 or AMX; slower on others.",
+        ),
+    ] = False,
     style: Annotated[Format, typer.Option("--format", help="Format of the printed report.")] = Format.text,
 ) -> None:
     """Make a trained YOLO fast on a CPU without labels: activation, width, blocks, INT8.
@@ -128,6 +135,7 @@ def ghostify(
             rounds=rounds,
             holdout=holdout,
             maps_weight=maps_weight,
+            mixed_precision=mixed_precision,
         )
         delivery = Delivery(
             runtime=runtime,

@@ -41,6 +41,7 @@ class Settings:
         holdout: Share of the images that nothing is fitted on, for the agreement with the trained model.
         maps_weight: Where activation or width change, the weight of the error of the maps beside the loss of the predictions
             in the distillation; None for MAPS_WEIGHT.
+        mixed_precision: Distill in bfloat16.
     """
 
     reconstruct_steps: int = 100
@@ -54,6 +55,7 @@ class Settings:
     rounds: int = 40
     holdout: float = 0.2
     maps_weight: float | None = None
+    mixed_precision: bool = False
 
     def validate(self) -> None:
         """Validate the settings.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import nn
@@ -30,6 +30,22 @@ CHECKPOINT_EVERY = 100  # steps
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
 
 
+class Outputs(NamedTuple):
+    """What a model computes, in float32.
+
+    Attributes:
+        inputs: Of the head, by level.
+        maps: Outputs of rows.
+        levels: Of the box and class branches.
+        others: Masks, key points or angles.
+    """
+
+    inputs: list[torch.Tensor]
+    maps: dict[int, torch.Tensor]
+    levels: Levels
+    others: list[torch.Tensor]
+
+
 class DistillState(TypedDict):
     """State of a distillation from which it is resumed."""
 
@@ -48,6 +64,8 @@ def distill(
     state: DistillState | None = None,
     kept: Mapping[int, torch.Tensor] | None = None,
     maps_weight: float = 1.0,
+    *,
+    mixed_precision: bool = False,
 ) -> None:
     """Train all weights of the student by Muon on augmented images, with fixed BatchNorm statistics.
 
@@ -60,18 +78,20 @@ def distill(
         state: The state to resume from.
         kept: Which maps of the teacher those of a row stand for; by default all.
         maps_weight: How often the error of the maps counts beside the loss of the predictions.
+        mixed_precision: Compute both models in bfloat16; weights and losses stay in float32.
     """
     model, rows = student.model, compared_rows(student)
     model.requires_grad_()
     for each in (teacher, model):
         each.to(memory_format=torch.channels_last)  # 0.95 of the time on a CPU, see results/tenfold.md
     rate = NEAR_RATE if student.keeps_shape else LEARNING_RATE
+    how = {"weigh": student.reshaped, "mixed_precision": mixed_precision}
     optimizer = Muon(model.parameters(), rate, MUON_RATIO * rate)
     done = restore(model, optimizer, state) if state else 0
     scheduler = one_cycle(optimizer, optimizer.rates, steps, done)
     for step in progress(range(done, steps), "Distilling"):
         batch = images.batch(torch.randint(len(images), (BATCH_SIZE,)).tolist()).to(memory_format=torch.channels_last)
-        loss = distillation_loss(teacher, model, batch, rows, kept, maps_weight, weigh=student.reshaped)
+        loss = distillation_loss(teacher, model, batch, rows, kept, maps_weight, **how)
         require_finite(loss, "Distilling")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -119,6 +139,7 @@ def distillation_loss(
     maps_weight: float = 1.0,
     *,
     weigh: bool = False,
+    mixed_precision: bool = False,
 ) -> torch.Tensor:
     """Return the loss of a batch: relative errors of maps and of masks, key points or angles, and the loss of boxes and classes.
 
@@ -130,23 +151,35 @@ def distillation_loss(
         kept: Which maps of the teacher those of a row stand for; by default all.
         maps_weight: How often the error of the maps counts beside the loss of the predictions.
         weigh: Whether a position counts as much as the teacher is sure of an object there.
+        mixed_precision: Compute both models in bfloat16.
     """
-    last = len(student.model) - 1
-    head, teacher_head = student.model[last], teacher.model[last]
-    inner = set(rows) - {last}
-    with torch.no_grad():
-        teacher_inputs, teacher_maps = forward_until(teacher, images, last, inner)
-        target = predictions(teacher_head, teacher_inputs)
-        extra = branch_outputs(teacher_head, "cv4", teacher_inputs)
-    inputs, maps = forward_until(student, images, last, inner)
+    head = student.model[-1]
+    inner = set(rows) - {len(student.model) - 1}
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+        with torch.no_grad():
+            target = compute(teacher, images, inner)
+        found = compute(student, images, inner)
     kept = kept or {}
-    entering = zip(input_indices(head), as_list(inputs), as_list(teacher_inputs), strict=True)
-    compared = [*entering, *((i, maps[i], teacher_maps[i]) for i in sorted(inner))]
+    entering = zip(input_indices(head), found.inputs, target.inputs, strict=True)
+    compared = [*entering, *((i, found.maps[i], target.maps[i]) for i in sorted(inner))]
     pairs = [(y, expected[:, kept[i]] if i in kept else expected) for i, y, expected in compared]
-    others = [*zip(branch_outputs(head, "cv4", inputs), extra, strict=True)]  # masks, key points or angles
-    counts = weigh_positions([classes for _, classes in target]) if weigh else None
+    counts = weigh_positions([classes for _, classes in target.levels]) if weigh else None
+    others = [*zip(found.others, target.others, strict=True)]
     loss = maps_weight * _mean_error(pairs, counts) + _mean_error(others, counts)
-    return loss + prediction_loss(predictions(head, inputs), target, head)
+    return loss + prediction_loss(found.levels, target.levels, head)
+
+
+def compute(model: HostModel, images: torch.Tensor, rows: Collection[int]) -> Outputs:
+    """Return what a model computes from images, in float32 under autocast too, with the output maps of rows."""
+    head = model.model[-1]
+    inputs, maps = forward_until(model, images, len(model.model) - 1, rows)
+    levels, others = predictions(head, inputs), branch_outputs(head, "cv4", inputs)
+    return Outputs(
+        [x.float() for x in as_list(inputs)],
+        {i: y.float() for i, y in maps.items()},
+        [(boxes.float(), classes.float()) for boxes, classes in levels],
+        [y.float() for y in others],
+    )
 
 
 def _mean_error(pairs: list[tuple[torch.Tensor, torch.Tensor]], counts: torch.Tensor | None) -> torch.Tensor:

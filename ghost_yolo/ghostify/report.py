@@ -122,6 +122,7 @@ def _summary(config: RunConfig, images: CalibrationImages, whole: dict[str, Any]
         for figure in ("parameters", "gflops")
     )
     weight = "" if settings.maps_weight is None else f" with maps of weight {settings.maps_weight:g}"
+    weight += " in bfloat16" if settings.mixed_precision else ""
     return (
         f"{config.model}: {len(images)} calibration images{skipped} at imgsz={settings.imgsz}, {settings.reconstruct_steps} "
         f"reconstruction steps per block, {settings.distill_steps} distillation steps{weight}, seed {settings.seed}. "

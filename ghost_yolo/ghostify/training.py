@@ -62,7 +62,8 @@ def distill_student(run: GhostifyRun, student: Candidate, kept: KeptByRow, label
     callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
     keep = {row: channels.keep for row, channels in kept.items()}
     weight = 1.0 if settings.maps_weight is None or not student.reshaped else settings.maps_weight
-    distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight)
+    mixed = settings.mixed_precision
+    distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight, mixed_precision=mixed)
     if images is not None and before and steps:  # a classifier has no such loss
         after = held_out_loss(run.teacher, model, images)
         state.add(label + LOSSES, [before, after])
