@@ -30,6 +30,7 @@ HOST_TESTS = (
     "tests/test_bccd.py",
     "tests/test_data.py",
     "tests/test_files.py",
+    "tests/test_mixed.py",
     "tests/test_reshape.py",
     "tests/test_swap.py",
     "tests/test_swapfile.py",

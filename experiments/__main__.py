@@ -13,7 +13,7 @@ from ghost_yolo.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 MixedPrecision = Annotated[
-    bool, typer.Option(help="Compute in bfloat16 on a CPU too: faster with AVX-512 BF16 or AMX.")
+    bool, typer.Option(help="Compute in bfloat16 on a CPU too: faster on some that have units for it.")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")]
 

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from ghost_yolo.errors import UserError
 
@@ -14,23 +13,38 @@ KNOWN = "8.4.190"  # a release of Ultralytics whose trainer computes under the a
 
 
 def enable(trainer: Any) -> None:
-    """Let Ultralytics' trainer compute its batches under torch's autocast, in bfloat16 on a CPU; validation stays in float32."""
+    """Let Ultralytics' trainer run the network in bfloat16 on a CPU; losses, weights and validation stay in float32."""
+    if trainer.device.type != "cpu":  # there it has its own
+        return
     trainer.amp = True
+    model = getattr(trainer.model, "student_model", trainer.model)  # of a distillation
+    plain = model.loss
 
-    def at_first_batch(*_: Any) -> None:
-        hook.remove()
-        require_autocast(trainer.device.type)
+    def loss(batch: dict[str, Any], preds: Any = None) -> Any:
+        require_autocast()
+        preds = model.forward(batch["img"]) if preds is None else preds
+        with torch.autocast("cpu", enabled=False):  # boxes of eight bits would be a pixel off
+            return plain(batch, in_float32(preds))
 
-    hook: RemovableHandle = trainer.model.register_forward_pre_hook(at_first_batch)
+    model.loss = loss
 
 
-def require_autocast(device: str) -> None:
+def in_float32(outputs: Any) -> Any:
+    """Return nested outputs of a network with all tensors in float32."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float()
+    if isinstance(outputs, dict):
+        return {name: in_float32(value) for name, value in outputs.items()}
+    return type(outputs)(map(in_float32, outputs)) if isinstance(outputs, list | tuple) else outputs
+
+
+def require_autocast() -> None:
     """Raise an error if a batch is not computed under autocast, as in releases that know that of CUDA alone."""
-    if not torch.is_autocast_enabled(device):
+    if not torch.is_autocast_enabled("cpu"):
         import ultralytics
 
         raise UserError(
-            f"Ultralytics {ultralytics.__version__} does not train in mixed precision on {device}; install one that does, "
+            f"Ultralytics {ultralytics.__version__} does not train in mixed precision on a CPU; install one that does, "
             f"pip install 'ultralytics>={KNOWN}', or train without --mixed-precision"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,15 @@ def rows_of(
 
 
 def pool(files: Sequence[Path], out: Path) -> None:
-    """Write the rank correlation over all models of several data sets, and one plot of them; files may be pooled already."""
+    """Write the rank correlation over all models of several data sets, and one plot of them; files may be pooled already.
+
+    Raises:
+        UserError: If a data set is there more than once.
+    """
     kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     sets = [found for content in kept for found in content.get("sets", [content])]
+    if repeated := [name for name, count in Counter(found["data"] for found in sets).items() if count > 1]:
+        raise UserError(f"{', '.join(repeated)}: there more than once; give each data set in one file")
     rows = [row | {"data": found["data"]} for found in sets for row in found["rows"]]
     result = correlate(rows) | conversions(rows) | {"misleading": misleading(rows), "sets": sets}
     if rows:

@@ -76,10 +76,13 @@ def run(
         )
     folder = steps_folder(out)
     state = folder / "steps.json"
-    begin(
-        state,
-        {"settings": training.portable(settings), "share": share, "steps": steps, "files": fingerprint([weights])},
-    )
+    identity = {
+        "settings": training.portable(settings),
+        "share": share,
+        "steps": steps,
+        "files": fingerprint([weights]),
+    }
+    begin(state, identity | training.precision(mixed_precision=mixed_precision))
     whole, model = count_gflops(open_checkpoint(weights).model, imgsz), weights
     for number in range(1, steps + 1):
         tuned = folder / f"step-{number}" / "best.pt"

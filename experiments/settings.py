@@ -69,9 +69,10 @@ class Ghostify:
         swapped = f"budget {self.budget:g}" if self.budget else self.block
         changes = (self.where, swapped, self.act, self.width and f"width {self.width}")
         images = f"{self.images or 'all'} training images"
-        steps = f"{self.reconstruct_steps} reconstruction steps per block, {self.distill_steps} distillation steps"
-        weight = "" if self.maps_weight is None else f" with maps of weight {self.maps_weight:g}"
-        weight += " in bfloat16" if self.mixed_precision else ""
+        blocks = f"{self.reconstruct_steps} reconstruction steps per block, " if self.block else ""
+        steps = f"{blocks}{self.distill_steps} distillation steps"
+        weight = " in bfloat16" if self.mixed_precision else ""
+        weight += "" if self.maps_weight is None else f" with maps of weight {self.maps_weight:g}"
         return ", ".join([*filter(None, changes), images, steps + weight])
 
 
@@ -142,7 +143,7 @@ def read_section(kind: type[Section], section: Mapping[str, Any]) -> dict[str, S
         require_known(f"setting of {name}", entry, types)
         try:
             result[name] = kind(**{key: converted(value, types[key]) for key, value in entry.items()})
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{name}: {error}") from error
     return result
 
@@ -152,7 +153,7 @@ def converted(value: Any, kind: str) -> Any:
     if kind in ("int", "float"):
         return int(value) if kind == "int" else float(value)
     if kind == "bool":
-        return str(value).lower() == "true"
+        return {"true": True, "false": False}[str(value).lower()]
     if kind.startswith("tuple"):
         return tuple(int(item) if "int" in kind else str(item) for item in value)
     return value

@@ -17,7 +17,7 @@ from experiments.pareto import fastest_rivals, with_line
 from experiments.plan import Run, is_converted, read_plan
 from experiments.records import PairedComparison, RivalComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
-from experiments.settings import Dataset
+from experiments.settings import Dataset, converted
 from ghost_yolo.accuracy.counts import interval, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
@@ -92,7 +92,9 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     dataset, known, resamples = plan.datasets[name], plan.artifacts(name), int(config["resamples"])
     val, scores = ([Scores.read(folder / path / f"scores-{kind}.npz") for path in known] for kind in ("val", split))
     models = group_seeds(list(known.values()), val, scores, resamples)
-    shared = conditions(dataset, scores[0], resamples, mixed_precision=bool(config.get("mixed_precision")))
+    shared = conditions(
+        dataset, scores[0], resamples, mixed_precision=converted(config.get("mixed_precision", False), "bool")
+    )
     timed, timing = times_of(bench, known.values()) if bench else ([], None)
     made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)

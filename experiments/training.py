@@ -65,7 +65,7 @@ def train(
     require_distillation(settings)
     folder, state = out.parent / "train", out.parent / "train.json"
     identity: dict[str, Any] = {"settings": portable(settings), "files": fingerprint(input_files(settings))}
-    identity |= {"mixed_precision": True} if mixed_precision else {}
+    identity |= precision(mixed_precision=mixed_precision)
     out.parent.mkdir(parents=True, exist_ok=True)
     if not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != identity:
         set_aside(folder)
@@ -101,6 +101,11 @@ def portable(settings: Sequence[str]) -> list[str]:
     """Return the settings that decide what is trained, with files of a full path by their name; their content counts by itself."""
     pairs = [setting.partition("=") for setting in settings if not setting.startswith("workers=")]
     return [f"{key}={Path(value).name if Path(value).is_absolute() else value}" for key, _, value in pairs]
+
+
+def precision(*, mixed_precision: bool) -> dict[str, bool]:
+    """Return what a precision adds to the identity of a training."""
+    return {"mixed_precision": True} if mixed_precision else {}
 
 
 def input_files(settings: Sequence[str]) -> list[Path]:

@@ -165,6 +165,8 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
     predicting.pool(files[:1], files[0])  # what is pooled already
     predicting.pool(files, tmp_path / "agreement.json")
     found = json.loads((tmp_path / "agreement.json").read_text())
+    with pytest.raises(UserError, match=r"a\.yaml: there more than once"):
+        predicting.pool([files[0], *files], tmp_path / "again.json")
 
     assert found["models"] == 4 and found["spearman"] == pytest.approx(-0.2)
     assert found["conversions"] == {"spearman": 1, "p": 0, "models": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from experiments import page, training
 from experiments.artifacts import Artifact
 from experiments.plan import read_plan
 from experiments.records import PairedComparison, Row, Table, Timing
+from experiments.settings import converted
 from experiments.table import time_of
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import read_accuracy, read_bench
@@ -61,7 +63,7 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     assert "relu, width 0.5,0.625" in plan.ghostify["light"].description
     weighted = replace(plan.ghostify["light"], maps_weight=3.0, mixed_precision=True)
     assert "--maps-weight 3.0 --mixed-precision" in weighted.options
-    assert "maps of weight 3 in bfloat16" in weighted.description
+    assert "steps in bfloat16 with maps of weight 3" in weighted.description
     assert "maps" not in plan.ghostify["light"].options + plan.ghostify["light"].description
 
 
@@ -123,13 +125,14 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "yolo", yolo)
+    monkeypatch.setattr(training, "mixed_yolo", partial(yolo, "mixed"))
     return ran
 
 
-def interrupt(out: Path, settings: list[str]) -> None:
+def interrupt(out: Path, settings: list[str], *, mixed_precision: bool = False) -> None:
     """Train until the interruption."""
     with pytest.raises(KeyboardInterrupt):
-        training.train(out, settings)
+        training.train(out, settings, mixed_precision=mixed_precision)
     assert not out.exists()
 
 
@@ -164,15 +167,24 @@ def test_only_the_same_training_is_resumed(commands: list[tuple[str, ...]], tmp_
     assert [command[1] for command in commands[1:]] == ([] if change == "killed" else [settings[0]])
 
 
+@pytest.mark.parametrize("before", [False, True])
 def test_a_training_is_resumed_in_its_own_precision(
-    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands: list[tuple[str, ...]], tmp_path: Path, *, before: bool
 ) -> None:
-    """One in float32 that was interrupted is not resumed in mixed precision."""
-    monkeypatch.setattr(training, "mixed_yolo", training.yolo)
-    interrupt(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"])
-    training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "epochs=2"], mixed_precision=True)
+    """One in mixed precision is resumed in it; one in float32 is not."""
+    settings = ["model=yolov8n.yaml", "epochs=2"]
+    interrupt(tmp_path / "best.pt", settings, mixed_precision=before)
+    training.train(tmp_path / "best.pt", settings, mixed_precision=True)
 
-    assert [command[1] for command in commands] == ["model=yolov8n.yaml"] * 2
+    assert commands[1][:3] == ("mixed", "train", "resume" if before else "model=yolov8n.yaml")
+
+
+@pytest.mark.parametrize("text,value", [("false", False), ("True", True), (True, True)])
+def test_a_switch_may_be_text(text: Any, *, value: bool) -> None:
+    """Snakemake gives `--config mixed_precision=false` as text; anything else than true and false is an error."""
+    assert converted(text, "bool") is value
+    with pytest.raises(KeyError):
+        converted("yes", "bool")
 
 
 def test_a_training_is_resumed_in_another_checkout(commands: list[tuple[str, ...]], tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "small cache": ({"settings": Settings(cache=1e-6)}, "--cache 1e-06"),
     "a weight below 0": ({"settings": Settings(maps_weight=-1)}, "--maps-weight -1"),
     "no number for a weight": ({"settings": Settings(maps_weight=float("nan"))}, "--maps-weight nan"),
+    "a precision of no steps": (
+        {"settings": Settings(distill_steps=0, mixed_precision=True)},
+        "--mixed-precision with --distill-steps 0",
+    ),
     "a weight that counts nowhere": ({"settings": Settings(maps_weight=3)}, "--maps-weight 3: only --act"),
     "no number for the cache": ({"settings": Settings(cache=float("nan"))}, "--cache nan"),
     "not a checkpoint's name": ({"out": "light.onnx"}, r"light\.onnx.*\.pt"),

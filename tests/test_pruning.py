@@ -100,7 +100,8 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         limits.append(limit)
         file.write_bytes(model.read_bytes() + b"p")
 
-    def fine_tune(*arguments: str) -> None:
+    def fine_tune(*arguments: str, mixed_precision: bool) -> None:
+        assert mixed_precision
         tuned.append(arguments[1])
         model = Path(arguments[1].partition("=")[2])
         folder = model.parent / "train/weights"
@@ -114,11 +115,11 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(pruned, "prune_checkpoint", prune)
     monkeypatch.setattr(pruned, "fine_tune", fine_tune)
     with pytest.raises(KeyboardInterrupt):
-        pruned.run(best, 0.25, 2, out, settings)
+        pruned.run(best, 0.25, 2, out, settings, mixed_precision=True)
     (out.parent / "best-steps/step-2/train/weights").rmdir()
     (out.parent / "best-steps/step-2/train/results.csv").unlink()
     (out.parent / "best-steps/step-2/train").rmdir()
-    pruned.run(best, 0.25, 2, out, settings)
+    pruned.run(best, 0.25, 2, out, settings, mixed_precision=True)
 
     assert limits == pytest.approx([0.5 * gflops(host.load(best)), 0.25 * gflops(host.load(best))])
     assert [Path(model).parent.name for model in tuned] == ["step-1", "step-2", "step-2"]
@@ -126,14 +127,15 @@ def test_steps_are_resumed(best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert making.pruning_seconds(out.parent) == pytest.approx(10, abs=1)
     (out.parent / "best-steps/step-1" / making.PRUNED).unlink()
     assert making.pruning_seconds(out.parent) is None
-    pruned.run(best, 0.25, 1, out, settings)
+    pruned.run(best, 0.25, 1, out, settings, mixed_precision=True)
     assert out.read_bytes() == best.read_bytes() + b"pt" and not (out.parent / "best-steps/step-2").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [[], pytest.param(["--mixed-precision"], marks=pytest.mark.weekly)])
 @pytest.mark.filterwarnings("default")  # of the host's training
 def test_pruned_model_is_fine_tuned_and_opened_safely(
-    wide: Path, labelled: Path, tmp_path: Path, run: Run, python: Run
+    wide: Path, labelled: Path, tmp_path: Path, run: Run, python: Run, options: list[str]
 ) -> None:
     """The command's output keeps its channels through both steps, and val and export load it, safely."""
     out = tmp_path / "run/best.pt"
@@ -144,7 +146,7 @@ def test_pruned_model_is_fine_tuned_and_opened_safely(
         "experiments",
         "prune",
         wide,
-        "--mixed-precision",
+        *options,
         "-o",
         out,
         "--gflops",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -155,7 +156,7 @@ def distillation_loss(
     """
     head = student.model[-1]
     inner = set(rows) - {len(student.model) - 1}
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+    with torch.autocast(images.device.type, torch.bfloat16) if mixed_precision else nullcontext():
         with torch.no_grad():
             target = compute(teacher, images, inner)
         found = compute(student, images, inner)

@@ -143,13 +143,17 @@ def resolve_settings(opened: OpenedModel, settings: Settings, *, reshapes: bool)
     """Return the settings with image size, number of steps and weight of the maps filled in.
 
     Raises:
-        UserError: If the model does not take RGB images of that size, or a weight of the maps is given that counts nowhere.
+        UserError: If the model does not take RGB images of that size, or an option is given that counts nowhere.
     """
     steps, weight = settings.distill_steps, settings.maps_weight
     if weight is not None and not reshapes:
         raise UserError(f"--maps-weight {weight:g}: only --act, --width and --target use it; leave it out")
     if steps is None:
         steps = RESHAPED_STEPS if reshapes else DISTILL_STEPS
+    if settings.mixed_precision and not steps:
+        raise UserError(f"--mixed-precision with --distill-steps {steps}: only the distillation uses it; leave it out")
+    if settings.mixed_precision and settings.device != "cpu" and not torch.cuda.is_bf16_supported():
+        raise UserError(f"--mixed-precision --device {settings.device}: it does not compute in bfloat16; leave it out")
     weight = MAPS_WEIGHT if weight is None and reshapes else weight
     return replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz), distill_steps=steps, maps_weight=weight)
 

@@ -121,11 +121,11 @@ def _summary(config: RunConfig, images: CalibrationImages, whole: dict[str, Any]
         format_percent((whole[f"{figure}_after"] / whole[f"{figure}_before"] - 1) * 100) or "unchanged"
         for figure in ("parameters", "gflops")
     )
-    weight = "" if settings.maps_weight is None else f" with maps of weight {settings.maps_weight:g}"
-    weight += " in bfloat16" if settings.mixed_precision else ""
+    how = " in bfloat16" if settings.mixed_precision else ""
+    how += "" if settings.maps_weight is None else f" with maps of weight {settings.maps_weight:g}"
     return (
         f"{config.model}: {len(images)} calibration images{skipped} at imgsz={settings.imgsz}, {settings.reconstruct_steps} "
-        f"reconstruction steps per block, {settings.distill_steps} distillation steps{weight}, seed {settings.seed}. "
+        f"reconstruction steps per block, {settings.distill_steps} distillation steps{how}, seed {settings.seed}. "
         f"Parameters {parameters}, GFLOPs {gflops}."
     )
 

@@ -60,7 +60,7 @@ class RunState:
         advice = f"Use the same settings, give another --out, or remove {self.file}."
         try:
             content = load_checked(self.file)
-            before, self.results = dict(content["config"]), dict(content["results"])
+            before, self.results = {"mixed_precision": False} | content["config"], dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
         now, before = (values | values.get("delivery", {}) for values in (self.config, before))

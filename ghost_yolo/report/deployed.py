@@ -32,7 +32,8 @@ class DeployedFile:
         score_ends: Its interval.
         time: Ratio of its time to that of the baseline.
         time_ends: The interval of that, of no length where it has none.
-        above: mAP50-95 less that of the line of stock at the same time, with its interval; None where nobody has computed it.
+        above: mAP50-95 less that of the line of stock at the slow end of the time's interval, with its interval; None where nobody
+            has computed it.
     """
 
     label: str
@@ -84,7 +85,7 @@ def read_deployed(file: Path) -> DeployedFiles:
         raise SourceError(
             f"--deployed {file} is not a table of exported files ({error}). It has split, conditions, timing.baseline, and rows with "
             "label, key (stock for a stock model), deployment (such as openvino-int8), score and its interval as a list "
-            "of three, time_ratio, and time_interval, two numbers or null."
+            "of three, time_ratio, and time_interval, two numbers or null; above, if there, is a list of three too."
         ) from error
 
 
@@ -97,7 +98,10 @@ def _read_row(row: Fields) -> DeployedFile:
     score, low, high = _numbers(row, "score", 3, 1.0)
     time = row.positive("time_ratio")
     ends = _numbers(row, "time_interval", 2) if "time_interval" in row else [time, time]
-    for name, (bottom, value, top) in {"score": (low, score, high), "time_ratio": (ends[0], time, ends[1])}.items():
+    above = _numbers(row, "above", 3, 1.0, -1.0) if "above" in row else []
+    known = {"score": (low, score, high), "time_ratio": (ends[0], time, ends[1])}
+    known |= {"above": (above[1], above[0], above[2])} if above else {}
+    for name, (bottom, value, top) in known.items():
         if not bottom <= value <= top:
             raise row.error(f"{name} {value:g} is not within its interval, {bottom:g} to {top:g}")
     return DeployedFile(
@@ -108,7 +112,7 @@ def _read_row(row: Fields) -> DeployedFile:
         score_ends=(low, high),
         time=time,
         time_ends=(ends[0], ends[1]),
-        above=tuple(_numbers(row, "above", 3, 1.0, -1.0)) if "above" in row else None,
+        above=tuple(above) if above else None,
     )
 
 
@@ -149,7 +153,7 @@ def caption(files: Sequence[DeployedFile]) -> str:
     names = f" In names, {', '.join(meant)}." if meant else ""
     return (
         f"{joined if len(line) > 1 else NO_LINE} Bars are 95 % intervals; squares are stock. "
-        f"Grey: another file is both as fast and as accurate.{names}"
+        f"Grey: the point of another file is both as fast and as accurate; intervals may overlap.{names}"
     )
 
 
@@ -183,7 +187,8 @@ def deployed_section(tables: Sequence[DeployedFiles]) -> Section:
         terms[f"{index}. {table.split}"] = table.conditions
     text = (
         "Each exported file with its own accuracy and time. Left of and above the line: better than stock at the scales shown. "
-        "Above the line: mAP50-95 less that of the line at the same time, where the record has it."
+        "Above the line: mAP50-95 less that of the line at the slow end of the time's interval, where the record has it; beyond its "
+        "ends the line is level."
     )
     return Section("deployed", "Deployed files", [text], [], blocks, terms)
 
