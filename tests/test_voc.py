@@ -113,7 +113,7 @@ def write_set(voc: Path, split: str, text: str) -> None:
         (lambda voc: write_set(voc, "val", "\xe9t\xe9\n"), [], ["val.txt", "UTF-8"]),
         (lambda voc: (voc / "JPEGImages/val_0.jpg").unlink(), [], ["val_0 in val", "no image"]),
         (lambda voc: (voc / "JPEGImages/val_0.png").touch(), [], ["val_0.jpg, val_0.png"]),
-        (lambda voc: (voc / "Annotations/val_0.xml").write_bytes(b"<annotation>\xe9</annotation>"), [], ["val_0"]),
+        (lambda voc: (voc / "Annotations/val_0.xml").write_bytes(b"<annotation>\xe9</annotation>"), [], ["val_0", "not well-formed"]),
         (lambda voc: (voc / "Annotations/val_0.xml").write_text(annotation(("", 1, 1, 5, 5))), [], ["no name"]),
         (None, ["--names", "RBC,WBC"], ["val_0.xml", "Platelets", "RBC, WBC"]),
         (None, ["--names", "RBC,WBC,RBC"], ["RBC", "twice"]),
@@ -154,6 +154,16 @@ def test_problems_are_counted_and_the_first_shown(plain: Path, run: Run) -> None
 
     assert "20 problems" in lines[-1] and "10 more" in lines[-2]
     assert sum(line.startswith("nut") for line in lines) == 10
+
+
+def test_images_of_a_drawn_split_are_checked(plain: Path, run: Run, tmp_path: Path) -> None:
+    """Where the folder has no image sets, too, a missing image and two of one stem are named."""
+    (plain / "JPEGImages/nut0.png").unlink()
+    shutil.copy(plain / "JPEGImages/bolt0.png", plain / "JPEGImages/bolt0.bmp")
+    done = run("ghost-yolo", "voc", plain, "-o", "data", ok=False)
+
+    assert "nut0: no image" in done.stderr and "bolt0.bmp, bolt0.png" in done.stderr and "2 problems" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_what_is_odd_is_said(plain: Path) -> None:
