@@ -113,7 +113,11 @@ def write_set(voc: Path, split: str, text: str) -> None:
         (lambda voc: write_set(voc, "val", "\xe9t\xe9\n"), [], ["val.txt", "UTF-8"]),
         (lambda voc: (voc / "JPEGImages/val_0.jpg").unlink(), [], ["val_0 in val", "no image"]),
         (lambda voc: (voc / "JPEGImages/val_0.png").touch(), [], ["val_0.jpg, val_0.png"]),
-        (lambda voc: (voc / "Annotations/val_0.xml").write_bytes(b"<annotation>\xe9</annotation>"), [], ["val_0", "not well-formed"]),
+        (
+            lambda voc: (voc / "Annotations/val_0.xml").write_bytes(b"<annotation>\xe9</annotation>"),
+            [],
+            ["val_0", "not well-formed"],
+        ),
         (lambda voc: (voc / "Annotations/val_0.xml").write_text(annotation(("", 1, 1, 5, 5))), [], ["no name"]),
         (None, ["--names", "RBC,WBC"], ["val_0.xml", "Platelets", "RBC, WBC"]),
         (None, ["--names", "RBC,WBC,RBC"], ["RBC", "twice"]),
