@@ -239,7 +239,7 @@ def refused(error: type[Exception], *names: object) -> Iterator[None]:
     assert [name for name in names if str(name).lower() not in message] == [], message
 
 
-def interrupt(*args: Any) -> None:
+def interrupt(*args: Any, **named: Any) -> None:
     """Stand for Ctrl-C at this point."""
     raise KeyboardInterrupt
 

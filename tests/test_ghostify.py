@@ -131,7 +131,7 @@ def test_threads_are_set_and_restored(
 ) -> None:
     """The number during the run is the given one, although loading a model makes the host set its own."""
     seen: list[int] = []
-    monkeypatch.setattr(training, "distill", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(training, "distill", lambda *_, **named: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     for threads in (3, 0):
         settings = Settings(reconstruct_steps=1, distill_steps=1, threads=threads)
