@@ -102,7 +102,7 @@ def ghostify(
         bool,
         typer.Option(
             "--mixed-precision",
-            help="Distill in bfloat16: faster on some CPUs with units for it, slower on all others.",
+            help="Distill in bfloat16: faster on some CPUs with units for it, slower on others.",
         ),
     ] = False,
     style: Annotated[Format, typer.Option("--format", help="Format of the printed report.")] = Format.text,
