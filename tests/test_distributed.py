@@ -126,7 +126,9 @@ def test_threads_build_while_registering(python: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method", ["spawn", *(pytest.param(it, marks=pytest.mark.weekly) for it in ("fork", "forkserver"))]
+)
 def test_workers_of_every_start_method(method: str, run: Run, tmp_path: Path) -> None:
     """A worker that is handed a model of ours builds another one, however it was started."""
     (tmp_path / "work.py").write_text(WORKER.format(yaml=str(path_of("yolov8n-gghost")), method=method))
