@@ -147,11 +147,9 @@ def test_readme_results() -> None:
         since = f"{minutes} min, {'with' if rows[0]['labels'] else 'without'} labels" if key[0] in CHANGED else ""
         expected.append([label, key[2].partition("-")[2].upper().replace("FP32", "fp32"), *figures, since])
     assert table_in(README, "results")[1:] == expected
-    rival = sets[1]["prune-long", "s", "openvino-int8"]
-    minutes = f"in {rival['seconds'] / 60:.0f} minutes"
-    assert "{:.3f} ({:.3f} to {:.3f}) at ".format(*rival["score"]) + f"{faster(rival)}, {minutes}" in README.read_text(
-        encoding="utf-8"
-    )
+    text, rival = README.read_text(encoding="utf-8"), sets[1]["prune-long", "s", "openvino-int8"]
+    score = "{:.3f} ({:.3f} to {:.3f})".format(*rival["score"])
+    assert f"{score} at {faster(rival)}, in {rival['seconds'] / 60:.0f} minutes" in text
 
 
 def shares_of_test(record: str) -> list[str]:

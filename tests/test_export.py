@@ -56,6 +56,7 @@ def checkpoint(folder: Path, name: str) -> Path:
         *((f"yolov8n-{name}", ["--imgsz", "480,640"], ["480x640"]) for name in ("ghost", "ghostv2")),
         ("yolov8n-gghost", [], ["640x640"]),
         *(pytest.param(f"yolov8n-{name}", [], ["640x640"], marks=pytest.mark.weekly) for name in ("ghost", "ghostv2")),
+        pytest.param("yolov8n-gghost", ["--imgsz", "480,640"], ["480x640"], marks=pytest.mark.weekly),
     ],
 )
 def test_export_proves_itself(name: str, options: list[str], sizes: list[str], run: Run, tmp_path: Path) -> None:
@@ -238,9 +239,7 @@ def test_a_model_that_cannot_be_built_or_exported_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @traced
-@pytest.mark.parametrize(
-    "runtime", ["onnx", *(pytest.param(it, marks=pytest.mark.weekly) for it in ("openvino", "ncnn"))]
-)
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", pytest.param("ncnn", marks=pytest.mark.weekly)])
 def test_a_file_of_another_checkpoint_differs_from_a_layer_on(
     runtime: str, sure: Path, squares: list[Path], tmp_path: Path, run: Run
 ) -> None:

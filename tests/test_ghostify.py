@@ -204,7 +204,6 @@ def raise_no_space(*args: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.weekly  # test_reshape has a shorter one
 def test_output_is_fine_tuned_by_the_host_alone(
     best: Path, image_folder: Path, tmp_path: Path, run: Run, python: Run, labelled: Path
 ) -> None:

@@ -161,7 +161,8 @@ def test_an_unknown_word_under_the_command(run: Run, tmp_path: Path, data: Path)
     [
         ("segment", "-seg"),
         ("classify", "-cls"),
-        *(pytest.param(task, f"-{task}", marks=pytest.mark.weekly) for task in ("pose", "obb")),
+        ("pose", "-pose"),
+        pytest.param("obb", "-obb", marks=pytest.mark.weekly),
     ],
 )
 @pytest.mark.parametrize(
