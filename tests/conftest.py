@@ -86,7 +86,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
-    """The process that fast tests fork theirs from."""
+    """The process that tests fork theirs from."""
     process = Zygote()
     yield process
     process.close()
@@ -96,12 +96,11 @@ def zygote() -> Iterator[Zygote]:
 def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
     """Run a command in a folder and with settings of its own, and return what it printed.
 
-    A fast test's Python program is a fork of the zygote; `fresh=True` and slow tests start a new interpreter.
+    A Python program is a fork of the zygote, which saves the loading of torch; `fresh=True` starts a new interpreter.
     """
-    slow = request.node.get_closest_marker("slow") is not None
 
     def start(
-        *arguments: str | Path, ok: bool = True, cwd: Path = tmp_path, fresh: bool = slow, **env: str
+        *arguments: str | Path, ok: bool = True, cwd: Path = tmp_path, fresh: bool = False, **env: str
     ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"YOLO_CONFIG_DIR": str(own_settings(tmp_path)), "PYTHONWARNINGS": "", **env}
         name, *rest = map(str, arguments)

@@ -113,11 +113,11 @@ if __name__ == "__main__":
 def test_two_ranks_train_alike(run: Run, tmp_path: Path) -> None:
     """The file that the host writes for its children trains a model of ours by DistributedDataParallel over gloo."""
     pytest.importorskip("cloudpickle")
-    file = Path(run("python", "-c", WRITE, fresh=False).stdout.split()[-1])
+    file = Path(run("python", "-c", WRITE).stdout.split()[-1])
     child = file.read_text().replace("trainer.train()", "from ghost_step import step; step(trainer)")
     file.write_text(child.replace("    trainer = ", "    from ghost_step import patched; patched()\n    trainer = "))
     (tmp_path / "ghost_step.py").write_text(STEP)
-    run("python", "-c", RANKS.format(file=str(file)), fresh=False)
+    run("python", "-c", RANKS.format(file=str(file)))
 
 
 def test_threads_build_while_registering(python: Run) -> None:
@@ -132,7 +132,7 @@ def test_threads_build_while_registering(python: Run) -> None:
 def test_workers_of_every_start_method(method: str, run: Run, tmp_path: Path) -> None:
     """A worker that is handed a model of ours builds another one, however it was started."""
     (tmp_path / "work.py").write_text(WORKER.format(yaml=str(path_of("yolov8n-gghost")), method=method))
-    run("python", str(tmp_path / "work.py"))
+    run("python", str(tmp_path / "work.py"), fresh=True)
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_ray_tune(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("ray.tune", reason='to run it: pip install -e ".[ray]" && pytest -m slow -k ray')
     data = write_shapes(tmp_path, "segment")  # its polygons are read as boxes
     arguments = (str(path_of("yolov8n-ghost")), str(data), str(tmp_path / "tuned"))
-    run("python", "-c", TUNE.format(arguments=arguments), RAY_USAGE_STATS_ENABLED="0")
+    run("python", "-c", TUNE.format(arguments=arguments), RAY_USAGE_STATS_ENABLED="0", fresh=True)
     trained = [host.load(file) for file in sorted((tmp_path / "tuned").rglob("last.pt"))]
 
     assert len(trained) == 2

@@ -105,8 +105,13 @@ def test_the_runs_of_the_proof(tmp_path: Path) -> None:
     (tmp_path / "proof.yaml").write_bytes((ROOT / "experiments/proof.yaml").read_bytes())
     planned = jobs(run(tmp_path / "proof.yaml", "-n"))
 
-    assert planned["train"] == 2 * 9 and planned["ghostify"] == 2 * 9 and planned["prune"] == 2 * 2
-    assert planned["evaluate"] == planned["deploy"] == 2 * 20 * 2
+    assert (
+        planned["train"] == 2 * 9
+        and planned["tune"] == 2
+        and planned["ghostify"] == 2 * 9
+        and planned["prune"] == 2 * 2
+    )
+    assert planned["evaluate"] == planned["deploy"] == 2 * 21 * 2
     assert (
         planned["table"] == planned["prepare"] == planned["bench"] == planned["agreement"] == 2 and planned["pool"] == 1
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import signal
 import subprocess
@@ -29,18 +30,18 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_train_val_predict_export(run: Run, tmp_path: Path, data: Path) -> None:
     """The headline YAML, by its path in the checkout, goes through all four commands; the ONNX file predicts, too."""
+    yolo = functools.partial(run, "yolo", fresh=True)  # as a user starts it
     model = ROOT / "cfg/yolov8s-ghost.yaml"
-    trained = run("yolo", "train", f"model={model}", f"data={data}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN)
+    trained = yolo("train", f"model={model}", f"data={data}", "epochs=1", *run_folder(tmp_path, "t"), *SMALL_RUN)
     best = tmp_path / "runs/t/weights/best.pt"
     picture = tmp_path / "smear/images/val/0000.png"
 
     assert "ghost_yolo.blocks.ghost.C2f_GhostBottleneck" in trained.stdout
-    run("yolo", "val", f"model={best}", f"data={data}", *SMALL_RUN)
-    run("yolo", "predict", f"model={best}", f"source={picture}", "imgsz=64", *run_folder(tmp_path, "p"))
+    yolo("val", f"model={best}", f"data={data}", *SMALL_RUN)
+    yolo("predict", f"model={best}", f"source={picture}", "imgsz=64", *run_folder(tmp_path, "p"))
     assert list((tmp_path / "runs/p").glob("0000.*"))
-    run("yolo", "export", f"model={best}", "format=onnx", "imgsz=64")
-    run(
-        "yolo",
+    yolo("export", f"model={best}", "format=onnx", "imgsz=64")
+    yolo(
         "predict",
         f"model={best.with_suffix('.onnx')}",
         f"source={picture}",
@@ -143,7 +144,7 @@ def test_without_the_auto_load(run: Run, tmp_path: Path, data: Path) -> None:
         *run_folder(tmp_path, "t"),
         *SMALL_RUN,
     )
-    run(sys.executable, ROOT / "train.py", *arguments, GHOST_YOLO_AUTOLOAD="0")
+    run(sys.executable, ROOT / "train.py", *arguments, GHOST_YOLO_AUTOLOAD="0", fresh=True)
     assert (tmp_path / "runs/t/weights/best.pt").is_file()
 
 
