@@ -125,9 +125,11 @@ def runs_of(dataset: Dataset, sections: Sections) -> dict[str, Run]:
 def all_runs(sections: Sections, dataset: Dataset, scale: str, seed: int) -> dict[str, Run]:
     """Return the runs of a scale and seed by key, each after those of that scale that it needs."""
     made = {key: train_run(dataset, key, setting, scale, seed) for key, setting in sections.train.items()}
+    made |= {key: tune_run(dataset, key, setting, made) for key, setting in sections.trained_further.items()}
     made |= {key: ghostify_run(setting, key, made) for key, setting in sections.ghostify.items()}
     made |= {key: prune_run(dataset, setting, key, made) for key, setting in sections.prune.items()}
-    return made | {key: tune_run(dataset, key, setting, made) for key, setting in sections.tune.items()}
+    rest = {key: setting for key, setting in sections.tune.items() if key not in made}
+    return made | {key: tune_run(dataset, key, setting, made) for key, setting in rest.items()}
 
 
 def chosen_runs(made: Mapping[str, Run], chosen: Sequence[tuple[str, ...]], scale: str) -> list[Run]:
@@ -175,7 +177,7 @@ def prune_run(dataset: Dataset, setting: Prune, key: str, made: Mapping[str, Run
     teacher, each = made[setting.teacher], dataset.prune_epochs
     name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{each}-seed{teacher.seed}"
     steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {each} epochs with labels"
-    how = f"{teacher.model}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
+    how = f"{teacher.label}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
     return run_from(
         teacher, kind="prune", key=key, name=name, how=how, epochs=setting.steps * each, timed_as=f"{name}/best.pt"
     )
@@ -186,7 +188,7 @@ def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:
     teacher = made[setting.teacher]
     steps = f"reconstruct{setting.reconstruct_steps}-distill{setting.distill_steps}"
     name = f"{key}-{teacher.scale}-{steps}-seed{teacher.seed}"
-    how = f"{teacher.model}, ghostify: {setting.description}"
+    how = f"{teacher.label}, ghostify: {setting.description}"
     timed_as = made[setting.architecture].model if setting.architecture else f"{name}/light.pt"
     return run_from(teacher, kind="ghostify", key=key, name=name, how=how, epochs=0, timed_as=timed_as)
 

@@ -102,12 +102,18 @@ class Sections:
     tune: dict[str, Tune]
     prune: dict[str, Prune]
 
+    @property
+    def trained_further(self) -> dict[str, Tune]:
+        """The fine-tunings of models that were trained from scratch, which conversions and prunings may start from."""
+        return {key: tune for key, tune in self.tune.items() if {tune.base, tune.teacher or tune.base} <= {*self.train}}
+
     def require_known_models(self) -> None:
         """Raise an error if one starts from, or is distilled from, a model that is not there."""
         teachers = [train.teacher.partition(":")[0] for train in self.train.values() if train.teacher]
-        teachers += [prune.teacher for prune in self.prune.values()]
-        teachers += [name for g in self.ghostify.values() for name in (g.teacher, g.architecture or g.teacher)]
+        teachers += [g.architecture for g in self.ghostify.values() if g.architecture]
         require_known("model", teachers, self.train)
+        changed = [*self.prune.values(), *self.ghostify.values()]
+        require_known("model", [it.teacher for it in changed], [*self.train, *self.trained_further])
         bases = [name for tune in self.tune.values() for name in (tune.base, tune.teacher or tune.base)]
         require_known("model", bases, [*self.train, *self.ghostify])  # `yolo train` cannot train a pruned model
 

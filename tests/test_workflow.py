@@ -108,10 +108,10 @@ def test_the_runs_of_the_proof(tmp_path: Path) -> None:
     assert (
         planned["train"] == 2 * 9
         and planned["tune"] == 2
-        and planned["ghostify"] == 2 * 9
+        and planned["ghostify"] == 2 * 10
         and planned["prune"] == 2 * 2
     )
-    assert planned["evaluate"] == planned["deploy"] == 2 * 21 * 2
+    assert planned["evaluate"] == planned["deploy"] == 2 * 22 * 2
     assert (
         planned["table"] == planned["prepare"] == planned["bench"] == planned["agreement"] == 2 and planned["pool"] == 1
     )
