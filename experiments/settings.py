@@ -112,8 +112,8 @@ class Sections:
         teachers = [train.teacher.partition(":")[0] for train in self.train.values() if train.teacher]
         teachers += [g.architecture for g in self.ghostify.values() if g.architecture]
         require_known("model", teachers, self.train)
-        changed = [*self.prune.values(), *self.ghostify.values()]
-        require_known("model", [it.teacher for it in changed], [*self.train, *self.trained_further])
+        changed = [prune.teacher for prune in self.prune.values()] + [g.teacher for g in self.ghostify.values()]
+        require_known("model", changed, [*self.train, *self.trained_further])
         bases = [name for tune in self.tune.values() for name in (tune.base, tune.teacher or tune.base)]
         require_known("model", bases, [*self.train, *self.ghostify])  # `yolo train` cannot train a pruned model
 

@@ -86,6 +86,21 @@ def test_rivals(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_pat
         training.train(tmp_path / "best.pt", ["model=yolov8n.yaml", "distill_model=best.pt"])
 
 
+def test_models_that_were_trained_further(config: dict[str, Any]) -> None:
+    """A conversion or a pruning may start from a fine-tuned model, which it brings, and says so; not from a fine-tuned conversion."""
+    chosen = {"data": "a.yaml", "tune_epochs": 7, "models": ["late", "less"]}
+    config |= {"ghostify": config["ghostify"] | {"late": {"teacher": "stock-tune"}}}
+    config |= {"prune": {"less": {"gflops": 0.4, "teacher": "stock-tune"}}, "datasets": {"a": chosen}}
+    runs = read_plan(config).runs["a"]
+    late, less = (next(run for run in runs.values() if run.key == key) for key in ("late", "less"))
+
+    assert {run.name for run in runs.values()} - {late.name, less.name} == {"stock-n-seed0", "stock-n-seed0-tune7"}
+    assert late.base == less.base == "stock-n-seed0-tune7" and late.epochs == less.epochs - 10 == 107
+    assert late.how.startswith("stock-tune-n, ghostify: ") and less.how.startswith("stock-tune-n, pruned ")
+    with pytest.raises(UserError, match="ghostify-all-tune"):
+        read_plan(config | {"prune": {"less": {"gflops": 0.4, "teacher": "ghostify-all-tune"}}})
+
+
 @pytest.mark.parametrize(
     ("section", "entry", "offender"),
     [
