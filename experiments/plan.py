@@ -58,6 +58,11 @@ class Run:
         return f"{self.key}-{self.scale}" if self.base or self.teacher else self.model
 
     @property
+    def source(self) -> str:
+        """What a model made from it says it comes from."""
+        return self.how if self.base else self.label
+
+    @property
     def weights(self) -> str:
         """Its checkpoint, below the folder of the data set."""
         return f"{self.name}/{'light' if self.kind == 'ghostify' else 'best'}.pt"
@@ -116,7 +121,9 @@ def runs_of(dataset: Dataset, sections: Sections) -> dict[str, Run]:
         }
         wanted = [run for scale in dataset.scales for run in chosen_runs(made[scale], chosen, scale)]
         wanted += [made[scale]["stock"] for scale in dataset.line]
-        every = {run.name: run for of_scale in made.values() for run in of_scale.values()}
+        planned = [run for of_scale in made.values() for run in of_scale.values()]
+        require_own_folders(planned)
+        every = {run.name: run for run in planned}
         names = needed(every, [run.name for run in wanted])
         runs |= {name: run for name, run in every.items() if name in names}
     return runs
@@ -128,8 +135,16 @@ def all_runs(sections: Sections, dataset: Dataset, scale: str, seed: int) -> dic
     made |= {key: tune_run(dataset, key, setting, made) for key, setting in sections.trained_further.items()}
     made |= {key: ghostify_run(setting, key, made) for key, setting in sections.ghostify.items()}
     made |= {key: prune_run(dataset, setting, key, made) for key, setting in sections.prune.items()}
-    rest = {key: setting for key, setting in sections.tune.items() if key not in made}
+    rest = {key: setting for key, setting in sections.tune.items() if key not in sections.trained_further}
     return made | {key: tune_run(dataset, key, setting, made) for key, setting in rest.items()}
+
+
+def require_own_folders(runs: Sequence[Run]) -> None:
+    """Raise an error if two runs would be made in one folder."""
+    keys = dict[str, str]()
+    for run in runs:
+        if keys.setdefault(run.name, run.key) != run.key:
+            raise UserError(f"{keys[run.name]} and {run.key} would share the folder {run.name}; leave one of them out")
 
 
 def chosen_runs(made: Mapping[str, Run], chosen: Sequence[tuple[str, ...]], scale: str) -> list[Run]:
@@ -177,7 +192,7 @@ def prune_run(dataset: Dataset, setting: Prune, key: str, made: Mapping[str, Run
     teacher, each = made[setting.teacher], dataset.prune_epochs
     name = f"{key}-{teacher.scale}-gflops{setting.gflops:g}-{setting.steps}x{each}-seed{teacher.seed}"
     steps = f"{setting.steps} step{'s' if setting.steps > 1 else ''} of {each} epochs with labels"
-    how = f"{teacher.label}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
+    how = f"{teacher.source}, pruned by Torch-Pruning to {100 * setting.gflops:g} % of its GFLOPs in {steps}"
     return run_from(
         teacher, kind="prune", key=key, name=name, how=how, epochs=setting.steps * each, timed_as=f"{name}/best.pt"
     )
@@ -188,7 +203,7 @@ def ghostify_run(setting: Ghostify, key: str, made: Mapping[str, Run]) -> Run:
     teacher = made[setting.teacher]
     steps = f"reconstruct{setting.reconstruct_steps}-distill{setting.distill_steps}"
     name = f"{key}-{teacher.scale}-{steps}-seed{teacher.seed}"
-    how = f"{teacher.label}, ghostify: {setting.description}"
+    how = f"{teacher.source}, ghostify: {setting.description}"
     timed_as = made[setting.architecture].model if setting.architecture else f"{name}/light.pt"
     return run_from(teacher, kind="ghostify", key=key, name=name, how=how, epochs=0, timed_as=timed_as)
 
@@ -204,9 +219,9 @@ def tune_run(dataset: Dataset, key: str, setting: Tune, made: Mapping[str, Run])
     return replace(run, teacher=teacher)
 
 
-def is_converted(run: Run, runs: Mapping[str, Run]) -> bool:
-    """Return whether a run is a conversion without labels, or a fine-tuned one."""
-    return run.kind == "ghostify" or (run.base in runs and runs[run.base].kind == "ghostify")
+def conversion_of(run: Run, runs: Mapping[str, Run]) -> Run | None:
+    """Return the conversion without labels that a run is, or that it fine-tunes; None if it has to do with none."""
+    return next((it for it in (run, runs.get(run.base)) if it and it.kind == "ghostify"), None)
 
 
 def run_from(base: Run, *, kind: str, key: str, name: str, how: str, epochs: int, timed_as: str) -> Run:

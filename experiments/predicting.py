@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from experiments.agreement import compare, correlate, finish, write
 from experiments.artifacts import STOCK, Artifact
-from experiments.plan import Run, is_converted, read_plan
+from experiments.plan import Run, conversion_of, read_plan
 from experiments.records import write_json
 from experiments.scores import Scores
 from ghost_yolo.accuracy import evaluate
@@ -51,7 +51,7 @@ def measure(config: Mapping[str, Any], name: str, data: str, images: Path) -> di
 
 
 def conversions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the rank correlation of the converted files alone: their teacher's own files agree with it by themselves."""
+    """Return the rank correlation of the files that were converted from that teacher alone: its own agree with it by themselves."""
     return {"conversions": correlate([row for row in rows if row["converted"]])}
 
 
@@ -71,9 +71,10 @@ def rows_of(
     accuracies = {file: summarize(counts, resamples=0) for file, counts in kept.items()}
     true = evaluate(teacher, data, "val", imgsz, resamples=0)
     _, rows = compare(teacher, images, imgsz, true, accuracies)
+    name, made = teacher.parent.name, [conversion_of(artifact.run, runs) for artifact in artifacts]
     facts = [
-        {"model": artifact.label, "teacher": teacher.parent.name, "converted": is_converted(artifact.run, runs)}
-        for artifact in artifacts
+        {"model": artifact.label, "teacher": name, "converted": conversion is not None and conversion.base == name}
+        for artifact, conversion in zip(artifacts, made, strict=True)
     ]
     return [row | more for row, more in zip(rows, facts, strict=True)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -104,18 +105,21 @@ class Sections:
 
     @property
     def trained_further(self) -> dict[str, Tune]:
-        """The fine-tunings of models that were trained from scratch, which conversions and prunings may start from."""
+        """The fine-tunings that have to do with models from scratch alone, which conversions and prunings may start from."""
         return {key: tune for key, tune in self.tune.items() if {tune.base, tune.teacher or tune.base} <= {*self.train}}
 
     def require_known_models(self) -> None:
-        """Raise an error if one starts from, or is distilled from, a model that is not there."""
+        """Raise an error if one starts from, or is distilled from, a model that is not there, or two have one name."""
         teachers = [train.teacher.partition(":")[0] for train in self.train.values() if train.teacher]
         teachers += [g.architecture for g in self.ghostify.values() if g.architecture]
         require_known("model", teachers, self.train)
-        changed = [prune.teacher for prune in self.prune.values()] + [g.teacher for g in self.ghostify.values()]
-        require_known("model", changed, [*self.train, *self.trained_further])
         bases = [name for tune in self.tune.values() for name in (tune.base, tune.teacher or tune.base)]
         require_known("model", bases, [*self.train, *self.ghostify])  # `yolo train` cannot train a pruned model
+        changed = [prune.teacher for prune in self.prune.values()] + [g.teacher for g in self.ghostify.values()]
+        require_known("model to convert or to prune", changed, [*self.train, *self.trained_further])
+        keys = Counter(key for section in (self.train, self.ghostify, self.tune, self.prune) for key in section)
+        if repeated := [key for key, count in keys.items() if count > 1]:
+            raise UserError(f"{', '.join(repeated)}: in two sections; give each model a name of its own")
 
 
 def read_sections(config: Mapping[str, Any]) -> Sections:

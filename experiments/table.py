@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from experiments.artifacts import STOCK, Artifact, reference_deployment
 from experiments.making import Making, making_of, mean_making
 from experiments.pareto import fastest_rivals, with_line
-from experiments.plan import Run, is_converted, read_plan
+from experiments.plan import Run, conversion_of, read_plan
 from experiments.records import PairedComparison, RivalComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
 from experiments.settings import Dataset, converted
@@ -174,7 +174,7 @@ def rows_of(
         rows.append(row_of(model, None if stock is model else stock, timed, made or {}))
     draws = [model.draws for model in models]
     runs = {model.first.name: model.first for model in models}
-    rivals = fastest_rivals(rows, draws, [is_converted(model.first, runs) for model in models])
+    rivals = fastest_rivals(rows, draws, [conversion_of(model.first, runs) is not None for model in models])
     return sorted(with_line(rows, draws), key=lambda row: -row.score[0]), rivals
 
 

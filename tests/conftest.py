@@ -96,7 +96,8 @@ def zygote() -> Iterator[Zygote]:
 def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
     """Run a command in a folder and with settings of its own, and return what it printed.
 
-    A Python program is a fork of the zygote, which saves the loading of torch; `fresh=True` starts a new interpreter.
+    On Linux a Python program is a fork of the zygote, which saves the loading of torch; `fresh=True` starts a new interpreter, for
+    what depends on its start, its options, the order of imports, or variables that are read when torch is loaded.
     """
 
     def start(

@@ -96,7 +96,8 @@ def test_models_that_were_trained_further(config: dict[str, Any]) -> None:
 
     assert {run.name for run in runs.values()} - {late.name, less.name} == {"stock-n-seed0", "stock-n-seed0-tune7"}
     assert late.base == less.base == "stock-n-seed0-tune7" and late.epochs == less.epochs - 10 == 107
-    assert late.how.startswith("stock-tune-n, ghostify: ") and less.how.startswith("stock-tune-n, pruned ")
+    assert late.how.startswith("yolov8n.yaml, then 7 epochs with labels, ghostify: ")
+    assert less.how.startswith("yolov8n.yaml, then 7 epochs with labels, pruned ")
     with pytest.raises(UserError, match="ghostify-all-tune"):
         read_plan(config | {"prune": {"less": {"gflops": 0.4, "teacher": "ghostify-all-tune"}}})
 
@@ -115,6 +116,8 @@ def test_models_that_were_trained_further(config: dict[str, Any]) -> None:
         ("datasets", {"a": {"data": "a.yaml", "epochs": "many"}}, "many"),
         ("datasets", {"a": {"data": "a.yaml", "deploy": ["onxx-fp32"]}}, "onnx-fp32"),
         ("tune", {"a": {"base": "stok"}}, "stok"),
+        ("tune", {"ghostify-all": {"base": "stock"}}, "in two sections"),
+        ("tune", {name: {"base": "stock"} for name in "ab"}, "a and b would share the folder stock-n-seed0-tune"),
         ("ghostify", {"a": {"where": "all", "architecture": "gost"}}, "gost"),
     ],
 )
