@@ -17,6 +17,7 @@ def enable(trainer: Any) -> None:
     if trainer.device.type != "cpu":  # there it has its own
         return
     trainer.amp = True
+    trainer.model.to(memory_format=torch.channels_last)  # as in ghostify: fewer copies in each convolution
     model = getattr(trainer.model, "student_model", trainer.model)  # of a distillation
     plain = model.loss
 
