@@ -86,7 +86,7 @@ def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
 @nox.session(venv_backend="none", requires=["install"])
 def tests(session: nox.Session) -> None:
     """Run the fast tests."""
-    pytest(session, "--durations=8", *session.posargs)
+    pytest(session, "--dist", "loadfile", "--durations=8", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["install"])

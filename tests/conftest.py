@@ -217,6 +217,24 @@ def sure(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sure(tiny_model, tmp_path_factory.mktemp("sure") / "sure.pt")
 
 
+@pytest.fixture
+def sixteen(image_folder: Path, tmp_path: Path) -> Path:
+    """Enough pictures to hold some out."""
+    folder = tmp_path / "sixteen"
+    folder.mkdir()
+    for path in image_folder.iterdir():
+        picture = cv2.imread(str(path))
+        cv2.imwrite(str(folder / path.name), picture)
+        cv2.imwrite(str(folder / f"flipped-{path.name}"), picture[:, ::-1])
+    return folder
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the intervals of delivered files be drawn from few resamples, which takes a second less for each file."""
+    monkeypatch.setattr("ghost_yolo.ghostify.delivery.RESAMPLES", 20)
+
+
 @pytest.fixture(scope="session")
 def squares(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The eight pictures as squares, so that nothing is found in a letterbox's bars."""
