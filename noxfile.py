@@ -35,6 +35,8 @@ HOST_TESTS = (
     "tests/test_swap.py",
     "tests/test_swapfile.py",
     "tests/test_voc.py",
+)
+ROUND_TRIPS = (
     "tests/test_yolo.py::test_train_val_predict_export",
     "tests/test_yolo.py::test_from_python_with_the_host_alone",
     "tests/test_export.py::test_export_proves_itself",
@@ -135,9 +137,10 @@ def docs(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("ultralytics", HOSTS)
 def hosts(session: nox.Session, ultralytics: str) -> None:
-    """Run what depends on Ultralytics with another supported version, by default the oldest; without the longest tests."""
+    """Run what depends on Ultralytics with another supported version, by default the oldest; of the slow tests the round trips."""
     session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
-    session.run("pytest", "-n", "2", "-m", "not weekly", *HOST_TESTS, *session.posargs, env=OFFLINE)
+    for tests in (HOST_TESTS, ("-m", "slow and not weekly", *ROUND_TRIPS)):
+        session.run("pytest", "-n", "2", *tests, *session.posargs, env=OFFLINE)
 
 
 @nox.session(venv_backend="none", requires=["install"], default=False)
@@ -155,7 +158,7 @@ def matrix(session: nox.Session) -> None:
         more = ["--prerelease", "allow"] if release == "pre" else []
         session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(overlay), *more, spec, external=True)
         try:
-            pytest(session, "-q", "-m", "", *HOST_TESTS, PYTHONPATH=str(overlay))
+            pytest(session, "-q", "-m", "", *HOST_TESTS, *ROUND_TRIPS, PYTHONPATH=str(overlay))
         except nox.command.CommandFailed:
             failed.append(release)
     if failed:
