@@ -21,6 +21,7 @@ import torch
 
 _CONFIG = tempfile.TemporaryDirectory()
 os.environ |= {"YOLO_CONFIG_DIR": _CONFIG.name, "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
+os.environ["TERM"] = "xterm"  # a dumb one is shown no progress, which some tests wait for
 for name in ("BCCD", "NEU_DET"):  # a real copy is for the tests that ask for it
     if f"GHOST_YOLO_{name}_DIR" in os.environ:
         os.environ[f"GHOST_YOLO_TEST_{name}"] = os.environ.pop(f"GHOST_YOLO_{name}_DIR")

@@ -98,6 +98,7 @@ def test_the_way_to_boxes_is_timed_in_parts(fake: type[Fake], tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_a_real_way_to_boxes(run: Run, tmp_path: Path, image_folder: Path) -> None:
     """In PyTorch and ONNX Runtime, for a task with masks too; a classifier has no boxes."""

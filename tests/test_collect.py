@@ -72,6 +72,7 @@ def test_ctrl_c_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_the_quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without files the report times models under the names that the comparison uses, with interval and profile."""
     monkeypatch.setattr(collecting, "installed", lambda: ("pytorch",))

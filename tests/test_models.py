@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from ghost_yolo.model.catalog import (
     without_scale,
 )
 from ghost_yolo.model.checkpoint import build_from_yaml
-from ghost_yolo.model.profile import ProfileRow, profile_model
+from ghost_yolo.model.profile import ProfileRow, profile_state
 
 FAMILIES = [item for item in packaged().values() if item.is_model]
 SHELLS = [
@@ -36,7 +38,9 @@ GOLDEN = ROOT / "tests/golden/models.txt"
 
 def rows_of(name: str) -> list[ProfileRow]:
     """Measure a packaged model with 80 classes, unfused and fused."""
-    return profile_model(build_from_yaml(str(path_of(name)), nc=80), imgsz=640)
+    opened = build_from_yaml(str(path_of(name)), nc=80)
+    unfused = profile_state(replace(opened, model=copy.deepcopy(opened.model)), 640, fuse=False)
+    return [unfused, profile_state(opened, 640)]
 
 
 def header(row: ProfileRow) -> str:

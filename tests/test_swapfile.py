@@ -153,6 +153,7 @@ def test_a_name_that_does_not_exist() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_a_swapped_model_trains(run: Run, tmp_path: Path) -> None:
     """A wholly swapped YAML trains under the stock command; its checkpoint loads safely and trains on with every tensor."""
     mine = "yolo11n-seg-my.yaml"
