@@ -254,8 +254,11 @@ def untrained(model: HostModel, seed: int) -> HostModel:
 
 
 def task_of(model: HostModel) -> str:
-    """Return the task for which a model was built."""
-    return next(task for task, name in reversed(MODELS.items()) if isinstance(model, getattr(tasks, name)))
+    """Return the task for which a model was built; a ModelError if none of MODELS: a DepthModel is a detector by inheritance alone."""
+    known = [task for task, name in MODELS.items() if isinstance(model, getattr(tasks, name))]
+    if not known or type(model).__name__ == "DepthModel":
+        raise ModelError(f"a {type(model).__name__}, which is for none of the tasks {', '.join(MODELS)}")
+    return known[-1]
 
 
 def load(path: Path) -> HostModel:

@@ -13,9 +13,11 @@ import torch
 from factories import refused
 from torch import nn
 from typer.testing import CliRunner
+from ultralytics import YOLO
 
 from ghost_yolo.bench.exporting import prepare
 from ghost_yolo.cli import app
+from ghost_yolo.compare import HOST_YAMLS
 from ghost_yolo.errors import ModelError, UserError
 from ghost_yolo.model.catalog import path_of
 from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
@@ -126,3 +128,14 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     for name in ("model.onnx", "none.pt", "text.pt", "linear.pt"):
         with pytest.raises(UserError, match=name):
             open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["yolo26n-sem.yaml", "yolo26n-depth.yaml"])
+def test_other_tasks_are_refused(name: str, tmp_path: Path) -> None:
+    """A checkpoint of a task of Ultralytics that is none of ours, as its YAML is."""
+    if not any(HOST_YAMLS.parent.rglob(name.replace("26n", "26"))):
+        pytest.skip("this Ultralytics has no such model")
+    YOLO(name, verbose=False).save(tmp_path / "best.pt")
+    for given in (tmp_path / "best.pt", name):
+        result = CliRunner().invoke(app, ["compare", str(given)])
+        assert isinstance(result.exception, ModelError) and "none of" in str(result.exception)

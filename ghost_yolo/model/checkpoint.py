@@ -137,8 +137,13 @@ def check_model(path: Path, model: HostModel) -> None:
     """Check once, for every command, that a checkpoint's model is whole.
 
     Raises:
-        ModelError: If its YAML, class names, strides or channels are missing or impossible, or a weight is not finite.
+        ModelError: If its task is not supported, its YAML, class names, strides or channels are missing or impossible, or a
+            weight is not finite.
     """
+    try:
+        host.task_of(model)
+    except ModelError as error:
+        raise ModelError(f"{path} holds {error}") from None
     for problem in _problems(model):
         raise ModelError(f"{path}: {problem}; {host.HOW_TO_GET_A_CHECKPOINT}")
 
