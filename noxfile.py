@@ -37,6 +37,7 @@ HOST_TESTS = (
     "tests/test_voc.py",
 )
 ROUND_TRIPS = (
+    "tests/test_host.py::test_model_round_trip_safely",
     "tests/test_yolo.py::test_train_val_predict_export",
     "tests/test_yolo.py::test_from_python_with_the_host_alone",
     "tests/test_export.py::test_export_proves_itself",
@@ -139,8 +140,9 @@ def docs(session: nox.Session) -> None:
 def hosts(session: nox.Session, ultralytics: str) -> None:
     """Run what depends on Ultralytics with another supported version, by default the oldest; of the slow tests the round trips."""
     session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
+    codes = [0, 5] if session.posargs else [0]  # 5: what was asked for is in the other part
     for tests in (HOST_TESTS, ("-m", "slow and not weekly", *ROUND_TRIPS)):
-        session.run("pytest", "-n", "2", *tests, *session.posargs, env=OFFLINE)
+        session.run("pytest", "-n", "2", *tests, *session.posargs, env=OFFLINE, success_codes=codes)
 
 
 @nox.session(venv_backend="none", requires=["install"], default=False)

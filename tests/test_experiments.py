@@ -1,4 +1,4 @@
-"""The experiments: their plan, resumption of trainings, and the page of kept figures."""
+"""The experiments: their plan, and the page of kept figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands as processes: signals, closed and full streams, other encodings, and outputs that cannot be written."""
+"""The commands as processes: signals, and processes that outlive their parent."""
 
 from __future__ import annotations
 

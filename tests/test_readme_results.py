@@ -10,8 +10,6 @@ from test_docs import DOCS, README, RESULTS, table_in
 
 SHARE = r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)"
 CHANGED = ("prune", "ghostify-narrow")  # what takes minutes to make
-
-
 DEPLOYED = {
     "stock `yolov8s`, as trained": ("stock", "s", "onnx-fp32"),
     "stock `yolov8s`": ("stock", "s", "openvino-int8"),

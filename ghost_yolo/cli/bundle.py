@@ -15,7 +15,7 @@ from ghost_yolo.errors import UserError
 
 
 def bundle(
-    model: Annotated[Path, typer.Argument(help="Trained checkpoint (.pt), any task.")],
+    model: Annotated[Path, typer.Argument(help="Trained checkpoint (.pt): detect, segment, pose, obb or classify.")],
     images: Annotated[
         list[Path],
         typer.Option(help="Photographs without labels: a file, or a folder without its subfolders. Repeatable."),

@@ -13,7 +13,12 @@ from ghost_yolo.cli.common import Format, Where, show
 
 
 def ghostify(
-    model: Annotated[Path, typer.Argument(help="Trained checkpoint (.pt) of a YOLOv8, YOLO11 or YOLO26, any task.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Trained checkpoint (.pt) of a YOLOv8, YOLO11 or YOLO26: detect, segment, pose, obb or classify."
+        ),
+    ],
     images: Annotated[
         list[Path],
         typer.Option(help="Calibration images without labels: a file, or a folder without its subfolders. Repeatable."),

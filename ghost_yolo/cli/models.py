@@ -63,7 +63,7 @@ def swap(
         ),
     ] = Where.backbone,
 ) -> None:
-    """Replace the blocks of a model YAML (YOLOv8, YOLO11, YOLO26; any task) by lighter ones."""
+    """Replace the blocks of a model YAML (YOLOv8, YOLO11, YOLO26; detect, segment, pose, obb, classify) by lighter ones."""
     check_target(out)
     with redirect_stdout(sys.stderr):
         from ghost_yolo.model import yaml_edit
