@@ -126,26 +126,27 @@ def open_checkpoint(path: Path, device: str | None = None) -> OpenedModel:
         )
     with quiet():
         model = host.load(path)
-    check_model(path, model)
+    task = check_model(path, model)
     if device is not None:
         model = model.to(find_device(device))
     scale = model.yaml.get("scale") or next(iter(model.yaml.get("scales") or {}), "")  # as the host falls back
-    return OpenedModel(str(path), model, len(model.names), scale, host.task_of(model))
+    return OpenedModel(str(path), model, len(model.names), scale, task)
 
 
-def check_model(path: Path, model: HostModel) -> None:
-    """Check once, for every command, that a checkpoint's model is whole.
+def check_model(path: Path, model: HostModel) -> str:
+    """Check once, for every command, that a checkpoint's model is whole, and return its task.
 
     Raises:
         ModelError: If its task is not supported, its YAML, class names, strides or channels are missing or impossible, or a
             weight is not finite.
     """
     try:
-        host.task_of(model)
+        task = host.task_of(model)
     except ModelError as error:
         raise ModelError(f"{path} holds {error}") from None
     for problem in _problems(model):
         raise ModelError(f"{path}: {problem}; {host.HOW_TO_GET_A_CHECKPOINT}")
+    return task
 
 
 def _problems(model: HostModel) -> Iterator[str]:
