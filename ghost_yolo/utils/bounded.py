@@ -54,9 +54,7 @@ class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's base
         self.largest = self.made = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (
-            func is torch.ops.aten.native_batch_norm.default
-        ):  # torch takes it apart in Python, half of the time of a build
+        if func is torch.ops.aten.native_batch_norm.default:  # on the meta device torch takes it apart in slow Python
             return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in range(2))
         result = func(*args, **(kwargs or {}))
         sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
