@@ -31,11 +31,11 @@ HOST_TESTS = (
     "tests/test_data.py",
     "tests/test_files.py",
     "tests/test_mixed.py",
-    "tests/test_reshape.py",
     "tests/test_swap.py",
     "tests/test_swapfile.py",
     "tests/test_voc.py",
 )
+LONG_HOST_TESTS = ("tests/test_reshape.py",)
 ROUND_TRIPS = (
     "tests/test_host.py::test_model_round_trip_safely",
     "tests/test_yolo.py::test_train_val_predict_export",
@@ -138,7 +138,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("ultralytics", HOSTS)
 def hosts(session: nox.Session, ultralytics: str) -> None:
-    """Run what depends on Ultralytics with another supported version, by default the oldest; of the slow tests the round trips."""
+    """Run what depends on Ultralytics with another supported version, by default the oldest; without the longest, see `matrix`; of the slow tests the round trips."""
     session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
     codes = [0, 5] if session.posargs else [0]  # 5: what was asked for is in the other part
     for tests in (HOST_TESTS, ("-m", "slow and not weekly", *ROUND_TRIPS)):
@@ -160,7 +160,7 @@ def matrix(session: nox.Session) -> None:
         more = ["--prerelease", "allow"] if release == "pre" else []
         session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(overlay), *more, spec, external=True)
         try:
-            pytest(session, "-q", "-m", "", *HOST_TESTS, *ROUND_TRIPS, PYTHONPATH=str(overlay))
+            pytest(session, "-q", "-m", "", *HOST_TESTS, *LONG_HOST_TESTS, *ROUND_TRIPS, PYTHONPATH=str(overlay))
         except nox.command.CommandFailed:
             failed.append(release)
     if failed:

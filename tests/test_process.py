@@ -79,7 +79,8 @@ class Command:
 
 @posix
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.weekly)])
+@pytest.mark.weekly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_bench_as_ctrl_c_does(number: int, tmp_path: Path) -> None:
     """The rounds so far are written, the workers end, no temporary folder is left, and the status names the signal."""
     command = Command(tmp_path, *BENCH, "--format", "json", "-o", "out.json")

@@ -193,6 +193,7 @@ def test_what_feeds_a_row_through_others_keeps_its_width() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_the_host_alone_trains_it(best: Path, image_folder: Path, tmp_path: Path, run: Run) -> None:
     """By the command; then `yolo train` transfers every tensor."""
     fast = tmp_path / "fast.pt"

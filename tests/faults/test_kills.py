@@ -184,6 +184,7 @@ def test_folders(name: str, kill: Callable[..., None], best: Path, image_folder:
     assert len(seen) == 1 and names_in(out.parent) == ["out"]
 
 
+@pytest.mark.weekly
 def test_report(kill: Callable[..., None], tmp_path: Path) -> None:
     """Page and figures are whole or not there."""
     page = tmp_path / "work/page.html"
