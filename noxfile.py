@@ -79,11 +79,17 @@ def install(session: nox.Session) -> None:
     session.install("-e", ".[experiments]")  # Snakemake, for one slow test
 
 
-def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
+def environment(session: nox.Session) -> Path:
+    """Return the folder of the environment of `install`."""
+    return session.cache_dir.parent.resolve() / "install"
+
+
+def pytest(session: nox.Session, *arguments: str, codes: tuple[int, ...] = (0,), **env: str) -> None:
     """Run pytest in the environment of `install`, in two processes."""
-    folder = session.cache_dir.parent.resolve() / "install" / ("Scripts" if sys.platform == "win32" else "bin")
+    folder = environment(session) / ("Scripts" if sys.platform == "win32" else "bin")
     session.env["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
-    session.run(str(folder / "pytest"), "-n", "2", *arguments, external=True, env=OFFLINE | env)
+    command = (str(folder / "pytest"), "-n", "2", *arguments)
+    session.run(*command, external=True, env=OFFLINE | env, success_codes=codes)
 
 
 @nox.session(venv_backend="none", requires=["install"])
@@ -135,32 +141,40 @@ def docs(session: nox.Session) -> None:
     )
 
 
-@nox.session
+def overlay(session: nox.Session, release: str) -> str:
+    """Install another release of Ultralytics, without dependencies, into a folder that goes before the environment of `install`."""
+    name = "ultralytics-opencv-headless" if release == "headless" else "ultralytics"
+    spec = f"{name}=={release}" if release[0].isdigit() else name
+    folder = session.cache_dir.resolve() / "overlays" / release
+    shutil.rmtree(folder, ignore_errors=True)
+    more = ["--prerelease", "allow"] if release == "pre" else []
+    session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(folder), *more, spec, external=True)
+    return str(folder)
+
+
+@nox.session(venv_backend="none", requires=["install"])
 @nox.parametrize("ultralytics", HOSTS)
 def hosts(session: nox.Session, ultralytics: str) -> None:
     """Run what depends on Ultralytics with another supported version, by default the oldest; without the longest, see `matrix`; of the slow tests the round trips."""
-    session.install("-e", ".[test]", f"ultralytics=={ultralytics}")
-    codes = [0, 5] if session.posargs else [0]  # 5: what was asked for is in the other part
-    for tests in (HOST_TESTS, ("-m", "slow and not weekly", *ROUND_TRIPS)):
-        session.run("pytest", "-n", "2", *tests, *session.posargs, env=OFFLINE, success_codes=codes)
+    spec = ("--python", str(environment(session)), "-e", ".[test]", f"ultralytics=={ultralytics}")
+    session.run("uv", "pip", "install", "--dry-run", *spec, external=True)
+    folder = overlay(session, ultralytics)
+    codes = (0, 5) if session.posargs else (0,)  # 5: what was asked for is in the other part
+    for part in (HOST_TESTS, ("-m", "slow and not weekly", *ROUND_TRIPS)):
+        pytest(session, *part, *session.posargs, codes=codes, PYTHONPATH=folder)
 
 
 @nox.session(venv_backend="none", requires=["install"], default=False)
 def matrix(session: nox.Session) -> None:
-    """Run what depends on Ultralytics with other releases, laid over the environment of `install` without dependencies.
+    """Run what depends on Ultralytics with other releases.
 
     `nox -s matrix -- 8.4.50 headless` runs some of them; without arguments all of MATRIX.
     """
     failed = []
     for release in session.posargs or MATRIX:
-        name = "ultralytics-opencv-headless" if release == "headless" else "ultralytics"
-        spec = f"{name}=={release}" if release[0].isdigit() else name
-        overlay = session.cache_dir.resolve() / "overlays" / release
-        shutil.rmtree(overlay, ignore_errors=True)
-        more = ["--prerelease", "allow"] if release == "pre" else []
-        session.run("uv", "pip", "install", "-q", "--no-deps", "--target", str(overlay), *more, spec, external=True)
+        folder = overlay(session, release)
         try:
-            pytest(session, "-q", "-m", "", *HOST_TESTS, *LONG_HOST_TESTS, *ROUND_TRIPS, PYTHONPATH=str(overlay))
+            pytest(session, "-q", "-m", "", *HOST_TESTS, *LONG_HOST_TESTS, *ROUND_TRIPS, PYTHONPATH=folder)
         except nox.command.CommandFailed:
             failed.append(release)
     if failed:
