@@ -51,6 +51,16 @@ def test_the_command_starts_light(arguments: list[str], python: Run) -> None:
     assert python(f"{code}try: main()\n{check}", fresh=True).stdout
 
 
+def test_a_wrong_argument_is_told_soon(python: Run) -> None:
+    """A folder without images is refused before what takes longest to load."""
+    code = "import sys; from ghost_yolo.cli import main; sys.argv[1:] = 'ghostify nope.pt --images . -o light.pt'.split()\n"
+    check = "assert not {'torchvision', 'torch._dynamo', 'scipy.stats'} & {*sys.modules}, 'loaded'"
+
+    done = python(f"{code}try: main()\nexcept SystemExit as end: print(end)\n{check}", fresh=True)
+
+    assert "holds no image itself" in done.stdout
+
+
 def test_unpickled_first(python: Run, tmp_path: Path) -> None:
     """A fresh process that only unpickles one of our blocks ends with the blocks registered."""
     code = "import pickle; from ghost_yolo.blocks.gghost import GGhostStage; pickle.dump(GGhostStage(8, 8), open('b', 'wb'))"

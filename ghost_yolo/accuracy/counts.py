@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from ultralytics.utils.metrics import ap_per_class
 
 from ghost_yolo.errors import UserError
@@ -160,6 +159,8 @@ def resample(models: Sequence[Counts], resamples: int) -> NDArray[np.float64]:
     Raises:
         UserError: If the models were not evaluated on the same images.
     """
+    from scipy.stats import bootstrap  # slow to import
+
     ordered = [model.by_name() for model in models]
     if len({model.names for model in ordered}) > 1:
         raise UserError("models that were evaluated on different images cannot be compared; evaluate them again")

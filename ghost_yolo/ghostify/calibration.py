@@ -7,7 +7,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from torchvision.transforms import v2
 
 from ghost_yolo.data.images import preprocess, read_image, require_readable, to_float
 from ghost_yolo.errors import UserError
@@ -37,6 +36,8 @@ class CalibrationImages:
         Raises:
             UserError: If no image can be read, or they do not fit into memory.
         """
+        from torchvision.transforms import v2  # slow to import, and a wrong argument is told before
+
         needed, free = 2 * 3 * imgsz**2 * len(paths), psutil.virtual_memory().available  # a list, then a stack of it
         if needed > free:
             raise UserError(
