@@ -14,9 +14,10 @@ from factories import NEWEST, SIDE, TASK_MODELS, Run, calibrated, refused, save_
 from ultralytics import YOLO
 
 from ghost_yolo import host
-from ghost_yolo.accuracy import AgreementSet, evaluate, ratio
+from ghost_yolo.accuracy import AgreementSet, evaluate, ratio, require_data
 from ghost_yolo.accuracy.agreement import _tidy
 from ghost_yolo.accuracy.counts import ClassifiedImages, resample, summarize
+from ghost_yolo.accuracy.validate import device_of
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import ModelNameError, UserError
 
@@ -116,6 +117,12 @@ def test_every_task_agrees_with_itself(name: str, image_folder: Path, squares: l
     assert own.map50_95 > 0.05 and less.map50_95 <= own.map50_95
 
 
+def test_exported_files_are_scored_on_the_cpu() -> None:
+    """For which they are made; a checkpoint on the device that was given."""
+    files = ("best.pt", "best.onnx", "best_int8_openvino_model", "best_ncnn_model")
+    assert [device_of(Path(file), "0") for file in files] == ["0", "cpu", "cpu", "cpu"]
+
+
 def test_labels_are_made_valid(tmp_path: Path) -> None:
     """What lies outside the image is moved to its edge, and how sure a keypoint is becomes whether it is visible."""
     file = tmp_path / "a.txt"
@@ -146,6 +153,9 @@ def test_true_accuracy_is_the_hosts(task: str, name: str, image_folder: Path, tm
 
     assert score.map50_95 == (metrics.top1 if task == "classify" else getattr(metrics, part).map)
     assert score.images == (8 if task == "classify" else 4)
+    host.save(calibrated(config | {"nc": 3}, image_folder), tmp_path / "three.pt", {"imgsz": 64, "task": task})
+    with refused(UserError, "three.pt", "3 classes" if task == "classify" else "a, b, c"):
+        require_data(tmp_path / "three.pt", data, "val")
     with refused(UserError, "nowhere"):
         evaluate(file, "nowhere.yaml" if task != "classify" else str(tmp_path / "nowhere.zip"), "val", 64)
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from factories import Run, bench_row, refused
+from factories import Run, bench_row, interrupt, refused
 
 from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
-from ghost_yolo.ghostify import Settings, ghostify, training
+from ghost_yolo.ghostify import Settings, fitting, ghostify, training, writing
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.verdict import format_interval, format_speed_up
 
@@ -78,6 +78,42 @@ def test_agreement_is_in_the_report(sure: Path, sixteen: Path, tmp_path: Path) -
     assert report.tables[1][0][0] == "file" and student["file"] == str(tmp_path / "fast.pt")
     report = ghostify(sure, [sixteen], tmp_path / "other.pt", act="relu", settings=Settings(distill_steps=0))
     assert any("16 images" in note for note in report.notes)
+
+
+def test_what_the_trained_model_does_not_find_is_known_before_the_work(
+    sure: Path, best: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out images in which it finds nothing end the run at once, with what to do."""
+    monkeypatch.setattr(training, "fit_student", None)
+    with refused(UserError, "finds nothing", "8 held-out images", "--holdout 0"):
+        ghostify(best, [sixteen], tmp_path / "fast.pt", act="relu", settings=QUICK)
+    assert not list(tmp_path.glob("fast*"))
+    with pytest.raises(TypeError):  # that is, it begins
+        ghostify(best, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(QUICK, holdout=0))
+
+
+def test_a_resumed_run_may_be_delivered_otherwise(
+    sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fitted again where only the file, or the labels by which it is judged, are others than before."""
+    monkeypatch.setattr(writing, "judge", interrupt)
+    settings, delivery = replace(QUICK, rounds=5), Delivery("pytorch", baseline=("pytorch", "fp32"))
+    with pytest.raises(KeyboardInterrupt):
+        ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=settings)
+    monkeypatch.undo()
+    monkeypatch.setattr(fitting, "_fit_row", None)
+    with refused(UserError, "distill_steps=1, not 2"):
+        ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(settings, distill_steps=2))
+    ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=settings, delivery=delivery)
+    assert json.loads((tmp_path / "fast.json").read_text())["delivered"][-1]["milliseconds"] > 0
+
+
+def test_scoring_leaves_the_threads_alone(sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The host sets its own number whenever it opens a model; the last pass has the number that was given."""
+    seen = list[int]()
+    monkeypatch.setattr(training, "distill", lambda *_, **named: seen.append(torch.get_num_threads()))
+    ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(QUICK, threads=3))
+    assert seen == [3]
 
 
 def test_figures_have_intervals() -> None:

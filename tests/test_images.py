@@ -15,6 +15,7 @@ import pytest
 
 from ghost_yolo.data.images import find_images, preprocess, read_image, split_readable, spread, to_float
 from ghost_yolo.errors import UserError
+from ghost_yolo.ghostify.calibration import CalibrationImages
 
 
 def radiance(path: Path) -> None:
@@ -85,6 +86,26 @@ def test_what_is_no_file_in_a_folder(tmp_path: Path) -> None:
     assert find_images([tmp_path]) == [tmp_path / "c.png"]
     with pytest.raises(UserError, match=r"a\.jpg is not a regular file"):
         find_images([tmp_path / "a.jpg"])
+
+
+def test_an_image_that_is_named_twice(tmp_path: Path) -> None:
+    """Is taken once, so that none is both fitted on and held out."""
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+
+    assert find_images([tmp_path / "b.png", tmp_path, tmp_path]) == [tmp_path / "b.png", tmp_path / "a.png"]
+
+
+def test_classifiers_get_the_middle(tmp_path: Path) -> None:
+    """They are fitted on the square that the host's prediction shows them, other models on the whole image."""
+    image = np.zeros((40, 64, 3), np.uint8)
+    image[:, 12:52] = 200
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    whole, middle = (CalibrationImages([tmp_path / "a.png"], 64, crop=crop).images for crop in (False, True))
+
+    assert middle.shape == whole.shape == (1, 3, 64, 64)
+    assert (middle == 200).all() and {0, 114} < set(whole.unique().tolist())
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from factories import newest_only, refused
 from test_run_parity import model_of
 
 from ghost_yolo import host
+from ghost_yolo.bench.end_to_end import keypoint_numbers
 from ghost_yolo.bench.exporting import describe_exported
+from ghost_yolo.bench.plan import ModelInfo
 from ghost_yolo.errors import UserError
-from ghost_yolo.export.any_file import verify_file
+from ghost_yolo.export.any_file import require_comparable, verify_file
 from ghost_yolo.export.files import export_fp32
 from ghost_yolo.export.outputs import OutputCheck, compare, differences
 from ghost_yolo.export.verify import Verification
+from ghost_yolo.model.checkpoint import open_checkpoint
 
 
 def test_differences_are_those_of_boxes_and_scores() -> None:
@@ -33,6 +37,25 @@ def test_differences_are_those_of_boxes_and_scores() -> None:
     assert str(OutputCheck((64, 64), "image", 0, 0, compared=3)).endswith("of 3 boxes")
     with refused(UserError, "(1, 6, 5)"):
         compare([a], [a, b], 2, (64, 64), "noise")
+
+
+@pytest.mark.parametrize(("shape", "nc"), [((1, 56, 756), 1), ((1, 300, 57), 1), ((1, 55, 84), 0), ((1, 300, 57), 80)])
+def test_numbers_of_keypoints_are_read_from_the_table(shape: tuple[int, ...], nc: int) -> None:
+    """Raw, with a row for each class, and end to end, with a column for the class."""
+    assert keypoint_numbers(shape, nc) == 51
+
+
+def test_files_that_cannot_be_verified(best: Path, tmp_path: Path) -> None:
+    """One that takes batches, and one that is damaged, are refused in a line."""
+    pytest.importorskip("onnxruntime")
+    opened = open_checkpoint(best)
+    info = ModelInfo("x.onnx", opened.task, "", opened.nc, 3, batch=4)
+    with refused(UserError, "x.onnx", "batches of 4"):
+        require_comparable(opened, info, Path("x.onnx"))
+    require_comparable(opened, replace(info, dynamic=True), Path("x.onnx"))
+    (tmp_path / "cut.onnx").write_bytes(b"\x08\x07\x12")
+    with refused(UserError, "cut.onnx", "cannot be read"):
+        describe_exported(tmp_path / "cut.onnx", "onnx")
 
 
 def test_false_positives_of_an_int8_file_count() -> None:

@@ -14,8 +14,10 @@ from ghost_yolo.errors import UserError
 from ghost_yolo.ghostify import closed_form
 from ghost_yolo.ghostify.activations import bytes_per_sample, cache_activations, limit_samples
 from ghost_yolo.ghostify.calibration import CalibrationImages
-from ghost_yolo.ghostify.distill import checkpoint, distill, distillation_loss, mean_prediction_loss
+from ghost_yolo.ghostify.config import RunConfig, Settings
+from ghost_yolo.ghostify.distill import checkpoint, distill, distillation_loss, mean_prediction_loss, restore
 from ghost_yolo.ghostify.reconstruct import one_cycle, reconstruct, reconstruction_error, relative_error, require_finite
+from ghost_yolo.ghostify.state import RunState
 from ghost_yolo.ghostify.student import build_candidate, build_student
 from ghost_yolo.model import swap
 from ghost_yolo.model.forward import forward_until
@@ -88,16 +90,31 @@ def test_reconstruction_reduces_the_error(teacher: Any, calibration_images: Cali
     assert errors[60] < 0.7 * errors[1]
 
 
-def test_a_checkpoint_is_a_copy() -> None:
-    """Training on does not change a state that was kept, which is written again later."""
+def test_a_result_stays_as_it_was(tmp_path: Path) -> None:
+    """Training on does not change what was kept, which is written again with the next result; nor does a resumed training."""
     model: Any = torch.nn.Linear(2, 2)
-    optimizer, kept = torch.optim.Adam(model.parameters(), 0.1), None
-    for _ in range(2):
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    config = RunConfig(Settings(), "all", (), None, "relu", (), "best.pt", "", "")
+    state = RunState(tmp_path / "light.pt", config)
+
+    def step() -> None:
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
-        kept = kept or checkpoint(model, optimizer, 1)
-    assert not torch.equal(kept["model"]["weight"], model.weight)
-    assert kept["optimizer"]["state"][0]["step"] == 1
+
+    step()
+    state.add("row", {"state": model.state_dict()})
+    state.add("distillation", checkpoint(model, optimizer, 1))
+    before = copy.deepcopy(state.results)
+    step()
+    state.add("losses", [1.0, 0.5])
+    kept = RunState(tmp_path / "light.pt", config).results
+    restore(model, optimizer, kept["distillation"])
+    step()
+    for results in (state.results, kept):
+        assert torch.equal(results["row"]["state"]["weight"], before["row"]["state"]["weight"])
+        for name in ("step", "exp_avg"):
+            found, wanted = (each["distillation"]["optimizer"]["state"][0][name] for each in (results, before))
+            assert torch.equal(found, wanted)
 
 
 def test_errors_count_where_objects_are() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from ghost_yolo.accuracy.counts import RESAMPLES, ClassifiedImages, Score, summarize
-from ghost_yolo.accuracy.validate import count, open_file, shorten
+from ghost_yolo.accuracy.validate import count, device_of, open_file, shorten
 from ghost_yolo.data.images import read_image
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.checkpoint import open_checkpoint
@@ -158,7 +158,13 @@ class AgreementSet:
     def _predict(self, model: Path, conf: float) -> Iterator[Any]:
         """Yield a model's results, one for each image."""
         yolo = open_file(model)
-        options = {"imgsz": self.imgsz, "device": self.device, "conf": conf, "rect": False, "verbose": False}
+        options = {
+            "imgsz": self.imgsz,
+            "device": device_of(model, self.device),
+            "conf": conf,
+            "rect": False,
+            "verbose": False,
+        }
         with quiet():
             yield from yolo.predict(str(self.folder / "images/val"), stream=True, save=False, **options)
 

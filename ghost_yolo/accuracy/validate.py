@@ -124,12 +124,12 @@ def evaluate(
 
 def count(file: Path, data: str, split: str, imgsz: int, device: str, **settings: Any) -> Counts:
     """Return what the host's validation counts for each image; see `evaluate`."""
-    yolo = open_file(file)
+    yolo, device = open_file(file), device_of(file, device)
     options = {"data": data, "split": split, "imgsz": imgsz, "device": device, "rect": False, **settings}
     with quiet(), temporary_folder(PREFIX) as folder:
         try:
             metrics = yolo.val(validator=VALIDATORS[yolo.task], plots=False, project=str(folder), **options)
-        except (FileNotFoundError, RuntimeError, ValueError, SyntaxError) as error:  # the host's errors for data
+        except (FileNotFoundError, IndexError, RuntimeError, ValueError, SyntaxError) as error:  # the host's for data
             raise UserError(f"{file} cannot be validated on {data}, split {split}: {first_line(error)}") from error
     counts: Counts = metrics.images
     return counts
@@ -149,8 +149,23 @@ def require_data(file: Path, data: str, split: str) -> None:
         raise UserError(f"{file} cannot be validated on {data}, split {split}: {first_line(error)}") from error
     if not found.get(split):
         raise UserError(f"{file} cannot be validated on {data}: it has no {split} split")
-    if opened.task != "classify":
+    if opened.task == "classify":
+        require_as_many_classes(file, opened.nc, len(found["names"]))
+    else:
         require_classes(file, opened.model.names, found["names"])
+
+
+def require_as_many_classes(file: Path, classes: int, folders: int) -> None:
+    """Raise an error if a classifier has more or fewer classes than its data; the folders of ImageNet bear other names."""
+    if classes != folders:
+        raise UserError(
+            f"the model {file} has {classes} classes and the data has {folders}; give data of those classes"
+        )
+
+
+def device_of(file: Path, device: str) -> str:
+    """Return the device that a file is scored on: exported files run on the CPU, for which they are made."""
+    return "cpu" if runtime_of(str(file)) else device
 
 
 def require_classes(file: Path | str, names: Mapping[int, str], truth: Mapping[int, str]) -> None:

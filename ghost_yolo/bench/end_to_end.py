@@ -68,8 +68,7 @@ def build_pipeline(model: LoadedModel, photo: Path, task: str, nc: int, channels
     if image is None:
         raise UserError(f"--image {photo} cannot be read as an image")
     tables = [output for output in outputs(model(), task) if output.ndim == 3]
-    more = tables[0].shape[1] - 4 - nc if tables and task == "pose" else 0  # raw; all numbers of all keypoints
-    points = (max(more, 0) if tables and tables[0].shape[2] != 6 else 0,)
+    points = (keypoint_numbers(tables[0].shape, nc) if tables and task == "pose" else 0,)
     size = tuple(model.image.shape[2:])
     known = runner.Description(task, [""] * nc, size, channels, points, CONF, IOU, MAX_DET, [])
     pipeline = Pipeline(model, image, known)
@@ -78,6 +77,15 @@ def build_pipeline(model: LoadedModel, photo: Path, task: str, nc: int, channels
     except runner.RunError as error:
         raise UserError(str(error)) from error
     return pipeline
+
+
+def keypoint_numbers(shape: tuple[int, ...], nc: int) -> int:
+    """Return the numbers of all keypoints of one box, from the shape of a pose model's table.
+
+    That of an end-to-end model (boxes, 6 + numbers) is higher than wide, a raw one (4 + nc + numbers, positions) is not.
+    """
+    rows, columns = shape[1:]
+    return max(columns - 6 if rows > columns else rows - 4 - nc, 0)
 
 
 def outputs(output: Any, task: str) -> Iterator[Any]:

@@ -116,8 +116,12 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
             end2end=found.get("end2end"),
             precision=next((name for name, width in BITS.items() if width == bits), "fp32"),
         )
-    except (KeyError, AttributeError, OSError) as error:
-        raise UserError(f"{path} lacks the metadata that `yolo export` writes: {error!r}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(
+            f"{path} cannot be read, or lacks the metadata that `yolo export` writes: {error!r:.200}"
+        ) from error
 
 
 def read_metadata(path: Path, runtime: str) -> dict[str, Any]:

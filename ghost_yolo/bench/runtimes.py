@@ -181,8 +181,9 @@ def open_onnx(file: Path, config: InferenceConfig, **session: Any) -> LoadedMode
         raise UserError(  # onnxruntime itself only warns, and uses the CPU
             f"--device {config.device}: onnxruntime could not start CUDA on this GPU"
         )
-    image = config.image()
-    inputs = {opened.get_inputs()[0].name: image}
+    entry = opened.get_inputs()[0]
+    image = config.image().astype(np.float16 if entry.type == "tensor(float16)" else np.float32)
+    inputs = {entry.name: image}
 
     def run() -> object:
         return opened.run(None, inputs)

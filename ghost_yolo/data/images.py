@@ -24,14 +24,14 @@ MAX_PIXELS = 100_000_000  # about 300 MB decoded; a header may announce any numb
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """Return the image files named, those of a folder sorted by name; whatever else is in a folder is left out.
+    """Return the image files named, each once, those of a folder sorted by name; whatever else is in a folder is left out.
 
     Raises:
         UserError: If nothing is given, a path is no file, or a folder holds no image.
     """
     if not given:
         raise UserError("No image is given; name a file or a folder, and repeat the option for more.")
-    images: list[Path] = []
+    images = dict[Path, Path]()
     for path in given:
         entries = sorted(p for p in path.iterdir() if p.suffix[1:].lower() in IMG_FORMATS) if path.is_dir() else [path]
         found = [entry for entry in entries if entry.is_file()]
@@ -39,8 +39,9 @@ def find_images(given: Sequence[Path]) -> list[Path]:
             missing = "is not a regular file" if path.exists() else "does not exist"
             wrong = "holds no image itself (folders in it are not searched)" if path.is_dir() else missing
             raise UserError(f"{path} {wrong}; give a file or a folder of {', '.join(sorted(IMG_FORMATS))}.")
-        images += found
-    return images
+        for image in found:
+            images.setdefault(image.resolve(), image)
+    return [*images.values()]
 
 
 def split_readable(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -89,6 +90,15 @@ def require_readable(paths: Sequence[Path], skipped: Sequence[Path]) -> None:
 def skipped_text(count: int) -> str:
     """Return how many files were skipped, to follow the number of images; "" for none."""
     return f" ({count} unreadable {'file' if count == 1 else 'files'} skipped)" if count else ""
+
+
+def centre_crop(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the largest part around the centre that has the aspect ratio of a size, as classifiers take it."""
+    (height, width), (rows, columns) = image.shape[:2], size
+    scale = min(height / rows, width / columns)
+    rows, columns = round(rows * scale), round(columns * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[top : top + rows, left : left + columns]
 
 
 def read_image(path: Path, truncated_is_error: bool = False) -> NDArray[np.uint8]:

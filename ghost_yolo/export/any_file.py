@@ -61,11 +61,13 @@ def require_comparable(opened: OpenedModel, info: ModelInfo, file: Path) -> None
     """Check that a file's outputs can be compared with the checkpoint's.
 
     Raises:
-        UserError: If they are of other tasks or classes, or the file itself drops what overlaps (`nms=True`).
+        UserError: If they are of other tasks or classes, the file takes batches, or itself drops what overlaps (`nms=True`).
     """
     if (info.task, info.nc) != (opened.task, opened.nc):
         own, other = f"{info.task} with {info.nc} classes", f"{opened.task} with {opened.nc}"
         raise UserError(f"{file} is a model for {own}, and the checkpoint {opened.name} for {other}")
+    if info.batch != 1 and not info.dynamic:
+        raise UserError(f"{file} takes batches of {info.batch}; verify one that was exported with batch=1")
     if info.nms:
         raise UserError(f"{file} was exported with nms=True; outputs with NMS inside cannot be compared with PyTorch's")
 

@@ -10,7 +10,7 @@ in pixels and scores in 0..1 would round every score to 0. `exclude` leaves furt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ultralytics import YOLO
 
 from ghost_yolo.bench.runtimes import RUNTIMES
-from ghost_yolo.data.images import preprocess, read_image, spread, to_float
+from ghost_yolo.data.images import centre_crop, preprocess, read_image, spread
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import quantizers
 from ghost_yolo.export.files import export_fp32, publish
@@ -117,7 +117,7 @@ class Int8Exporter:
             raise OutputExistsError(f"{out} exists; move it away, or give another name")
         with temporary_folder("ghost-yolo-quantized-") as folder:
             made = folder / out.name
-            QUANTIZE[self.runtime](self.fp32, made, list(self._inputs()), exclude)
+            QUANTIZE[self.runtime](self.fp32, made, self.images, exclude)
             if not untrained:
                 self._require_sound(made)
             publish(made, out)
@@ -132,16 +132,11 @@ class Int8Exporter:
             except UserError:
                 self.skipped.append(path)
                 continue
-            images.append(preprocess(_centre(image, self.size) if self.task == "classify" else image, self.size))
+            images.append(preprocess(centre_crop(image, self.size) if self.task == "classify" else image, self.size))
         if not images:
             example = f", for example {self.paths[0]}" if self.paths else ""
             raise UserError(f"none of the {len(self.paths)} calibration images can be read{example}; give JPEG or PNG")
         return images
-
-    def _inputs(self) -> Iterator[NDArray[np.float32]]:
-        """Yield each image as (1, 3, h, w), float32 in 0..1."""
-        for image in self.images:
-            yield to_float(image)[None].numpy()
 
     def _require_sound(self, made: Path) -> None:
         """Compare what a file finds in some calibration images with what float32 finds.
@@ -169,7 +164,9 @@ class Int8Exporter:
         from ghost_yolo.export.any_file import LAYER_TOLERANCES, first_difference
 
         reference = as_exported(open_checkpoint(self.checkpoint).model)
-        return first_difference(made, self.runtime, reference, next(self._inputs()), LAYER_TOLERANCES["int8"])
+        return first_difference(
+            made, self.runtime, reference, quantizers.to_input(self.images[0]), LAYER_TOLERANCES["int8"]
+        )
 
 
 def export_int8(
@@ -197,12 +194,3 @@ def find(file: Path, paths: Sequence[Path], size: tuple[int, int], task: str) ->
 def is_constant(found: Sequence[NDArray[np.float32]]) -> bool:
     """Return whether several images gave the very same result, and not only nothing."""
     return len(found) > 1 and any(map(len, found)) and all(np.array_equal(part, found[0]) for part in found)
-
-
-def _centre(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the largest part around the centre that has the aspect ratio of a size, as classifiers take it."""
-    (height, width), (rows, columns) = image.shape[:2], size
-    scale = min(height / rows, width / columns)
-    rows, columns = round(rows * scale), round(columns * scale)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return image[top : top + rows, left : left + columns]

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from ghost_yolo.data.images import to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import log_level
 
-Inputs = Sequence[NDArray[np.float32]]
+Images = Sequence[torch.Tensor]  # (3, h, w) each, uint8
 OPENVINO_ROOT = "__module."  # before a module's name in the names of OpenVINO's operations
 # Operations with weights, by OpenVINO and by ONNX
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul", "Conv", "Gemm")
@@ -24,13 +26,19 @@ WEIGHTED = ("Convolution", "GroupConvolution", "MatMul", "Conv", "Gemm")
 PASSING = ("Relu", "Clip", "Concat", "MaxPool", "Resize", "Add", "Split")
 
 
-def quantize_openvino(fp32: Path, made: Path, images: Inputs, exclude: Sequence[str]) -> None:
+def to_input(image: torch.Tensor) -> NDArray[np.float32]:
+    """Return an image as files take it, (1, 3, h, w), float32 in 0..1; one by one, since a thousand would take gigabytes."""
+    found: NDArray[np.float32] = to_float(image)[None].numpy()
+    return found
+
+
+def quantize_openvino(fp32: Path, made: Path, images: Images, exclude: Sequence[str]) -> None:
     """Write an INT8 OpenVINO folder from a float32 one.
 
     Args:
         fp32: Folder that the host exported.
         made: Folder to make.
-        images: (1, 3, h, w) each, float32 in 0..1.
+        images: For calibration.
         exclude: Names of modules that stay in float32.
 
     Raises:
@@ -47,7 +55,7 @@ def quantize_openvino(fp32: Path, made: Path, images: Inputs, exclude: Sequence[
     with log_level(logging.getLogger("nncf"), logging.WARNING):  # a line for each of the ignored
         quantized = nncf.quantize(
             model,
-            nncf.Dataset(images),
+            nncf.Dataset(images, to_input),
             preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: SiLU's are not symmetric
             subset_size=len(images),
             fast_bias_correction=False,  # that of NNCF that runs the layers costs seconds and loses less, results/tenfold.md
@@ -109,7 +117,7 @@ def excluded(modules: Mapping[str, str], exclude: Sequence[str]) -> set[str]:
     return found
 
 
-def quantize_onnx(fp32: Path, made: Path, images: Inputs, exclude: Sequence[str]) -> None:
+def quantize_onnx(fp32: Path, made: Path, images: Images, exclude: Sequence[str]) -> None:
     """Write an INT8 ONNX file from a float32 one: QDQ, weights per channel; see `quantize_openvino`.
 
     Activations are unsigned: with signed ones, ONNX Runtime's default, a YOLOv8n with ReLU at 320 pixels took 22.8 ms on one
@@ -127,7 +135,7 @@ def quantize_onnx(fp32: Path, made: Path, images: Inputs, exclude: Sequence[str]
         """The images, one by one."""
 
         def __init__(self) -> None:
-            self.inputs = iter(images)
+            self.inputs = map(to_input, images)
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             """Return the next image."""

@@ -92,9 +92,6 @@ class Samples(Protocol):
     def batch(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and target outputs of some samples, float32."""
 
-    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all samples once, or the first ones."""
-
 
 class ReconstructionData:
     """Inputs and target outputs of a target module."""
@@ -115,10 +112,6 @@ class ReconstructionData:
     def init_inputs(self) -> torch.Tensor:
         """Return the inputs for the closed-form initialisation."""
         return self.batch([*range(min(INIT_SAMPLES, len(self)))])[0]
-
-    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all samples once, or the first ones."""
-        yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
 
 
 class PairedCache:
@@ -185,6 +178,11 @@ def batch_indices(count: int, text: str = "") -> Iterator[Indices]:
     """Yield the indices of all samples in batches, under a progress bar if a text is given."""
     batches = [[*range(start, min(start + BATCH_SIZE, count))] for start in range(0, count, BATCH_SIZE)]
     yield from progress(batches, text) if text else batches
+
+
+def batches(data: Samples, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield inputs and target outputs of all samples once, or of the first ones."""
+    yield from (data.batch(indices) for indices in batch_indices(min(len(data), max_samples or len(data))))
 
 
 def live_layers(model: HostModel, stop: int) -> set[int]:

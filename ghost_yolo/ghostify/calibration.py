@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ghost_yolo.data.images import preprocess, read_image, require_readable, to_float
+from ghost_yolo.data.images import centre_crop, preprocess, read_image, require_readable, to_float
 from ghost_yolo.errors import UserError
 from ghost_yolo.utils.console import progress
 from ghost_yolo.utils.system import GIB
@@ -17,7 +17,7 @@ PADDING_VALUE = 114  # of the host's letterbox
 
 
 class CalibrationImages:
-    """Letterboxed images in memory as uint8, about 0.3 MB each at 320 x 320.
+    """Images of the model's size in memory as uint8, about 0.3 MB each at 320 x 320.
 
     Attributes:
         images: Tensor (n, 3, imgsz, imgsz), uint8, RGB.
@@ -25,13 +25,16 @@ class CalibrationImages:
         device: Device of the batches.
     """
 
-    def __init__(self, paths: Sequence[Path], imgsz: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, paths: Sequence[Path], imgsz: int, device: torch.device | str = "cpu", *, crop: bool = False
+    ) -> None:
         """Read the images under a progress bar.
 
         Args:
             paths: Image files.
             imgsz: Image side in pixels.
             device: Device of the batches; the images themselves stay on the CPU.
+            crop: Take the square in the middle of each, as classifiers get it, and not the whole image with a margin.
 
         Raises:
             UserError: If no image can be read, or they do not fit into memory.
@@ -51,7 +54,8 @@ class CalibrationImages:
             except UserError:
                 self.skipped.append(path)
                 continue
-            images.append(preprocess(image, (imgsz, imgsz)))
+            size = (imgsz, imgsz)
+            images.append(preprocess(centre_crop(image, size) if crop else image, size))
         require_readable(paths, self.skipped)
         self.images, self.device = torch.stack(images), device
         self._augment = v2.Compose(

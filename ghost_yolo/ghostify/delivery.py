@@ -105,26 +105,26 @@ def deliver_int8(
 
 
 def judge(
-    files: Mapping[str, Path], held_out: Sequence[Path], delivery: Delivery, settings: Settings
+    files: Mapping[str, Path], truth: AgreementSet | None, delivery: Delivery, settings: Settings
 ) -> list[Delivered]:
     """Score files with and without labels.
 
     Args:
         files: By name: `trained` first, which is the checkpoint that sets the truth.
-        held_out: Images that nothing was fitted on; without any there is no agreement.
+        truth: What the trained model finds in images that nothing was fitted on; without it there is no agreement.
         delivery: Data set for the true accuracy.
         settings: Image size and device.
     """
     agreement: dict[str, Score] = {}
-    if held_out:
-        with AgreementSet(files["trained"], held_out, settings.imgsz, device=settings.device) as truth:
-            for name in progress([*files], "Agreement"):
-                agreement[name] = truth.score(files[name], RESAMPLES)
+    if truth is not None:
+        for name in progress([*files], "Agreement"):
+            agreement[name] = truth.score(files[name], RESAMPLES)
     accuracy: dict[str, Score] = {}
     if delivery.data:
         for name in progress([*files], "Accuracy"):
             options = (delivery.data, delivery.split, settings.imgsz, settings.device, RESAMPLES)
             accuracy[name] = evaluate(files[name], *options)
+    known = bool(accuracy) and accuracy["trained"].map50_95 > 0
     return [
         Delivered(
             name,
@@ -132,7 +132,7 @@ def judge(
             _backend(file, delivery),
             _interval(agreement.get(name)),
             _interval(accuracy.get(name)),
-            ratio(accuracy[name], accuracy["trained"], RESAMPLES) if accuracy else NO_RATIO,
+            ratio(accuracy[name], accuracy["trained"], RESAMPLES) if known else NO_RATIO,
         )
         for name, file in files.items()
     ]
@@ -163,16 +163,17 @@ def time_files(
         settings: Image size, threads and rounds.
 
     Returns:
-        The baseline's row and those of the files, whose ratios are to it, and the conditions.
+        The baseline's row and those of the files, whose ratios are to it, and the conditions; of the files after the first one
+        only those that could be timed.
 
     Raises:
-        UserError: If one could not be timed.
+        UserError: If the baseline or the first file could not be timed.
     """
     with baseline_file(teacher, images, delivery, settings) as baseline:
         rows, conditions = time_beside(baseline, files, settings)
-    for failed in (row for row in rows if row.error):
-        raise UserError(f"a file could not be timed: {failed.title}: {failed.error}")
-    return rows, conditions
+    if rows[1].error:
+        raise UserError(f"the file could not be timed: {rows[1].title}: {rows[1].error}")
+    return [row for row in rows if not row.error], conditions
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
+from ultralytics.nn.modules.head import Classify
 
 from ghost_yolo.ghostify.activations import BATCH_SIZE
 from ghost_yolo.ghostify.calibration import CalibrationImages
@@ -31,19 +32,31 @@ CHECKPOINT_EVERY = 100  # steps
 Levels = list[tuple[torch.Tensor, torch.Tensor]]  # raw boxes (b, 4 * reg_max, h, w) and classes (b, nc, h, w)
 
 
+class Predictions(NamedTuple):
+    """What a head predicts, raw.
+
+    Attributes:
+        levels: Of the box and class branches; empty for a classifier.
+        logits: Of a classifier, (b, nc); None for a head with boxes.
+    """
+
+    levels: Levels
+    logits: torch.Tensor | None
+
+
 class Outputs(NamedTuple):
     """What a model computes, in float32.
 
     Attributes:
         inputs: Of the head, by level.
         maps: Outputs of rows.
-        levels: Of the box and class branches.
-        others: Masks, key points or angles.
+        predictions: Of the head.
+        others: Masks' coefficients and prototypes, key points or angles.
     """
 
     inputs: list[torch.Tensor]
     maps: dict[int, torch.Tensor]
-    levels: Levels
+    predictions: Predictions
     others: list[torch.Tensor]
 
 
@@ -107,11 +120,11 @@ def distill(
 
 
 def checkpoint(model: HostModel, optimizer: torch.optim.Optimizer, step: int) -> DistillState:
-    """Return a copy of the state after a number of steps: it is also written later, beside another model's."""
+    """Return the state after a number of steps; training on changes it."""
     return {
         "step": step,
-        "model": copy.deepcopy(model.state_dict()),
-        "optimizer": copy.deepcopy(optimizer.state_dict()),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
     }
 
@@ -119,7 +132,7 @@ def checkpoint(model: HostModel, optimizer: torch.optim.Optimizer, step: int) ->
 def restore(model: HostModel, optimizer: torch.optim.Optimizer, state: DistillState) -> int:
     """Restore a state and return its number of steps."""
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it takes the tensors themselves
     torch.set_rng_state(state["rng"])
     return state["step"]
 
@@ -142,7 +155,7 @@ def distillation_loss(
     weigh: bool = False,
     mixed_precision: bool = False,
 ) -> torch.Tensor:
-    """Return the loss of a batch: relative errors of maps and of masks, key points or angles, and the loss of boxes and classes.
+    """Return the loss of a batch: relative errors of maps and of masks, key points or angles, and the loss of the predictions.
 
     Args:
         teacher: The trained model.
@@ -164,23 +177,33 @@ def distillation_loss(
     entering = zip(input_indices(head), found.inputs, target.inputs, strict=True)
     compared = [*entering, *((i, found.maps[i], target.maps[i]) for i in sorted(inner))]
     pairs = [(y, expected[:, kept[i]] if i in kept else expected) for i, y, expected in compared]
-    counts = weigh_positions([classes for _, classes in target.levels]) if weigh else None
+    counts = weigh_positions([classes for _, classes in target.predictions.levels]) if weigh else None
     others = [*zip(found.others, target.others, strict=True)]
     loss = maps_weight * _mean_error(pairs, counts) + _mean_error(others, counts)
-    return loss + prediction_loss(found.levels, target.levels, head)
+    return loss + prediction_loss(found.predictions, target.predictions, head)
 
 
 def compute(model: HostModel, images: torch.Tensor, rows: Collection[int]) -> Outputs:
     """Return what a model computes from images, in float32 under autocast too, with the output maps of rows."""
     head = model.model[-1]
     inputs, maps = forward_until(model, images, len(model.model) - 1, rows)
-    levels, others = predictions(head, inputs), branch_outputs(head, "cv4", inputs)
+    levels, logits = predictions(head, inputs)
     return Outputs(
         [x.float() for x in as_list(inputs)],
         {i: y.float() for i, y in maps.items()},
-        [(boxes.float(), classes.float()) for boxes, classes in levels],
-        [y.float() for y in others],
+        Predictions(
+            [(boxes.float(), classes.float()) for boxes, classes in levels], None if logits is None else logits.float()
+        ),
+        [y.float() for y in other_outputs(head, as_list(inputs))],
     )
+
+
+def other_outputs(head: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return masks' coefficients by level and prototypes, key points or angles by level; nothing of other heads."""
+    found = branch_outputs(head, "cv4", inputs)
+    if hasattr(head, "proto"):
+        found.append(head.proto(inputs if hasattr(head.proto, "feat_fuse") else inputs[0]))
+    return found
 
 
 def _mean_error(pairs: list[tuple[torch.Tensor, torch.Tensor]], counts: torch.Tensor | None) -> torch.Tensor:
@@ -191,7 +214,7 @@ def _mean_error(pairs: list[tuple[torch.Tensor, torch.Tensor]], counts: torch.Te
 
 @torch.no_grad()
 def mean_prediction_loss(teacher: HostModel, student: HostModel, images: torch.Tensor) -> float:
-    """Return the loss of a student's predictions of a batch; 0 for a head without boxes."""
+    """Return the loss of a student's predictions of a batch."""
     last = len(student.model) - 1
     target, found = (
         predictions(model.model[last], forward_until(model, images, last)[0]) for model in (teacher, student)
@@ -199,21 +222,25 @@ def mean_prediction_loss(teacher: HostModel, student: HostModel, images: torch.T
     return float(prediction_loss(found, target, student.model[last]))
 
 
-def predictions(head: Any, inputs: Maps) -> Levels:
-    """Return the outputs of the box and class branches of a head at each level, see `branch_outputs`."""
-    return [*zip(branch_outputs(head, "cv2", inputs), branch_outputs(head, "cv3", inputs), strict=True)]
+def predictions(head: Any, inputs: Maps) -> Predictions:
+    """Return what a head predicts, see `branch_outputs`."""
+    if isinstance(head, Classify):
+        return Predictions([], head.linear(head.pool(head.conv(torch.cat(as_list(inputs), 1))).flatten(1)))
+    return Predictions([*zip(*(branch_outputs(head, name, inputs) for name in ("cv2", "cv3")), strict=True)], None)
 
 
-def prediction_loss(student: Levels, teacher: Levels, head: Any) -> torch.Tensor:
-    """Return the loss of the predictions of all levels together; 0 where they are equal, or the head has none.
+def prediction_loss(student: Predictions, teacher: Predictions, head: Any) -> torch.Tensor:
+    """Return the loss of the predictions, 0 where they are equal: of a classifier the Kullback-Leibler divergence.
 
-    The sum over all positions is divided by the sum of the teacher's confidence over all levels, not level by level: a trained
+    Of boxes that of all levels together: the sum over all positions is divided by the sum of the teacher's confidence over all levels, not level by level: a trained
     detector finds nearly everything on one or two of them, and what the others say hardly matters (results/tenfold.md).
     """
-    if not teacher:
-        return torch.zeros(())
+    if teacher.logits is not None and student.logits is not None:
+        found, expected = student.logits.log_softmax(1), teacher.logits.log_softmax(1)
+        return F.kl_div(found, expected, reduction="batchmean", log_target=True)
     losses, confidences = zip(
-        *(_level_loss(y, expected, head.reg_max) for y, expected in zip(student, teacher, strict=True)), strict=True
+        *(_level_loss(y, expected, head.reg_max) for y, expected in zip(student.levels, teacher.levels, strict=True)),
+        strict=True,
     )
     return torch.stack(losses).sum() / (torch.stack(confidences).sum() + EPS)  # it may be sure of nothing at all
 

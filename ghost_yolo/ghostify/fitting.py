@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -62,26 +61,6 @@ class FittedRow(TypedDict):
     seconds: float
 
 
-class TaskSamples:
-    """Inputs and targets of a task, in memory."""
-
-    def __init__(self, task: ReconstructionTask) -> None:
-        """Hold maps (n, c, h, w)."""
-        self.task = task
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.task.x)
-
-    def batch(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and targets of some samples."""
-        return self.task.x[indices], self.task.target[indices]
-
-    def batches(self, max_samples: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all samples once, or the first ones."""
-        yield from (self.batch(indices) for indices in batch_indices(min(len(self), max_samples or len(self))))
-
-
 def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> KeptByRow:
     """Fit all rows in forward order, or load those that the run state has.
 
@@ -103,7 +82,7 @@ def fit_student(run: GhostifyRun, student: HostModel, label: str = "") -> KeptBy
         return kept
     settings = run.config.settings
     wanted = wanted_samples(settings.imgsz, len(run.images))
-    count = limit_samples(wanted, sample_bytes(run.teacher, settings.imgsz), settings.cache)
+    count = limit_samples(wanted, fit_bytes_per_sample(run.teacher, settings.imgsz), settings.cache)
     torch.manual_seed(settings.seed)
     with cache_activations(run.teacher, student, run.images, count) as cache, torch.no_grad():
         weight = _weigh_samples(cache)
@@ -123,8 +102,8 @@ def wanted_samples(imgsz: int, images: int) -> int:
     return max(SAMPLES, min(COARSE_POSITIONS // positions, images))
 
 
-def sample_bytes(teacher: HostModel, imgsz: int) -> int:
-    """Return the largest cache size per sample."""
+def fit_bytes_per_sample(teacher: HostModel, imgsz: int) -> int:
+    """Return the largest cache size per sample where all rows are fitted, see `bytes_per_sample`."""
     rows = range(len(teacher.model) - 1)
     return bytes_per_sample(teacher, [TargetModule(f"model.{row}", row, "") for row in rows], imgsz)
 
@@ -172,7 +151,7 @@ def _fit_row(
     for number, task in enumerate(tasks):
         torch.manual_seed(run.config.settings.seed + layer.i + number)
         with torch.enable_grad():
-            reconstruct(task.module, TaskSamples(task), run.config.settings.reconstruct_steps, f"Reconstructing {text}")
+            reconstruct(task.module, task, run.config.settings.reconstruct_steps, f"Reconstructing {text}")
     error, channels = _error(trained, layer, pairs, keep)
     result = FittedRow(
         state=layer.state_dict(), keep=keep, channels=channels, error=error, seconds=time.perf_counter() - start

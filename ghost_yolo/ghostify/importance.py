@@ -45,10 +45,17 @@ def branch_outputs(head: Any, name: str, inputs: Maps) -> list[torch.Tensor]:
     """Return the outputs of a branch at each level, none of a head without it.
 
     A head with a one-to-one branch too (YOLOv10, YOLO26) gives those of both: which one is deployed depends on the release of
-    Ultralytics and on the arguments of its export.
+    Ultralytics and on the arguments of its export. Behind YOLO26's cv4, which gives features only, come the key points.
     """
-    both = [getattr(head, prefix + name, None) for prefix in BRANCHES]
-    return [level(x) for levels in both if levels is not None for level, x in zip(levels, as_list(inputs), strict=True)]
+    found = list[torch.Tensor]()
+    for prefix in BRANCHES:
+        levels, *behind = (getattr(head, f"{prefix}{name}{end}", None) for end in ("", "_kpts"))
+        if levels is not None:
+            outputs = as_list(inputs)
+            for branch in (levels, *filter(None, behind)):
+                outputs = [level(x) for level, x in zip(branch, outputs, strict=True)]
+            found += outputs
+    return found
 
 
 def weigh_positions(logits: Sequence[torch.Tensor]) -> torch.Tensor | None:

@@ -48,6 +48,14 @@ class ReconstructionTask:
     x: torch.Tensor
     target: torch.Tensor
 
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.x)
+
+    def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets of some samples."""
+        return self.x[indices], self.target[indices]
+
 
 def concat(pairs: Sequence[Pair]) -> Pair:
     """Return the concatenation along the channels."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from ghost_yolo.accuracy import require_data
+from ghost_yolo.accuracy import AgreementSet, require_data
 from ghost_yolo.data.images import find_images, hold_out
 from ghost_yolo.errors import ModelError, SwapError, UserError
 from ghost_yolo.ghostify.activations import bytes_per_sample, limit_samples
@@ -28,7 +29,7 @@ from ghost_yolo.ghostify.config import (
     validate_delivery,
     validate_shape,
 )
-from ghost_yolo.ghostify.fitting import sample_bytes, wanted_samples
+from ghost_yolo.ghostify.fitting import fit_bytes_per_sample, wanted_samples
 from ghost_yolo.ghostify.options import build_option
 from ghost_yolo.ghostify.report import Reconstruction
 from ghost_yolo.ghostify.search import select_blocks
@@ -46,10 +47,11 @@ from ghost_yolo.ghostify.training import MIN_SAMPLES, train_student
 from ghost_yolo.ghostify.writing import score_student, write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report
-from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.console import progress_of, quiet
 from ghost_yolo.utils.files import fingerprint
-from ghost_yolo.utils.system import default_threads
+from ghost_yolo.utils.system import default_threads, restore_threads
+
+DEVICES = ("cpu", "cuda")
 
 
 def ghostify(
@@ -114,7 +116,9 @@ def ghostify(
         state = RunState(out, config, start)
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
-        return convert(prepare(opened, config, state, candidates[0], paths), candidates, out)
+        run = prepare(opened, config, state, candidates[0], paths)
+        with agreement_set(run) as truth:
+            return convert(replace(run, truth=truth), candidates, out)
 
 
 def prepare(
@@ -124,43 +128,65 @@ def prepare(
     settings = config.settings
     fitted, held_out = hold_out(paths, settings.holdout)
     samples = max(MIN_SAMPLES, wanted_samples(settings.imgsz, len(fitted)) if config.reshapes else 0)
-    limit_samples(samples, needed_bytes(opened.model, student, settings.imgsz), settings.cache)
+    fit = fit_bytes_per_sample if student.reshaped else partial(bytes_per_sample, targets=student.targets)
+    limit_samples(samples, fit(opened.model, imgsz=settings.imgsz), settings.cache)
     state.require_space(opened.model, FINALISTS if config.delivery.target else 1)
     random.Random(settings.seed).shuffle(
         fitted
     )  # some stages take the first ones, which may all be of one class by name
     device = next(opened.model.parameters()).device
-    images = CalibrationImages(fitted, settings.imgsz, device)
+    crop = opened.task == "classify"
+    images = CalibrationImages(fitted, settings.imgsz, device, crop=crop)
     files = [path for path in fitted if path not in images.skipped]
     if not held_out:
         return GhostifyRun(config, opened.model, images, state, files)
-    others = CalibrationImages(held_out, settings.imgsz, device)
+    others = CalibrationImages(held_out, settings.imgsz, device, crop=crop)
     readable = [path for path in held_out if path not in others.skipped]
     return GhostifyRun(config, opened.model, images, state, files, readable, others)
+
+
+@contextmanager
+def agreement_set(run: GhostifyRun) -> Iterator[AgreementSet | None]:
+    """Yield the held-out images with what the trained model finds in them, None without any.
+
+    Raises:
+        UserError: If it finds nothing; the work has not begun then.
+    """
+    if not run.held_out:
+        yield None
+        return
+    settings = run.config.settings
+    with ExitStack() as stack:
+        try:
+            truth = AgreementSet(Path(run.config.model), run.held_out, settings.imgsz, device=settings.device)
+            with restore_threads():
+                stack.enter_context(truth)
+        except UserError as error:
+            raise UserError(f"{error}; --holdout 0 leaves the agreement out") from error
+        yield truth
 
 
 def resolve_settings(opened: OpenedModel, settings: Settings, *, reshapes: bool) -> Settings:
     """Return the settings with image size, number of steps and weight of the maps filled in.
 
     Raises:
-        UserError: If the model does not take RGB images of that size, or an option is given that counts nowhere.
+        UserError: If the model does not take RGB images of that size, the device cannot fit it, or an option counts nowhere.
     """
-    steps, weight = settings.distill_steps, settings.maps_weight
+    steps, weight, device = settings.distill_steps, settings.maps_weight, next(opened.model.parameters()).device.type
+    if device not in DEVICES:
+        raise UserError(
+            f"--device {settings.device}: the closed forms need float64, which it lacks; give cpu or a GPU by number"
+        )
     if weight is not None and not reshapes:
         raise UserError(f"--maps-weight {weight:g}: only --act, --width and --target use it; leave it out")
     if steps is None:
         steps = RESHAPED_STEPS if reshapes else DISTILL_STEPS
     if settings.mixed_precision and not steps:
         raise UserError(f"--mixed-precision with --distill-steps {steps}: only the distillation uses it; leave it out")
-    if settings.mixed_precision and settings.device != "cpu" and not torch.cuda.is_bf16_supported():
+    if settings.mixed_precision and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError(f"--mixed-precision --device {settings.device}: it does not compute in bfloat16; leave it out")
     weight = MAPS_WEIGHT if weight is None and reshapes else weight
     return replace(settings, imgsz=resolve_imgsz(opened, settings.imgsz), distill_steps=steps, maps_weight=weight)
-
-
-def needed_bytes(teacher: HostModel, student: Candidate, imgsz: int) -> int:
-    """Return the largest cache size per sample."""
-    return sample_bytes(teacher, imgsz) if student.reshaped else bytes_per_sample(teacher, student.targets, imgsz)
 
 
 def resolve_imgsz(opened: OpenedModel, imgsz: int) -> int:
@@ -173,16 +199,6 @@ def resolve_imgsz(opened: OpenedModel, imgsz: int) -> int:
     imgsz = imgsz or opened.trained_imgsz
     opened.require_stride(imgsz)
     return imgsz
-
-
-@contextmanager
-def restore_threads() -> Iterator[None]:
-    """Restore torch's number of threads on exit."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

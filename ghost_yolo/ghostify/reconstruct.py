@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import update_bn
 
 from ghost_yolo.errors import UserError
-from ghost_yolo.ghostify.activations import BATCH_SIZE, Samples
+from ghost_yolo.ghostify.activations import BATCH_SIZE, Samples, batches
 from ghost_yolo.utils.console import progress
 
 LEARNING_RATE = 5e-3
@@ -55,7 +55,7 @@ def reconstruct(block: nn.Module, data: Samples, steps: int, text: str) -> None:
         optimizer.step()
         scheduler.step()
     with torch.no_grad():
-        update_bn((x for x, _ in data.batches()), block)
+        update_bn((x for x, _ in batches(data)), block)
     block.eval().requires_grad_(requires_grad=False)
 
 
@@ -90,5 +90,5 @@ def require_finite(loss: torch.Tensor, text: str) -> None:
 def reconstruction_error(block: nn.Module, data: Samples, max_samples: int = 64) -> float:
     """Return the relative error of a block in eval mode over the first samples."""
     block.eval()
-    errors = [relative_error(block(x), target).item() for x, target in data.batches(max_samples)]
+    errors = [relative_error(block(x), target).item() for x, target in batches(data, max_samples)]
     return sum(errors) / len(errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import shutil
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +20,9 @@ from ghost_yolo.ghostify.config import RunConfig, resume_file
 from ghost_yolo.typing import HostModel
 from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import GIB
+
+if TYPE_CHECKING:
+    from ghost_yolo.accuracy import AgreementSet
 
 DIGEST = hashlib.sha256().digest_size
 # Of a student's weights: new blocks, model and the optimizer's moments, at most two, in the resume file, and the old file
@@ -48,8 +52,9 @@ class RunState:
         self.file = resume_file(out)
         self.config = config.to_dict()
         del self.config["model"]  # a moved checkpoint is the same one: its hash is compared
-        delivery = self.config["delivery"]
-        delivery["target"] = None if delivery["target"] is None else "given"  # times and agreements serve every target
+        delivery = self.config.pop("delivery")  # what is fitted does not depend on it
+        if delivery["target"] is not None:  # but times do, and they serve every target
+            self.config |= {name: delivery[name] for name in ("runtime", "precision", "baseline")} | {"target": "given"}
         self.results: dict[str, Any] = {}
         self._start = time.perf_counter() if start is None else start
         if self.file.exists():
@@ -60,12 +65,12 @@ class RunState:
         advice = f"Use the same settings, give another --out, or remove {self.file}."
         try:
             content = load_checked(self.file)
-            before, self.results = {"mixed_precision": False} | content["config"], dict(content["results"])
+            before, self.results = content["config"], dict(content["results"])
         except Exception as error:  # a damaged or foreign file fails in many ways
             raise UserError(f"{self.file} is not a valid resume file ({type(error).__name__}). {advice}") from error
-        now, before = (values | values.get("delivery", {}) for values in (self.config, before))
-        del now["delivery"]
-        changed = [f"{key}={before.get(key)}, not {value}" for key, value in now.items() if before.get(key) != value]
+        names = dict.fromkeys([*self.config, *before])
+        pairs = [(name, before.get(name), self.config.get(name)) for name in names]
+        changed = [f"{name}={old}, not {new}" for name, old, new in pairs if old != new]
         if changed:
             raise UserError(f"{self.file} belongs to a run with {'; '.join(changed)}. {advice}")
         self._start -= self.results.get("seconds", 0.0)
@@ -76,8 +81,8 @@ class RunState:
         return time.perf_counter() - self._start
 
     def add(self, name: str, result: Any) -> None:
-        """Store a result."""
-        self.results |= {name: result, "seconds": self.seconds}
+        """Store a copy of a result: training goes on, and the next one writes all again."""
+        self.results |= {name: copy.deepcopy(result), "seconds": self.seconds}
         save_checked({"config": self.config, "results": self.results}, self.file)
 
     def drop(self, prefix: str) -> None:
@@ -140,6 +145,7 @@ class GhostifyRun:
         image_files: Files of the calibration images.
         held_out: Files of the images that nothing is fitted on.
         held_out_images: The same, in memory; None without any.
+        truth: The same with what the trained model finds in them, None without any.
     """
 
     config: RunConfig
@@ -149,3 +155,4 @@ class GhostifyRun:
     image_files: Sequence[Path] = ()
     held_out: Sequence[Path] = ()
     held_out_images: CalibrationImages | None = None
+    truth: AgreementSet | None = None

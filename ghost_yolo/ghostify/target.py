@@ -8,7 +8,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import SwapError, UserError
 from ghost_yolo.ghostify.fitting import fit_student
 from ghost_yolo.ghostify.option_times import Times, time_options
@@ -17,6 +16,7 @@ from ghost_yolo.ghostify.state import GhostifyRun
 from ghost_yolo.ghostify.student import Candidate, save_student
 from ghost_yolo.utils.console import progress_of
 from ghost_yolo.utils.files import temporary_folder
+from ghost_yolo.utils.system import restore_threads
 
 AGREEMENTS = "target agreements"  # name in the run state
 FINALISTS, FINAL_MARGIN = 3, 0.05  # that are distilled at most, and how much less than the best they agree at most
@@ -75,7 +75,7 @@ def search_target(run: GhostifyRun, teacher_file: Path, share: float) -> TimeTar
     fitted = widest(fast_enough(run, times, share))
     if not run.held_out:  # nothing tells them apart
         fitted = [max(fitted, key=lambda option: option.mean_width)]
-    screened, failed = _screen_all(run, fitted, teacher_file)
+    screened, failed = _screen_all(run, fitted)
     known = {option.title: option for option in screened}
     chosen = max(screened, key=lambda option: option.agreement or 0.0)
     options = [known.get(option.title, option) for option in times.options]
@@ -127,9 +127,7 @@ def choose_distilled(target: TimeTarget, agreements: Mapping[str, float | None])
     return replace(target, options=options, chosen=chosen)
 
 
-def _screen_all(
-    run: GhostifyRun, options: Sequence[ModelOption], teacher_file: Path
-) -> tuple[list[ModelOption], dict[str, str]]:
+def _screen_all(run: GhostifyRun, options: Sequence[ModelOption]) -> tuple[list[ModelOption], dict[str, str]]:
     """Return the options that can be fitted with their agreements, and of the others, by title, why they cannot.
 
     Raises:
@@ -138,7 +136,7 @@ def _screen_all(
     screened, failed = list[ModelOption](), dict[str, str]()
     for option in options:
         try:
-            screened.append(_screen(run, option, teacher_file))
+            screened.append(_screen(run, option))
         except SwapError as error:
             failed[option.title] = str(error)
             continue
@@ -151,7 +149,7 @@ def _screen_all(
     return screened, failed
 
 
-def _screen(run: GhostifyRun, option: ModelOption, teacher_file: Path) -> ModelOption:
+def _screen(run: GhostifyRun, option: ModelOption) -> ModelOption:
     """Fit an option, and return it with its agreement, None where no images were held out."""
     known = run.state.results.get(AGREEMENTS, {})
     if option.title not in known:
@@ -159,22 +157,19 @@ def _screen(run: GhostifyRun, option: ModelOption, teacher_file: Path) -> ModelO
         with progress_of(option.title):
             if student.reshaped:
                 fit_student(run, student.model, result_prefix(option))
-            known = {**known, option.title: agreement(run, student, teacher_file)}
+            known = {**known, option.title: agreement(run, student)}
         run.state.add(AGREEMENTS, known)
     return replace(option, agreement=known[option.title])
 
 
-def agreement(run: GhostifyRun, student: Candidate, teacher_file: Path) -> float | None:
+@restore_threads()
+def agreement(run: GhostifyRun, student: Candidate) -> float | None:
     """Return the agreement of a student, None where no images were held out."""
-    if not run.held_out:
+    if run.truth is None:
         return None
-    settings = run.config.settings
-    with (
-        temporary_folder("ghost-yolo-screen-") as folder,
-        AgreementSet(teacher_file, run.held_out, settings.imgsz, device=settings.device) as truth,
-    ):
+    with temporary_folder("ghost-yolo-screen-") as folder:
         save_student(run.teacher, student.model, folder / "student.pt")
-        return truth.score(folder / "student.pt", resamples=0).map50_95
+        return run.truth.score(folder / "student.pt", resamples=0).map50_95
 
 
 def result_prefix(option: ModelOption) -> str:

@@ -57,14 +57,14 @@ def distill_student(run: GhostifyRun, student: Candidate, kept: KeptByRow, label
     state, settings, model = run.state, run.config.settings, student.model
     steps, images = settings.distill_steps or 0, run.held_out_images if student.reshaped else None
     before = 0.0 if images is None else held_out_loss(run.teacher, model, images)
-    start = copy.deepcopy(model.state_dict()) if before else {}
+    start = copy.deepcopy(model.state_dict()) if images is not None else {}
     torch.manual_seed(settings.seed + len(student.targets))
     callback, resumed = partial(state.add, label + DISTILLATION), state.results.get(label + DISTILLATION)
     keep = {row: channels.keep for row, channels in kept.items()}
     weight = 1.0 if settings.maps_weight is None or not student.reshaped else settings.maps_weight
     mixed = settings.mixed_precision
     distill(run.teacher, student, run.images, steps, callback, resumed, keep, weight, mixed_precision=mixed)
-    if images is not None and before and steps:  # a classifier has no such loss
+    if images is not None and steps:
         after = held_out_loss(run.teacher, model, images)
         state.add(label + LOSSES, [before, after])
         if after >= before:

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.accuracy import AgreementSet
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import publish
 from ghost_yolo.ghostify.delivery import TWIN, Delivered, deliver, deliver_int8, judge, time_files, with_times
@@ -27,7 +26,7 @@ from ghost_yolo.ghostify.verdict import add_delivery
 from ghost_yolo.model.checkpoint import check_model
 from ghost_yolo.tables import Report, render_report
 from ghost_yolo.utils.files import temporary_folder, write_atomic
-from ghost_yolo.utils.system import versions
+from ghost_yolo.utils.system import restore_threads, versions
 
 Conditions = dict[str, Any]  # of a measurement
 INT8, DELIVERED = "int8", "agreement as delivered"  # names in the run state
@@ -72,7 +71,7 @@ def judge_student(
         files["exported"], excluded = export_student(run, file, label)
     if not (run.held_out or delivery.data or delivery.runtime):
         return [], {}
-    judged = judge(files, run.held_out, delivery, settings)
+    judged = judge(files, run.truth, delivery, settings)
     if not delivery.runtime:
         return judged, {}
     with temporary_folder("ghost-yolo-relu-") as folder:
@@ -93,46 +92,47 @@ def export_student(run: GhostifyRun, file: Path, label: str = "", slack: float =
         label: Prefix of the results' names in the run state.
         slack: How many times the time of the fastest INT8 file the chosen one may take.
     """
-    delivery, imgsz, name = run.config.delivery, run.config.settings.imgsz, name_for_target(run, label, INT8)
+    delivery, imgsz, name = run.config.delivery, run.config.settings.imgsz, name_for(run, label, INT8)
     known = run.state.results.get(name)
-    if delivery.precision != "int8" or not run.held_out or known:
+    if delivery.precision != "int8" or run.truth is None or known:
         exclude = tuple(known["exclude"]) if known else ()
         return deliver(file, file.parent, run.image_files, delivery, imgsz, exclude), exclude
-    with AgreementSet(Path(run.config.model), run.held_out, imgsz, device=run.config.settings.device) as truth:
-        exported, chosen = deliver_int8(file, file.parent, run.image_files, truth, delivery, run.config.settings, slack)
+    exported, chosen = deliver_int8(file, file.parent, run.image_files, run.truth, delivery, run.config.settings, slack)
     run.state.add(name, {"exclude": [*chosen.exclude], "agreement": chosen.agreement})
     return exported, chosen.exclude
 
 
+@restore_threads()
 def score_student(run: GhostifyRun, student: Candidate, label: str, slack: float) -> float | None:
     """Return the agreement of what would be delivered, kept in the run state; None where no images were held out.
 
     It is that of the INT8 file where one is asked for, 0 where that is refused, and otherwise the checkpoint's: in float32 a
     runtime finds the same.
     """
-    name = name_for_target(run, label, DELIVERED)
+    name = name_for(run, label, DELIVERED)
     if name not in run.state.results:
         run.state.add(name, _score(run, student, label, slack))
     known: float | None = run.state.results[name]
     return known
 
 
-def name_for_target(run: GhostifyRun, label: str, name: str) -> str:
-    """Return the name in the run state of a result that depends on the target: the resume file serves others, too."""
-    return f"{label}{name}, target {run.config.delivery.target}"
+def name_for(run: GhostifyRun, label: str, name: str) -> str:
+    """Return the name in the run state of a result that depends on what is delivered: the resume file serves others, too."""
+    delivery = run.config.delivery
+    return f"{label}{name}, {delivery.runtime} {delivery.precision}, target {delivery.target}"
 
 
 def _score(run: GhostifyRun, student: Candidate, label: str, slack: float) -> float | None:
     """Return the agreement of what would be delivered."""
-    if run.config.delivery.precision != "int8" or not run.held_out:
-        return agreement(run, student, Path(run.config.model))
+    if run.config.delivery.precision != "int8" or run.truth is None:
+        return agreement(run, student)
     with temporary_folder("ghost-yolo-finalist-") as folder:
         save_student(run.teacher, student.model, folder / "student.pt")
         try:
             export_student(run, folder / "student.pt", label, slack)
         except UserError:  # another one may do; if it is taken nevertheless, the error comes again
             return 0.0
-    score: float = run.state.results[name_for_target(run, label, INT8)]["agreement"]
+    score: float = run.state.results[name_for(run, label, INT8)]["agreement"]
     return score
 
 

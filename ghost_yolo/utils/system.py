@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +24,18 @@ def default_threads() -> int:
     """Return the physical cores, or the CPUs that this process may use where they are fewer."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or usable, usable)
+
+
+@contextmanager
+def restore_threads() -> Iterator[None]:
+    """Restore torch's number of threads on exit: the host sets its own where it opens or runs a model."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def conditions(device: str, threads: int) -> dict[str, str | int | float]:
