@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import SIDE, calibrated, refused, save_sure, stock
 from ultralytics import YOLO
 
@@ -20,7 +21,14 @@ from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.export import any_file, float32_parts, int8
 from ghost_yolo.export.float32_parts import choose_exclusions, time_variants, write_best
 from ghost_yolo.export.int8 import Int8Exporter, is_constant
-from ghost_yolo.export.quantizers import decode_nodes, decode_operations, excluded, onnx_module, openvino_module
+from ghost_yolo.export.quantizers import (
+    decode_nodes,
+    decode_operations,
+    excluded,
+    onnx_module,
+    openvino_module,
+    to_input,
+)
 
 needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime is not installed")
 
@@ -29,8 +37,8 @@ needs_onnx = pytest.mark.skipif("onnx" not in installed(), reason="ONNX Runtime 
 def exporter(sure: Path, squares: list[Path], monkeypatch: pytest.MonkeyPatch) -> Any:
     """An exporter whose files are texts: only what is around the export is under test."""
 
-    def quantize(fp32: Path, made: Path, inputs: list[Any], exclude: list[str]) -> None:
-        made.write_text(f"{fp32.read_text()} {inputs[0].shape} {' '.join(exclude)}")
+    def quantize(fp32: Path, made: Path, images: list[torch.Tensor], exclude: list[str]) -> None:
+        made.write_text(f"{fp32.read_text()} {to_input(images[0]).shape} {' '.join(exclude)}")
 
     def export(_: Path, folder: Path, *__: object) -> Path:
         file = folder / "model.onnx"

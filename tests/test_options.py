@@ -196,7 +196,7 @@ def test_without_held_out_images_one_option_is_fitted(
     fitted = list[str]()
     monkeypatch.setattr(target, "fit_student", lambda run, _, label: fitted.append(label))
     state = RunState(tmp_path / "fast.pt", config())
-    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state, held_out=[])
+    run: Any = SimpleNamespace(config=config(), teacher=host.load(best), state=state, held_out=[], truth=None)
     found = search_target(run, best, 0.5)
 
     assert fitted == ["--act relu: "] and [option.title for option in finalists(found)] == ["--act relu"]

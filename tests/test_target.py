@@ -83,7 +83,9 @@ def test_a_target_that_cannot_be_had(
         with refused(UserError, f"--target {share}", "--act relu --width 0.25", "0.3 (3.33x)", kept):
             ghostify(best, [image_folder], out, delivery=Delivery("pytorch", target=share))
         assert [*tmp_path.iterdir()] == [kept]
-    with refused(UserError, kept, "belongs to a run with act=, not relu; target=given, not None."):
+    with refused(
+        UserError, kept, "belongs to a run with act=, not relu; target=for pytorch fp32, baseline onnx fp32, not None."
+    ):
         ghostify(best, [image_folder], out, act="relu", delivery=Delivery("pytorch"))
     assert (
         advise(0.3, "fp32")

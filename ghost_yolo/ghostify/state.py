@@ -52,9 +52,10 @@ class RunState:
         self.file = resume_file(out)
         self.config = config.to_dict()
         del self.config["model"]  # a moved checkpoint is the same one: its hash is compared
-        delivery = self.config.pop("delivery")  # what is fitted does not depend on it
-        if delivery["target"] is not None:  # but times do, and they serve every target
-            self.config |= {name: delivery[name] for name in ("runtime", "precision", "baseline")} | {"target": "given"}
+        del self.config["delivery"]  # what is fitted does not depend on it, but times do, and they serve every target
+        delivery = config.delivery
+        where = f"for {delivery.runtime} {delivery.precision}, baseline {' '.join(delivery.baseline)}"
+        self.config["target"] = None if delivery.target is None else where
         self.results: dict[str, Any] = {}
         self._start = time.perf_counter() if start is None else start
         if self.file.exists():
