@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from experiments.records import write_json
 from ghost_yolo.accuracy import AgreementSet, Score, evaluate, ratio
 from ghost_yolo.data.images import find_images
+from ghost_yolo.redundancy.ranks import Sample, rank_correlation
 from ghost_yolo.report.figures import png
 from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import versions
@@ -61,7 +62,8 @@ def compare(
             agreement = truth.score(model, resamples=0)
             pairs = {"agreement": ratio(agreement, own, RESAMPLES), "accuracy": ratio(accuracy, true, RESAMPLES)}
             rows.append({"model": model.name} | {f"{name}_ratio": value for name, value in pairs.items()})
-        return {"images": truth.images, "teacher_boxes": truth.boxes, "teacher": teacher.name, "imgsz": imgsz}, rows
+        facts = {"images": truth.images, "teacher_boxes": truth.boxes, "teacher_boxes_by_class": truth.boxes_by_class}
+        return facts | {"teacher": teacher.name, "imgsz": imgsz}, rows
 
 
 def finish(data: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,18 +72,30 @@ def finish(data: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return Spearman's rank correlation of agreement and accuracy; None where there is none, as of less than three models."""
-    if len(rows) < 3:
-        return {"spearman": None, "p": None, "models": len(rows)}
-    rho = spearmanr(*([row[name][0] for row in rows] for name in ("agreement_ratio", "accuracy_ratio")))
-    figures = {"spearman": float(rho.statistic), "p": float(rho.pvalue)}
-    return {name: None if isnan(value) else value for name, value in figures.items()} | {"models": len(rows)}
+    """Return Spearman's rank correlation of agreement and accuracy, of all models and within those of one teacher.
+
+    It is None where there is none, as of less than three models. A teacher's own file in float32 agrees by construction, and is
+    left out.
+    """
+    groups = dict[tuple[str, str], list[tuple[float, float]]]()
+    for row in (row for row in rows if not row.get("reference")):
+        figures = (row["agreement_ratio"][0], row["accuracy_ratio"][0])
+        groups.setdefault((row.get("data", ""), row.get("teacher", "")), []).append(figures)
+    pairs = [pair for group in groups.values() for pair in group]
+    if len(pairs) < 3:
+        return {"spearman": None, "within": None, "models": len(pairs)}
+    rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    samples = [Sample((), *zip(*group, strict=True)) for group in groups.values() if len(group) > 1]
+    within = rank_correlation(samples).rho_within if samples else None
+    return {"spearman": None if isnan(rho) else rho, "within": within, "models": len(pairs)}
 
 
 def describe(result: Mapping[str, Any]) -> str:
     """Return a rank correlation in words."""
-    known = "unknown" if result["spearman"] is None else f"{result['spearman']:.3f}"
-    return f"{result['models']} models, Spearman {known}"
+    known, within = (
+        f"{result[name]:.3f}" if result.get(name) is not None else "unknown" for name in ("spearman", "within")
+    )
+    return f"{result['models']} models, Spearman {known}, within one teacher {within}"
 
 
 def write(result: dict[str, Any], out: Path) -> None:

@@ -69,7 +69,7 @@ rule agreement:
     output:
         RUNS + "/{dataset}/agreement.json",
     params:
-        config=lambda wildcards: json.dumps(config),
+        config=config_of,
     threads: THREADS
     log:
         RUNS + "/{dataset}/agreement.txt",

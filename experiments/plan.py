@@ -21,6 +21,9 @@ from experiments.settings import (
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import SCALES
 
+MODELS = ("train", "ghostify", "tune", "prune")  # sections of the configuration that name models
+SETTINGS = ("runs", "device", "threads", "mixed_precision", "resamples", "bench", "datasets", "compare", *MODELS)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -101,9 +104,13 @@ def read_plan(config: Mapping[str, Any]) -> Plan:
     Raises:
         UserError: If a setting, scale or model name is unknown.
     """
+    require_known("setting", config, SETTINGS)
     sections, datasets = read_sections(config), read_section(Dataset, config["datasets"])
     runs = {name: runs_of(dataset, sections) for name, dataset in datasets.items()}
-    return Plan(datasets, sections.train, sections.ghostify, sections.prune, dict(config["compare"]), runs)
+    pairs = {key: baseline for key, baseline in (config["compare"] or {}).items() if baseline is not None}
+    keys = [key for name in MODELS for key in config.get(name) or {}]  # also of an entry that is null
+    require_known("model to compare", [*pairs, *pairs.values()], keys)
+    return Plan(datasets, sections.train, sections.ghostify, sections.prune, pairs, runs)
 
 
 def runs_of(dataset: Dataset, sections: Sections) -> dict[str, Run]:

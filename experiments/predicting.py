@@ -35,19 +35,21 @@ def measure(config: Mapping[str, Any], name: str, data: str, images: Path) -> di
     groups: dict[tuple[str, int], list[Artifact]] = {}
     for artifact in plan.artifacts(name).values():
         groups.setdefault((artifact.run.scale, artifact.run.seed), []).append(artifact)
-    rows, skipped = list[dict[str, Any]](), list[str]()
+    rows, skipped, found = list[dict[str, Any]](), list[str](), dict[str, Any]()
     for artifacts in groups.values():
         stock = next((artifact.run for artifact in artifacts if artifact.run.key == STOCK), None)
         if stock is None:
             skipped.append(f"{', '.join(artifact.label for artifact in artifacts)}: no stock model of their scale")
             continue
         try:
-            rows += rows_of(
+            facts, more = rows_of(
                 folder, folder / stock.weights, artifacts, data, images, plan.datasets[name].imgsz, plan.runs[name]
             )
+            rows += more
+            found[stock.name] = facts["teacher_boxes_by_class"]
         except UserError as error:  # a teacher that finds nothing, or has no accuracy to compare with
             skipped.append(str(error))
-    return finish(data, rows) | conversions(rows) | {"skipped": skipped}
+    return finish(data, rows) | conversions(rows) | {"teacher_boxes_by_class": found, "skipped": skipped}
 
 
 def conversions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -63,20 +65,21 @@ def rows_of(
     images: Path,
     imgsz: int,
     runs: Mapping[str, Run],
-) -> list[dict[str, Any]]:
-    """Return both figures of the files of one teacher."""
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what one teacher found, and both figures of its files."""
     kept = {
         folder / artifact.file: Scores.read(folder / artifact.name / "scores-val.npz").images for artifact in artifacts
     }
     accuracies = {file: summarize(counts, resamples=0) for file, counts in kept.items()}
     true = evaluate(teacher, data, "val", imgsz, resamples=0)
-    _, rows = compare(teacher, images, imgsz, true, accuracies)
+    found, rows = compare(teacher, images, imgsz, true, accuracies)
     name, made = teacher.parent.name, [conversion_of(artifact.run, runs) for artifact in artifacts]
     facts = [
         {"model": artifact.label, "teacher": name, "converted": conversion is not None and conversion.base == name}
+        | {"reference": artifact.run.name == name and artifact.is_fp32}
         for artifact, conversion in zip(artifacts, made, strict=True)
     ]
-    return [row | more for row, more in zip(rows, facts, strict=True)]
+    return found, [row | more for row, more in zip(rows, facts, strict=True)]
 
 
 def pool(files: Sequence[Path], out: Path) -> None:
@@ -99,6 +102,7 @@ def pool(files: Sequence[Path], out: Path) -> None:
 
 def misleading(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the models whose ranks by agreement and by accuracy differ most, 1 for the best."""
+    rows = [row for row in rows if not row.get("reference")]
     ranks = [rankdata([-row[f"{figure}_ratio"][0] for row in rows]) for figure in ("agreement", "accuracy")]
     found = [
         {

@@ -80,7 +80,7 @@ def run(
         "settings": training.portable(settings),
         "share": share,
         "steps": steps,
-        "files": fingerprint([weights]),
+        "files": fingerprint([weights, *training.input_files(settings)]),
     }
     begin(state, identity | training.precision(mixed_precision=mixed_precision))
     whole, model = count_gflops(open_checkpoint(weights).model, imgsz), weights

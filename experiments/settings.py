@@ -128,7 +128,9 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
     Raises:
         UserError: If a setting or model name is unknown.
     """
-    trained = {key: {"model": entry} if isinstance(entry, str) else entry for key, entry in config["train"].items()}
+    trained = {
+        key: {"model": entry} if isinstance(entry, str) else entry for key, entry in (config["train"] or {}).items()
+    }
     sections = Sections(
         read_section(Train, trained),
         read_section(Ghostify, config["ghostify"]),
@@ -139,31 +141,38 @@ def read_sections(config: Mapping[str, Any]) -> Sections:
     return sections
 
 
-def read_section(kind: type[Section], section: Mapping[str, Any]) -> dict[str, Section]:
-    """Return the entries of a section; entries that are null are left out.
+def read_section(kind: type[Section], section: Mapping[str, Any] | None) -> dict[str, Section]:
+    """Return the entries of a section; it, or an entry, may be null, and is left out then.
 
     Raises:
         UserError: If a setting is unknown, missing or of another type.
     """
     types = {field.name: str(field.type) for field in fields(kind)}
     result = {}
-    for name, entry in section.items():
+    for name, entry in (section or {}).items():
         if entry is None:
             continue
         require_known(f"setting of {name}", entry, types)
         try:
             result[name] = kind(**{key: converted(value, types[key]) for key, value in entry.items()})
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, UserError, ValueError) as error:
             raise UserError(f"{name}: {error}") from error
     return result
 
 
 def converted(value: Any, kind: str) -> Any:
-    """Return a setting in the type of its field: `snakemake --config` gives numbers within a section as text."""
+    """Return a setting in the type of its field: `snakemake --config` gives numbers within a section as text.
+
+    Raises:
+        UserError: If a switch is neither true nor false.
+        ValueError: If a number is none.
+    """
     if kind in ("int", "float"):
         return int(value) if kind == "int" else float(value)
     if kind == "bool":
-        return {"true": True, "false": False}[str(value).lower()]
+        if str(value).lower() not in ("true", "false"):
+            raise UserError(f"{value!r} is neither true nor false")
+        return str(value).lower() == "true"
     if kind.startswith("tuple"):
         return tuple(int(item) if "int" in kind else str(item) for item in value)
     return value

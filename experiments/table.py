@@ -18,7 +18,7 @@ from experiments.plan import Run, conversion_of, read_plan
 from experiments.records import PairedComparison, RivalComparison, Row, Table, Timing, Triple, write_json
 from experiments.scores import Scores
 from experiments.settings import Dataset, converted
-from ghost_yolo.accuracy.counts import interval, resample
+from ghost_yolo.accuracy.counts import interval, ratio_of, resample
 from ghost_yolo.bench.results import BenchRow, group_rows
 from ghost_yolo.errors import UserError
 from ghost_yolo.report.sources import read_bench
@@ -92,15 +92,16 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     dataset, known, resamples = plan.datasets[name], plan.artifacts(name), int(config["resamples"])
     val, scores = ([Scores.read(folder / path / f"scores-{kind}.npz") for path in known] for kind in ("val", split))
     models = group_seeds(list(known.values()), val, scores, resamples)
-    shared = conditions(
-        dataset, scores[0], resamples, mixed_precision=converted(config.get("mixed_precision", False), "bool")
-    )
+    mixed_precision = converted(config.get("mixed_precision", False), "bool")
+    shared = conditions(dataset, [kept.facts for kept in scores], resamples, mixed_precision=mixed_precision)
     timed, timing = times_of(bench, known.values()) if bench else ([], None)
     made = {artifact.name: making_of(artifact, plan.runs[name], folder) for artifact in known.values()}
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, rivals = rows_of(models, timed, made)
     pairs = compare_pairs(models, plan.compare)
     Table(split, shared, timing, rows, pairs, reference_deployment(dataset.deploy), rivals).write(out)
+    for earlier in out.parent.glob(f"*-{split}.json"):  # also of models that are no longer there
+        earlier.unlink()
     for evaluated in (evaluated for model in models for evaluated in model.runs):
         file = f"{evaluated.artifact.name.replace('/', '-')}-{split}.json"
         write_json(out.with_name(file), record_of(evaluated, dataset, shared))
@@ -118,15 +119,16 @@ def times_of(bench: Path, artifacts: Iterable[Artifact]) -> tuple[list[BenchRow]
     return rows, Timing("each file in its own runtime", rows[0].workload, known[rows[0].model].label)
 
 
-def conditions(dataset: Dataset, scores: Scores, resamples: int, *, mixed_precision: bool) -> str:
-    """Describe what all models share."""
+def conditions(dataset: Dataset, known: Sequence[Mapping[str, Any]], resamples: int, *, mixed_precision: bool) -> str:
+    """Describe what all models share; where they were evaluated on several machines or by several versions, those."""
     precision = " in mixed precision (bfloat16 on a CPU)" if mixed_precision else ""
-    facts = scores.facts
-    used = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    facts = known[0]
+    used = [", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in known]
+    machines = " and ".join(dict.fromkeys(one["machine"] for one in known))
     return (
         f"{dataset.data}, {dataset.imgsz} x {dataset.imgsz}, {dataset.epochs} epochs from scratch{precision}, "
-        f"batch {dataset.batch}, otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {facts['machine']}; "
-        f"evaluated with {used}; {facts['split']}: {facts['images']} images, {facts['boxes']} boxes; "
+        f"batch {dataset.batch}, otherwise Ultralytics' defaults (optimizer auto), best epoch by Ultralytics' fitness on val; {machines}; "
+        f"evaluated with {' and with '.join(dict.fromkeys(used))}; {facts['split']}: {facts['images']} images, {facts['boxes']} boxes; "
         f"intervals: {resamples} resamples of the images"
     )
 
@@ -208,8 +210,7 @@ def row_of(model: Model, stock: Model | None, timed: Sequence[BenchRow], made: M
 
 def ratio(model: Model, baseline: Model) -> Triple:
     """Return the ratio of two scores, its interval from the same resamples of both."""
-    base = np.where(baseline.draws > 0, baseline.draws, np.nan)
-    return (model.point / baseline.point, *interval(model.draws / base))
+    return ratio_of(model.point, model.draws, baseline.point, baseline.draws)
 
 
 def compare_pairs(models: Sequence[Model], pairs: Mapping[str, str]) -> list[PairedComparison]:

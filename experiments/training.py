@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghost_yolo.data.images import find_images
+from ghost_yolo.data.images import find_images, spread
 from ghost_yolo.errors import UserError
 from ghost_yolo.model.catalog import resolve
 from ghost_yolo.utils.files import fingerprint, write_atomic
@@ -36,10 +36,10 @@ def prepare(data: str, out: Path) -> None:
 
 
 def link_images(splits: Path, count: int, out: Path) -> None:
-    """Make a folder with links to the first `count` training images by name, all of them for 0."""
+    """Make a folder with links to `count` training images, evenly spaced by name, all of them for 0."""
     images = find_images([Path(json.loads(splits.read_text(encoding="utf-8"))["train"])])
     out.mkdir(parents=True, exist_ok=True)
-    for image in images[: count or None]:
+    for image in spread(images, count or len(images)):
         (out / image.name).symlink_to(image.resolve())
 
 
@@ -50,7 +50,8 @@ def train(
 
     The checkpoints of the training lie in the folder `train` beside `out`, which Snakemake does not know and so does not
     remove. What is trained is written to `train.json` until the training has ended: only an interrupted training of the
-    same settings and input files is resumed, wherever the input files lie now; any other is moved to `train-before`.
+    same settings and input files is resumed, any other is moved to `train-before`. A resumed one reads the files of the paths
+    that its checkpoint names.
 
     Args:
         out: The checkpoint to write.

@@ -111,6 +111,8 @@ def test_every_task_agrees_with_itself(name: str, image_folder: Path, squares: l
     other = save_sure(model, tmp_path / "other.pt", seed=1)
     with AgreementSet(teacher, squares, SIDE) as truth:
         own, less = truth.score(teacher, 0), truth.score(other, 0)
+        counts = [*truth.boxes_by_class.values()]
+        assert counts == sorted(counts) and sum(counts) == (0 if "cls" in name else truth.boxes)
 
     assert own.images == less.images == len(squares)
     assert truth.boxes >= len(squares)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ghost_yolo import host
 from ghost_yolo.data.images import hold_out
 from ghost_yolo.errors import UserError
 from ghost_yolo.export.files import file_name
-from ghost_yolo.ghostify import Settings, fitting, ghostify, training, writing
+from ghost_yolo.ghostify import Settings, fitting, ghostify, training, verdict, writing
 from ghost_yolo.ghostify.config import Delivery, parse_baseline
 from ghost_yolo.ghostify.verdict import format_interval, format_speed_up
 
@@ -114,6 +115,18 @@ def test_scoring_leaves_the_threads_alone(sure: Path, sixteen: Path, tmp_path: P
     monkeypatch.setattr(training, "distill", lambda *_, **named: seen.append(torch.get_num_threads()))
     ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(QUICK, threads=3))
     assert seen == [3]
+
+
+def test_rare_classes_are_named() -> None:
+    """Those of which the trained model finds few objects, the rarest first and not too many; nothing where there is none."""
+    found = {name: number for number, name in enumerate("abcdefgh")} | {"z": 10}
+    run: Any = SimpleNamespace(truth=SimpleNamespace(boxes_by_class=found))
+    (note,) = verdict._rare_classes(run)
+    assert "a (0), b (1), c (2), d (3), e (4) and 3 more" in note
+    run.truth.boxes_by_class = {"z": 10}
+    assert verdict._rare_classes(run) == []
+    run.truth = None
+    assert verdict._rare_classes(run) == []
 
 
 def test_figures_have_intervals() -> None:

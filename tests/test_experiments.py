@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from factories import ROOT
+from factories import ROOT, refused
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from experiments import page, training
@@ -49,7 +49,9 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     """A name with a scale is a run at that scale only; activation and width of a conversion are options of the command."""
     ghostify = {"light": {"block": None, "act": "relu", "width": "0.5,0.625"}}
     chosen = {"data": "a.yaml", "scales": ["n", "s"], "models": ["stock", "narrow:s", "light:n"]}
-    plan = read_plan(config | {"datasets": {"a": chosen}, "ghostify": ghostify, "tune": {}})
+    plan = read_plan(
+        config | {"datasets": {"a": chosen}, "ghostify": ghostify, "tune": None, "compare": {"light": "narrow"}}
+    )
 
     assert [(run.key, run.scale) for run in plan.runs["a"].values()] == [
         ("stock", "n"),
@@ -117,9 +119,11 @@ def test_models_that_were_trained_further(config: dict[str, Any]) -> None:
         ("tune", {"ghostify-all": {"base": "stock"}}, "in two sections"),
         ("tune", {name: {"base": "stock"} for name in "ab"}, "a and b would share the folder stock-n-seed0-tune"),
         ("ghostify", {"a": {"where": "all", "architecture": "gost"}}, "gost"),
+        ("compare", {"ghostify-all": "narow"}, "narow"),
+        ("mixed_precison", True, "mixed_precision"),
     ],
 )
-def test_invalid_configuration(config: dict[str, Any], section: str, entry: dict[str, Any], offender: str) -> None:
+def test_invalid_configuration(config: dict[str, Any], section: str, entry: Any, offender: str) -> None:
     """An unknown, missing or malformed setting is named."""
     with pytest.raises(UserError, match=offender):
         read_plan(config | {section: entry})
@@ -129,7 +133,7 @@ def test_invalid_configuration(config: dict[str, Any], section: str, entry: dict
 def test_a_switch_may_be_text(text: Any, *, value: bool) -> None:
     """Snakemake gives `--config mixed_precision=false` as text; anything else than true and false is an error."""
     assert converted(text, "bool") is value
-    with pytest.raises(KeyError):
+    with refused(UserError, "'yes'", "true nor false"):
         converted("yes", "bool")
 
 

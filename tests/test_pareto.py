@@ -76,7 +76,7 @@ def test_the_fastest_rival_that_is_as_accurate(files: tuple[list[Row], list[Any]
 
     assert (found.rival, found.verdict) == ("yolov8s.yaml onnx-fp32", "faster") and found.time == pytest.approx(0.3)
     assert found.difference[0] == pytest.approx(-0.02) and even.verdict == "neither faster nor slower"
-    assert "faster, 0.30 of its time, at -0.020" in text[1]
+    assert "faster and less accurate, 0.30 of its time, at -0.020" in text[1]
     assert pareto.fastest_rivals(rows, draws, [True] * 5) == []
     assert deployed.rivals(Table("test", "", None, rows, [])) == []
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,8 @@ class AgreementSet:
     Attributes:
         images: Number of images.
         boxes: Number of the teacher's boxes; of images for a classifier.
+        boxes_by_class: Of the teacher's boxes by name of their class, the rarest first; empty for a classifier. A class counts as
+            much as any other if there is one box of it, and not at all if there is none.
         skipped: Images that could not be read.
     """
 
@@ -71,7 +75,7 @@ class AgreementSet:
         opened.require_stride(imgsz)
         opened.require_rgb()
         self.task, self.names, self._kpt_shape = opened.task, dict(opened.model.names), opened.kpt_shape
-        self.images, self.boxes, self.skipped = 0, 0, list[Path]()
+        self.images, self.boxes, self.boxes_by_class, self.skipped = 0, 0, dict[str, int](), list[Path]()
         self._classes: dict[str, list[int]] = {}
         self._stack = ExitStack()
 
@@ -141,16 +145,20 @@ class AgreementSet:
             return
         labels = self.folder / "labels/val"
         labels.mkdir(parents=True)
+        classes = Counter[str]()
         for result in self._predict(self.teacher, self.conf):
             file = labels / f"{Path(result.path).stem}.txt"
             result.save_txt(file)
             if file.is_file():
                 self.boxes += _tidy(file, self._kpt_shape)
+                classes.update(line.split()[0] for line in file.read_text(encoding="utf-8").splitlines())
         if not self.boxes:
             raise UserError(
                 f"{self.teacher} finds nothing in any of the {self.images} held-out images at a confidence of "
                 f"{self.conf:g}; give images like those it was trained on, or a lower confidence"
             )
+        by_class = {name: classes[str(index)] for index, name in self.names.items()}
+        self.boxes_by_class = dict(sorted(by_class.items(), key=itemgetter(1)))
         content: dict[str, Any] = {"path": str(self.folder), "train": "images/val", "val": "images/val"}
         content |= {"kpt_shape": list(self._kpt_shape)} if self._kpt_shape else {}
         self.data.write_text(yaml.safe_dump(content | {"names": self.names}), encoding="utf-8")

@@ -146,9 +146,14 @@ def ratio(score: Score, reference: Score, resamples: int = RESAMPLES) -> tuple[f
     if not reference.map50_95 > 0:
         raise UserError("the reference model scores 0 on these images, so that there is no ratio; give other images")
     own, other = resample([score.counts, reference.counts], resamples)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = own / other
-    return (score.map50_95 / reference.map50_95, *interval(draws))
+    return ratio_of(score.map50_95, own, reference.map50_95, other)
+
+
+def ratio_of(
+    score: float, draws: NDArray[np.float64], reference: float, base: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Return the ratio of two scores with its interval; resamples in which the reference scores nothing are left out."""
+    return (score / reference, *interval(draws / np.where(base > 0, base, np.nan)))
 
 
 def resample(models: Sequence[Counts], resamples: int) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from ghost_yolo.ghostify.target import TimeTarget, format_share, result_prefix
 from ghost_yolo.ghostify.training import LOSSES
 from ghost_yolo.tables import Report
 
+FEW, SHOWN = 10, 5  # objects of a class, on which it says little; and how many such classes are named
 RESTLESS = 0.05  # relative difference of two measurements of one architecture
 CONVENTIONS = {
     "agreement": "mAP50-95 on images that were held out of all fitting, with the trained model's boxes of a confidence of at "
@@ -36,6 +37,7 @@ def add_delivery(
     notes, tables = [*report.notes], [*report.tables]
     losses = run.state.results.get(f"{result_prefix(target.chosen) if target else ''}{LOSSES}")
     notes += [] if losses is None else [_last_pass(*losses)]
+    notes += _rare_classes(run)
     if not run.held_out:
         need = f"{2 * MIN_HELD_OUT} images and a --holdout of {MIN_HELD_OUT} of them"
         taken = " Of the models that are fast enough the one with most channels was taken." if target else ""
@@ -63,6 +65,17 @@ def _last_pass(before: float, after: float) -> str:
     """Say what the distillation did to the predictions."""
     text = f"Loss of the predictions on the held-out images: {before:.4g} after the closed form, {after:.4g} after the distillation"
     return f"{text}." if after < before else f"{text}, which was therefore not kept."
+
+
+def _rare_classes(run: GhostifyRun) -> list[str]:
+    """Name the classes of which the trained model finds few objects in the held-out images."""
+    found = run.truth.boxes_by_class if run.truth else {}
+    rare = [f"{name} ({count})" for name, count in found.items() if count < FEW]
+    if not rare:
+        return []
+    named = ", ".join(rare[:SHOWN]) + (f" and {len(rare) - SHOWN} more" if len(rare) > SHOWN else "")
+    text = f"The trained model finds less than {FEW} objects of {named} in the held-out images"
+    return [f"{text}. In the agreement each class that it finds at all counts alike: more images make it surer."]
 
 
 def _exceptions(judged: Sequence[Delivered]) -> list[str]:

@@ -90,7 +90,7 @@ def read_deployed(file: Path) -> DeployedFiles:
 
 
 def _read_row(row: Fields) -> DeployedFile:
-    """Return a file; each figure is within its interval."""
+    """Return a file; the time is within its interval, and a score may lie outside of that of a bootstrap."""
     if not all(row.text("deployment").partition("-")[::2]):
         raise row.error(
             f"deployment is {row.text('deployment')!r}, not a runtime and a precision such as openvino-int8"
@@ -99,11 +99,11 @@ def _read_row(row: Fields) -> DeployedFile:
     time = row.positive("time_ratio")
     ends = _numbers(row, "time_interval", 2) if "time_interval" in row else [time, time]
     above = _numbers(row, "above", 3, 1.0, -1.0) if "above" in row else []
-    known = {"score": (low, score, high), "time_ratio": (ends[0], time, ends[1])}
-    known |= {"above": (above[1], above[0], above[2])} if above else {}
-    for name, (bottom, value, top) in known.items():
-        if not bottom <= value <= top:
-            raise row.error(f"{name} {value:g} is not within its interval, {bottom:g} to {top:g}")
+    for name, bottom, top in (("score", low, high), ("above", *(above[1:] or (0, 0)))):
+        if bottom > top:
+            raise row.error(f"the interval of {name} ends at {top:g}, below its begin {bottom:g}")
+    if not ends[0] <= time <= ends[1]:
+        raise row.error(f"time_ratio {time:g} is not within its interval, {ends[0]:g} to {ends[1]:g}")
     return DeployedFile(
         label=row.text("label"),
         deployment=row.text("deployment"),
