@@ -85,8 +85,7 @@ def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(pairs) < 3:
         return {"spearman": None, "within": None, "models": len(pairs)}
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    samples = [Sample((), *zip(*group, strict=True)) for group in groups.values() if len(group) > 1]
-    within = rank_correlation(samples).rho_within if samples else None
+    within = rank_correlation([Sample((), *zip(*group, strict=True)) for group in groups.values()]).rho_within
     return {"spearman": None if isnan(rho) else rho, "within": within, "models": len(pairs)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ import pytest
 from factories import SIDE, refused
 
 from ghost_yolo.bundle import BundlePlan, bundle
-from ghost_yolo.bundle.build import warnings_before
+from ghost_yolo.bundle.build import divide, open_truths, warnings_before
+from ghost_yolo.bundle.card import render_card
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.report.sources import read_bench
 
@@ -60,6 +62,49 @@ def test_says_how_many_photographs_the_agreement_needs(plan):
     """Twenty are enough in themselves, but not a fifth of them."""
     (warning,) = warnings_before(replace(plan, holdout=0.2), [Path()] * 20, [], [])
     assert "--holdout 0.2 of 20 photographs" in warning and "8 must be held out" in warning
+
+
+def test_int8_that_is_not_made_is_not_told_of(plan):
+    """NCNN has none here: nothing chooses for it, and nobody warns of its calibration."""
+    plan = replace(plan, runtimes=("ncnn",), precisions=("fp32", "int8"))
+    held_out = [Path(str(number)) for number in range(20)]
+    (warning,) = warnings_before(plan, [Path()] * 50, held_out, [])
+    assert "NCNN int8" in warning and divide(plan, held_out) == ([], held_out)
+
+
+def test_photographs_in_which_nothing_is_found(plan, best, photographs):
+    """Are a warning, and no agreement; known before the exports."""
+    held_out, warnings = sorted(photographs.iterdir())[:2], []
+    with ExitStack() as stack:
+        found = open_truths(replace(plan, checkpoint=best), (SIDE, SIDE), (held_out, held_out), stack, warnings)
+    assert found == [None, None] and len(warnings) == 1 and "finds nothing" in warnings[0]
+
+
+def test_names_of_a_foreign_checkpoint_are_text(tmp_path):
+    """In the card they are neither HTML nor headings."""
+    names = {"0": "a\n# b <script>"}
+    model = {
+        "task": "detect",
+        "imgsz": [64, 64],
+        "names": names,
+        "license": "<b>",
+        "checkpoint": {"name": "x", "sha256": "y"},
+    }
+    model |= {"preprocess": {}, "conf": 0.25, "iou": 0.7, "max_det": 300, "nms": "in run.py"}
+    (tmp_path / "model.yaml").write_text(json.dumps(model))
+    (tmp_path / "times.json").write_text(json.dumps({"rows": [], "conditions": {}, "versions": {}}))
+    counts = {"fitted": 1, "choosing": 0, "scored": 0, "shared": False}
+    file = {
+        "name": "model.onnx",
+        "runtime": "onnx",
+        "precision": "fp32",
+        "file_mb": 1,
+        "agreement": None,
+        "in_float32": [],
+    }
+    file["times"] = {"median_ms": 1, "end_to_end_ms": 2}
+    card = render_card(tmp_path, [file], {}, warnings=[], counts=counts)
+    assert "- Classes: a # b &lt;script&gt;." in card and "say: &lt;b&gt;" in card
 
 
 def test_refuses_a_folder_that_exists(plan):

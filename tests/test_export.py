@@ -225,6 +225,24 @@ def test_the_exit_status_tells_the_verdict(monkeypatch: pytest.MonkeyPatch, caps
     assert given["dynamic"] is False and given["image"] == ""
 
 
+@pytest.mark.slow
+@traced
+def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good one that is there stays; a folder that may not be written to is told before the export."""
+    file = checkpoint(tmp_path, "yolov8n-ghost")
+    file.with_suffix(".onnx").write_text("good")
+    monkeypatch.setattr(verifying, "verify_outputs", lambda *_: [OutputCheck((32, 32), "noise", 0.2, 0.0)])
+    verification = export_and_verify(str(file), imgsz=32)
+    assert "NOT equal to PyTorch, and not written" in str(verification)
+    assert file.with_suffix(".onnx").read_text() == "good"
+    monkeypatch.setattr(verifying, "verify_outputs", lambda *_: [OutputCheck((32, 32), "noise", 0.0, 0.0)])
+    assert export_and_verify(str(file), imgsz=32).written and file.with_suffix(".onnx").read_bytes() != b"good"
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(verifying, "_export", None)
+    with refused(UserError, "the ONNX file", "may not write"):
+        export_and_verify(str(file), imgsz=32)
+
+
 def test_a_model_that_cannot_be_built_or_exported_is_refused(tmp_path: Path) -> None:
     """What the host trips over is one line, and nothing is written."""
     odd = tmp_path / "yolov8n-odd.yaml"

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from factories import Run
+from factories import Run, refused
 
+from ghost_yolo.errors import UserError
 from ghost_yolo.utils.files import atomic_folder, write_atomic
 
 
@@ -26,6 +27,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_atomic(tmp_path / "text", "\ud800")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current one is refused before the work; a link to an empty one stays a link."""
+    monkeypatch.chdir(tmp_path)
+    with refused(UserError, tmp_path.name, "inside it"), atomic_folder(Path()):
+        pass
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with atomic_folder(tmp_path / "link") as work:
+        (work / "a.txt").write_text("a")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real/a.txt").read_text() == "a"
 
 
 def test_replacing_a_file_leaves_no_other_behind(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def test_p_is_exact(tied: bool) -> None:
     assert found.exact and (found.n, found.models) == (8, 2)
 
 
+def test_a_model_of_one_stage() -> None:
+    """Changes neither the correlation within models nor its p value."""
+    three = Sample((0, 1, 2), [1, 2, 3], [1, 3, 2])
+    alone, beside = rank_correlation([three]), rank_correlation([three, Sample((4,), [5], [6])])
+    assert (beside.rho_within, beside.p, beside.n) == (alone.rho_within, alone.p, 4)
+
+
 def test_known_values() -> None:
     """For four stages in opposite order rho is -1 and p is 2 of 24 permutations; a constant has no rank correlation."""
     found = rank_correlation([Sample((0, 1, 2, 3), [1, 2, 3, 4], [9, 7, 5, 3])])

@@ -167,8 +167,16 @@ def conditions(threads: int) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of what is installed."""
     installed = [module for _, module in run.RUNTIMES.values() if find_spec(module)]
-    found = {name: metadata.version(name) for name in installed}
+    found = {name: version(name) for name in installed}
     return {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__, **found}
+
+
+def version(module: str) -> str:
+    """Return the version of a module whose distribution bears its name."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:  # such as onnxruntime of onnxruntime-gpu
+        return "unknown"
 
 
 def measure(folder: Path, threads: int, rounds: int, passes: int, photo: Any) -> tuple[dict[str, Any], list[str]]:
@@ -222,6 +230,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status; errors are one line."""
+    run.prepare_streams()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all CPUs that this process may use")
     parser.add_argument("--rounds", type=int, default=20, help="rounds; every model is timed once in each")

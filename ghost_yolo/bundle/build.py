@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("run.py", "bench.py")
 USUAL = 100  # calibration photographs, with fewer INT8 may suffer
 VERIFIED = 4  # photographs on which every file's outputs are compared with PyTorch's
-OPENCV = "opencv-python-headless<4.12"  # newer ones are 8 to 22 MB larger and give the same image
+OPENCV = "opencv-python-headless<4.12"  # newer ones are 11 to 22 MB larger and give the same image
 CHECKSUMS = "checksums.txt"
 REWRITTEN = "times.json"  # by bench.py on the board, so that it has no checksum
 
@@ -70,18 +71,19 @@ def bundle(plan: BundlePlan) -> Bundle:
     size = plan.size_for(opened)
     readable, skipped = split_readable(find_images(plan.images))
     fitted, held_out = hold_out(readable, plan.holdout)
-    fitted = spread(fitted, MAX_CALIBRATION)
     made = Bundle(plan.out, warnings=warnings_before(plan, fitted, held_out, skipped))
+    fitted, licence = spread(fitted, MAX_CALIBRATION), licence_text()
     choosing, scored = divide(plan, held_out)
-    with atomic_folder(plan.out) as work:
-        chosen = write_models(plan, work, size, fitted, choosing)
+    with atomic_folder(plan.out) as work, ExitStack() as stack:
+        truths = open_truths(plan, size, (choosing, scored), stack, made.warnings)
+        chosen = write_models(plan, work, size, fitted, truths[0])
         write_description(work / "model.yaml", described(plan, work, size))
         for name in SCRIPTS:
             shutil.copy(HERE / name, work / name)
         (work / "requirements.txt").write_text(requirements(plan), encoding="utf-8")
-        (work / "LICENSE").write_text(licence_text(), encoding="utf-8")
-        if "int8" in plan.precisions:
-            (work / "calibration.txt").write_text(hash_lines(fitted), encoding="utf-8")
+        (work / "LICENSE").write_text(licence, encoding="utf-8")
+        if plan.has_int8:
+            (work / "calibration.txt").write_bytes(hash_lines(fitted).encode())  # lines end alike everywhere
         photos = spread(scored or readable, VERIFIED)
         files = {work / name: precision for name, (_, precision) in plan.files.items()}
         made.outputs = check_outputs(plan.checkpoint, files, photos, made.warnings)
@@ -89,7 +91,7 @@ def bundle(plan: BundlePlan) -> Bundle:
         if plan.web and plan.web.beside and beside:
             own = check_outputs(plan.web.beside, {beside / "model.onnx": "fp32"}, photos, made.warnings)
             made.outputs |= {(beside / name).relative_to(work).as_posix(): lines for name, lines in own.items()}
-        made.files = measure(plan, work, size, readable[0], scored, chosen)
+        made.files = measure(plan, work, readable[0], truths[1], chosen)
         proof = {
             "outputs": made.outputs,
             "files": made.files,
@@ -97,10 +99,11 @@ def bundle(plan: BundlePlan) -> Bundle:
             "versions": runtime_versions(),
         }
         (work / "proof.json").write_text(json.dumps(proof, indent=1) + "\n", encoding="utf-8")
-        counts = {"fitted": len(fitted), "choosing": len(choosing), "scored": len(scored), "shared": choosing == scored}
+        used = [truth.images if truth else 0 for truth in truths]
+        counts = {"fitted": len(fitted), "choosing": used[0], "scored": used[1], "shared": choosing == scored}
         card = render_card(work, made.files, made.outputs, warnings=made.warnings, counts=counts)
         (work / "README.md").write_text(card, encoding="utf-8")
-        (work / CHECKSUMS).write_text(hash_folder(work), encoding="utf-8")
+        (work / CHECKSUMS).write_bytes(hash_folder(work).encode())
     return made
 
 
@@ -111,7 +114,7 @@ def warnings_before(
     found = [f"{', '.join(plan.unavailable)}: not written; {NO_NCNN_INT8}"] if plan.unavailable else []
     if skipped:
         found.append(f"{len(skipped)} of {len(skipped) + len(fitted) + len(held_out)} photographs cannot be read, for example {skipped[0].name}")  # fmt: skip
-    if "int8" in plan.precisions and len(fitted) < USUAL:
+    if plan.has_int8 and len(fitted) < USUAL:
         found.append(f"INT8 is calibrated on {len(fitted)} photographs; {USUAL} and more are usual")
     if not held_out:
         found.append(
@@ -131,34 +134,51 @@ def divide(plan: BundlePlan, held_out: Sequence[Path]) -> tuple[Sequence[Path], 
 
     They are the same where they would be too few, and none choose where there is no INT8.
     """
-    if "int8" not in plan.precisions:
+    if not plan.has_int8:
         return [], held_out
     if len(held_out) < 2 * MIN_HELD_OUT:
         return held_out, held_out
     return held_out[::2], held_out[1::2]
 
 
+def open_truths(
+    plan: BundlePlan,
+    size: tuple[int, int],
+    parts: Sequence[Sequence[Path]],
+    stack: ExitStack,
+    warnings: list[str],
+) -> list[AgreementSet | None]:
+    """Return parts of the held-out photographs with what the checkpoint finds in them; None where it finds nothing, or of none."""
+    known = dict[tuple[Path, ...], AgreementSet | None]()
+    for part in map(tuple, parts):
+        if part in known:
+            continue
+        try:
+            known[part] = stack.enter_context(AgreementSet(plan.checkpoint, part, max(size))) if part else None
+        except UserError as error:
+            warnings.append(f"no agreement: {error}")
+            known[part] = None
+    return [known[tuple(part)] for part in parts]
+
+
 def write_models(
-    plan: BundlePlan, work: Path, size: tuple[int, int], fitted: Sequence[Path], choosing: Sequence[Path]
+    plan: BundlePlan, work: Path, size: tuple[int, int], fitted: Sequence[Path], truth: AgreementSet | None
 ) -> dict[str, Variant]:
     """Export every file, and return of the INT8 files what stayed in float32 because that measured better."""
     chosen = {}
     for name, (runtime, precision) in progress([*plan.files.items()], "Exporting"):
-        if precision == "int8" and choosing:
-            chosen[name] = write_int8(plan, work / name, size, runtime, fitted, choosing)
+        if precision == "int8" and truth:
+            chosen[name] = write_int8(plan, work / name, size, runtime, fitted, truth)
         else:
             export_file(plan.checkpoint, work / name, fitted, size, runtime, precision)
     return chosen
 
 
 def write_int8(
-    plan: BundlePlan, out: Path, size: tuple[int, int], runtime: str, fitted: Sequence[Path], choosing: Sequence[Path]
+    plan: BundlePlan, out: Path, size: tuple[int, int], runtime: str, fitted: Sequence[Path], truth: AgreementSet
 ) -> Variant:
     """Write the INT8 file whose agreement is best, with head or first convolution in float32 where that measures better."""
-    with (
-        AgreementSet(plan.checkpoint, choosing, max(size)) as truth,
-        Int8Exporter(plan.checkpoint, fitted, size, runtime) as exporter,
-    ):
+    with Int8Exporter(plan.checkpoint, fitted, size, runtime) as exporter:
         return write_best(exporter, truth, out, plan.threads)
 
 
@@ -172,7 +192,7 @@ def described(plan: BundlePlan, work: Path, size: tuple[int, int]) -> dict[str, 
 def requirements(plan: BundlePlan) -> str:
     """Return requirements.txt: NumPy, OpenCV and one runtime, the others as comments."""
     versions, modules = runtime_versions(), [RUNTIMES[runtime].modules[0] for runtime in plan.runtimes]
-    needed = [f"{module}  # measured with {versions[module]}" for module in modules]
+    needed = [f"{module}  # measured with {versions.get(module, 'a build of another name')}" for module in modules]
     others = [f"# {line}, instead" for line in needed[1:]]
     opencv = f"{OPENCV}  # opencv-python does too; newer ones are larger"
     return "\n".join(["numpy", opencv, needed[0], *others]) + "\n"
@@ -204,19 +224,13 @@ def check_outputs(
 
 
 def measure(
-    plan: BundlePlan,
-    work: Path,
-    size: tuple[int, int],
-    photo: Path,
-    scored: Sequence[Path],
-    chosen: dict[str, Variant],
+    plan: BundlePlan, work: Path, photo: Path, truth: AgreementSet | None, chosen: dict[str, Variant]
 ) -> list[dict[str, Any]]:
     """Return what was measured of every file: agreement with the checkpoint, and times by the bundle's own bench.py."""
     scores = {}
-    if scored:
-        with AgreementSet(plan.checkpoint, scored, max(size)) as truth:
-            for name in progress([*plan.files], "Agreement"):
-                scores[name] = asdict(truth.score(work / name, RESAMPLES)) | {"counts": None}
+    if truth:
+        for name in progress([*plan.files], "Agreement"):
+            scores[name] = asdict(truth.score(work / name, RESAMPLES)) | {"counts": None}
     run_script(work, "run.py", str(photo.resolve()), "--json")
     options = ("--threads", str(plan.threads), "--rounds", str(plan.rounds), "--photo", str(photo.resolve()))
     run_script(work, "bench.py", *options, "--out", "times.json")
@@ -253,9 +267,11 @@ def run_script(work: Path, name: str, *arguments: str) -> None:
 
 def licence_text() -> str:
     """Return the licence of the runner and of models made with Ultralytics, with a line on what it covers."""
-    from importlib.metadata import files
+    from importlib.metadata import PackageNotFoundError, files
 
-    installed = [file for file in files("ghost-yolo") or [] if file.name == "LICENSE"]
+    installed = list[Any]()
+    with suppress(PackageNotFoundError):  # in a checkout that is only on the path
+        installed = [file for file in files("ghost-yolo") or [] if file.name == "LICENSE"]
     places = [Path(str(file.locate())) for file in installed] + [HERE.parent.parent / "LICENSE"]
     place = next((place for place in places if place.is_file()), None)
     if place is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -30,6 +31,9 @@ def render_card(work: Path, files: Sequence[dict[str, Any]], outputs: Mapping[st
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["line"] = lambda text: html.escape(
+        " ".join(str(text).split()), quote=False
+    )  # of a foreign checkpoint
     model, times = (json.loads((work / name).read_text(encoding="utf-8")) for name in ("model.yaml", "times.json"))
     defaults = [row for row in times["rows"] if row["precision"] == "default"]
     titles = {name: row.title for name, row in RUNTIMES.items()}

@@ -77,6 +77,11 @@ class BundlePlan:
         return {file_name(STEM, *pair): pair for pair in pairs if pair[1] == "fp32" or pair[0] in QUANTIZE}
 
     @property
+    def has_int8(self) -> bool:
+        """Whether an INT8 file is among them."""
+        return any(precision == "int8" for _, precision in self.files.values())
+
+    @property
     def unavailable(self) -> list[str]:
         """Runtimes without the INT8 that was asked for, as printed."""
         wanted = "int8" in self.precisions

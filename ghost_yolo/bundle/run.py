@@ -602,8 +602,8 @@ class Saver:
         if picture.frame:
             writer, size = self.films[picture.name]
             writer.write(drawn if drawn.shape[1::-1] == size else cv2.resize(drawn, size))  # others would be dropped
-        elif not cv2.imwrite(self._new(Path(picture.name).stem + ".jpg"), drawn):
-            raise RunError(f"--save {self.folder}: {picture.name} cannot be written there")
+        else:  # imwrite takes no other letters than ASCII on Windows
+            cv2.imencode(".jpg", drawn)[1].tofile(self._new(Path(picture.name).stem + ".jpg"))
 
     def _new(self, name: str) -> str:
         """Return the path of a name that is not taken yet."""
@@ -664,6 +664,15 @@ def describe(picture: Picture, found: Sequence[Found], times: dict[str, float]) 
     return f"{picture.name}{frame}: {what or 'nothing'} ({sum(times.values()):.1f} ms: {parts})"
 
 
+def prepare_streams() -> None:
+    """Check the Python, and print what the terminal's encoding has no letters for as escapes."""
+    if sys.version_info < (3, 10):  # noqa: UP036 (this file is copied to other machines)
+        sys.exit("Python 3.10 or newer is needed")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def silence_opencv() -> None:
     """Keep back the lines of OpenCV on a missing camera, and of FFmpeg in it on a broken film.
 
@@ -678,6 +687,7 @@ def silence_opencv() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status; errors are one line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", help="photographs, folders, videos, or the number of a camera")
     parser.add_argument("--model", default="", help="a model in this folder, such as model_int8.onnx")

@@ -33,7 +33,7 @@ def voc(
     """Convert a Pascal VOC folder to a data set for `yolo train`, checked and counted by class.
 
     The split is that of ImageSets/Main; a folder without one is divided class by class. The data set is written whole or
-    not at all; problems are counted, and the first ten of each kind named.
+    not at all; problems are counted, and the first ten named.
     """
     with redirect_stdout(sys.stderr):
         from ghost_yolo.data.splits import Draw, choose_splits, describe

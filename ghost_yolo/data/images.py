@@ -110,8 +110,10 @@ def read_image(path: Path, truncated_is_error: bool = False) -> NDArray[np.uint8
     """
     if not path.is_file():  # a pipe would wait for ever
         raise UserError(f"{path} is not a regular file; give a JPEG or PNG file.")
+    if _pixels(path) > MAX_PIXELS:
+        raise UserError(f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels; shrink it, or cut it into parts.")
     try:
-        image = None if _pixels(path) > MAX_PIXELS else cv2.imread(str(path))
+        image = cv2.imread(str(path))
     except Exception as error:  # decoders, and what the host falls back to, fail in many ways
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
         raise UserError(f"{path} cannot be read as an image ({reason}); give a JPEG or PNG file.") from error

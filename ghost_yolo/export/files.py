@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +61,23 @@ def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, i
     if not RUNTIMES[runtime].format:
         return file
     try:
-        with quiet():
+        with quiet(), current_folder(folder):  # pnnx's own files, whose names may be those of the user's, go there
             settings = {"format": RUNTIMES[runtime].format, "imgsz": list(size), "batch": 1, "device": "cpu"}
             made = YOLO(str(file)).export(**settings, **arguments)
     except Exception as error:  # whatever a layer or a converter trips over
         raise UserError(f"{checkpoint} cannot be exported to {runtime}: {first_line(error)}") from error
     return Path(made)
+
+
+@contextmanager
+def current_folder(folder: Path) -> Iterator[None]:
+    """Make a folder the current one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def export_file(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ghost_yolo.export.files import publish
 from ghost_yolo.export.outputs import Array, OutputCheck, compare
 from ghost_yolo.model.checkpoint import build_from_yaml, open_checkpoint
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.files import temporary_folder
+from ghost_yolo.utils.files import require_writable, temporary_folder
 
 NOT_COMPARED = "NOT verified: no box to compare; give images that show what the model was trained for (--image)"
 DYNAMIC_SIDES = ((640, 640), (480, 640))  # a dynamic file is also run at sides of one stride, where maps have one pixel
@@ -37,11 +37,12 @@ UNSUPPORTED = ("half", "int8", "quantize", "nms", "batch")
 
 @dataclass(frozen=True)
 class Verification:
-    """An exported file, the checks of its outputs, and where they begin to differ, "" where they are alike."""
+    """An exported file, the checks of its outputs, where they begin to differ, "" where they are alike, and whether it is there."""
 
     file: Path
     checks: list[OutputCheck]
     first: str = ""
+    written: bool = True
 
     @property
     def compared(self) -> bool:
@@ -55,7 +56,8 @@ class Verification:
 
     def __str__(self) -> str:
         """Return the report: one line for each check, then the verdict."""
-        verdict = "verified" if self.passed else "NOT equal to PyTorch" if self.compared else NOT_COMPARED
+        differs = f"NOT equal to PyTorch{'' if self.written else ', and not written'}"
+        verdict = "verified" if self.passed else differs if self.compared else NOT_COMPARED
         first = [self.first] if self.first else []
         return "\n".join([*map(str, self.checks), *first, f"{self.file}: {verdict}"])
 
@@ -73,7 +75,7 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verification:
-    """Export a model to ONNX by the host's exporter and compare the file's outputs with PyTorch's.
+    """Export a model to ONNX by the host's exporter and compare the file's outputs with PyTorch's; one that differs is not kept.
 
     Args:
         model: A checkpoint, or a model YAML with its scale letter.
@@ -92,11 +94,15 @@ def export_and_verify(model: str, image: str = "", **arguments: Any) -> Verifica
     else:
         build_from_yaml(model)  # raises one for a YAML without scale letter, or from which no model can be built
     yolo = YOLO(model)
+    file = Path(model).with_suffix(".onnx") if model.endswith(".pt") else Path(f"{Path(model).stem}.onnx")
+    require_writable(file, "the ONNX file")
     with temporary_folder("ghost-yolo-verify-") as folder:
         made = _export(yolo, folder / f"{Path(model).stem}.pt", arguments)
-        file = Path(model).with_suffix(made.suffix) if model.endswith(".pt") else Path(made.name)
+        verification = Verification(file, verify_outputs(yolo.model, made, pixels))
+        if verification.compared and not verification.passed:
+            return replace(verification, written=False)  # a good one that is there stays
         publish(made, file)
-    return Verification(file, verify_outputs(yolo.model, file, pixels))
+    return verification
 
 
 def _export(yolo: YOLO, beside: Path, arguments: Mapping[str, Any]) -> Path:

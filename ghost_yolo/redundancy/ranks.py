@@ -97,6 +97,8 @@ def p_value(products: Iterable[Integers], seed: int) -> float:
 
 def null_distribution(product: Integers, rng: np.random.Generator) -> Floats:
     """Return the probability of each statistic from -m to m over the permutations of one group; m is the largest."""
+    if len(product) == 1:  # there is nothing to permute
+        return np.ones(1)
     stages = np.arange(len(product))
 
     def statistic(order: NDArray[Any], axis: int = -1) -> Integers:

@@ -37,7 +37,11 @@ def atomic_folder(root: Path, accept_equal: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: If `root` already holds something, or does so at the end: existing files are never overwritten.
+        UserError: If it is the current folder or the root of a file system, which cannot be replaced.
     """
+    root = root.resolve()  # a link stays a link
+    if root == Path.cwd() or root.is_mount():
+        raise UserError(f"{root} cannot be replaced by a finished folder; name a new one inside it")
     if not accept_equal:
         _require_empty(root)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -134,18 +138,18 @@ def _is_new(path: Path) -> bool:
     return is_empty and time.time() - path.stat().st_mtime < NEW_SECONDS
 
 
-def require_writable(file: Path) -> None:
+def require_writable(file: Path, name: str = "--out") -> None:
     """Check, before any work, that an output can be written.
 
     Raises:
         UserError: If its folder is missing, or may not be written to.
     """
     if not file.parent.is_dir():
-        raise UserError(f"--out {file}: there is no folder {file.parent}.")
+        raise UserError(f"{name} {file}: there is no folder {file.parent}.")
     is_special = file.exists() and not file.is_file()  # a pipe or a device, which is written to itself
     target = file if is_special else file.resolve().parent
     if not os.access(target, os.W_OK):
-        raise UserError(f"--out {file}: you may not write there.")
+        raise UserError(f"{name} {file}: you may not write there.")
 
 
 def write_atomic(file: Path, content: str | bytes) -> None:

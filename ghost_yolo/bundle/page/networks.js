@@ -1,7 +1,7 @@
 // The page's side of worker.js: one question at a time, each answered or refused.
 
 export class Networks {
-  /** @param onFound called with every list of results, the last one marked `last` */
+  /** @param onFound called with every list of results, the last one marked `last`, and with what they were found in */
   constructor(onFound) {
     this.onFound = onFound;
     this.turn = Promise.resolve();
@@ -17,16 +17,16 @@ export class Networks {
     return this.#ask({ kind: "open", ...request });
   }
 
-  /** Find in a photograph; what is found goes to `onFound`. */
-  find(request, transfer) {
-    return this.#ask({ kind: "find", ...request }, transfer);
+  /** Find in a photograph; what is found goes to `onFound`, with `of`, which says in what. */
+  find(request, transfer, of) {
+    return this.#ask({ kind: "find", ...request }, transfer, of);
   }
 
   /** Send a question when the one before is answered. */
-  #ask(message, transfer = []) {
+  #ask(message, transfer = [], of = null) {
     const ask = () =>
       new Promise((resolve, reject) => {
-        this.waiting = { resolve, reject };
+        this.waiting = { resolve, reject, of };
         this.worker.postMessage(message, transfer);
       });
     this.turn = this.turn.then(ask, ask);
@@ -35,7 +35,7 @@ export class Networks {
 
   /** Hand what the worker says to whom waits for it. */
   #hear(data) {
-    if (data.kind === "found") this.onFound(data);
+    if (data.kind === "found" && this.waiting) this.onFound(data, this.waiting.of);
     if (data.kind === "found" && !data.last) return;
     const { resolve, reject } = this.waiting ?? {};
     this.waiting = null;

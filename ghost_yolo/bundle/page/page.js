@@ -11,7 +11,7 @@ const BUDGET = 5000; // milliseconds after which no further round begins, but fo
 const FRAMES = 30; // of the camera, whose times the median is taken of
 const byId = (id) => document.getElementById(id);
 const networks = new Networks(showFound);
-const state = { config: null, how: "", notes: [], photo: null, shown: null, camera: null, cards: [] };
+const state = { config: null, how: "", notes: [], photo: null, camera: null, cards: [] };
 
 /** Show a text in an element, which is hidden without one. */
 function say(id, text) {
@@ -86,8 +86,8 @@ function find(photo, rounds) {
   const { width, height } = photo;
   const data = rounds ? new Uint8ClampedArray(photo.data) : photo.data;
   const conf = Number(byId("conf").value) || state.config.models[0].description.conf;
-  state.shown = photo;
-  return networks.find({ photo: { width, height, data }, conf, rounds, budget: BUDGET }, [data.buffer]);
+  const of = { shown: photo, camera: rounds ? null : state.camera };
+  return networks.find({ photo: { width, height, data }, conf, rounds, budget: BUDGET }, [data.buffer], of);
 }
 
 /** Find in the photograph that was given. */
@@ -102,9 +102,10 @@ async function findPhoto() {
   }
 }
 
-/** Show what was found, of the camera with the times of the last frames. */
-function showFound({ results, last }) {
-  const { shown, camera, config } = state;
+/** Show what was found, of the camera with the times of the last frames; not of a picture that another one has replaced. */
+function showFound({ results, last }, { shown, camera }) {
+  if (camera !== state.camera || (!camera && shown !== state.photo)) return;
+  const { config } = state;
   results.forEach((result, i) => {
     if (!result) return;
     if (camera) result.times = camera.times[i] = [...(camera.times[i] ?? []), ...result.times].slice(-FRAMES);
