@@ -257,3 +257,30 @@ def test_fits_a_phone(browser, site, tmp_path):
         visitor.drop(picture(tmp_path))
         assert visitor.page.evaluate("document.documentElement.scrollWidth") == 390
         assert np.ptp(visitor.page.evaluate("[...document.querySelectorAll('button')].map((b) => b.clientHeight)")) < 5
+
+
+TWO_QUESTIONS = """async () => {
+  globalThis.Worker = class {
+    terminate() {}
+    postMessage({ kind, name }) {
+      const kinds = kind === "open" ? [{ kind: "opened" }] : [false, true].map((last) => ({ kind: "found", last, name }));
+      for (const data of kinds) setTimeout(() => this.onmessage({ data }), 5);
+    }
+  };
+  const seen = [];
+  const { Networks } = await import("/networks.js");
+  const networks = new Networks(({ name }, of) => seen.push(name + of));
+  await networks.open({});
+  await Promise.all(["a", "b"].map((name) => networks.find({ name }, [], name)));
+  return seen;
+}"""
+
+
+@pytest.mark.slow
+def test_what_is_found_is_shown_on_its_own_photograph(browser) -> None:
+    """Also where the next one was given while it was looked for."""
+    with serve(web.PAGE) as address:
+        page = browser.new_page()
+        page.goto(f"{address}style.css")  # any page of that origin
+        assert page.evaluate(TWO_QUESTIONS) == ["aa", "aa", "bb", "bb"]
+        page.close()
