@@ -66,7 +66,7 @@ def _report(loader, name):
             execute(module)
         finally:
             _loading.discard(name)
-            _register_when_loaded()
+        _register_when_loaded()  # not behind an import that failed, whose own error tells more
 
     attributes["exec_module"] = exec_module
 

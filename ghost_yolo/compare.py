@@ -25,7 +25,7 @@ HOST_YAMLS = ROOT / "cfg" / "models" / "v8"
 KB_TOLERANCE = 0.02
 PUBLISHED_FIGURES = ("layers", "parameters", "gflops", "checkpoint_kb")
 FOOTER = (
-    "Changes are against the stock model of the same task, scale, class count and state, for the same images and keypoints. "
+    "Changes are against the stock YOLOv8 of the same task, scale, class count and state, for the same images and keypoints. "
     "The bare name yolov8s-ghost.yaml is Ultralytics' own model; cfg/... are the ones of this package."
 )
 

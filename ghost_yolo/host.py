@@ -181,11 +181,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         ModelError: If the file holds no model.
     """
-    read_model_yaml(file)  # refuses what must not be loaded, or evaluated
-    try:
-        return cast("dict[str, Any]", tasks.yaml_model_load(str(file)))
-    except Exception as error:  # whatever the host trips over in a file that is not ours
-        raise ModelError(f"{file} is not a model YAML: {str(error)[:200]}") from error
+    content = read_model_yaml(file)[1]  # refuses what must not be loaded, or evaluated
+    return content | {"scale": tasks.guess_model_scale(str(file)), "yaml_file": str(file)}
 
 
 def build(config: dict[str, Any]) -> HostModel:

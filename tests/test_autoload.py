@@ -144,6 +144,21 @@ assert any(w.category is RuntimeWarning and "7.0.0" in str(w.message) for w in s
     python(code)
 
 
+def test_an_import_that_fails(python: Run) -> None:
+    """Where Ultralytics itself cannot be imported its own error comes, and no warning of ours before it."""
+    code = """
+import sys, warnings
+import ultralytics
+sys.modules["ultralytics.nn.autobackend"] = None
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    try: import ultralytics.nn.tasks
+    except ImportError: print("failed")
+assert not [w for w in seen if "ghost_yolo" in str(w.message)], [str(w.message) for w in seen]
+"""
+    assert python(code).stdout
+
+
 @pytest.mark.parametrize("kind", ["old", "slots"])
 def test_loaders_of_other_tools(kind: str, python: Run) -> None:
     """A loader that cannot report leaves Ultralytics importable; a warning says what to do, and doing it works."""

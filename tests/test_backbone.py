@@ -188,6 +188,12 @@ def test_rows_that_cannot_be(rows: list[list[Any]], names: list[str]) -> None:
         tasks.parse_model(yaml_of(*rows), 3, verbose=False)
 
 
+def test_as_many_classes_as_channels() -> None:
+    """Older hosts leave a row's channels unscaled then; the error says so, and not what the row says already."""
+    with pytest.raises(ValueError, match="as many classes as the row has channels"):
+        Backbone(3, 40, "ghostnet", 3, 0.5)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_images_of_other_channels(channels: int) -> None:
     """Data of other than three channels is named as the cause where the network is the first row already."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,44 @@ def test_named_weights_fit(network: str, width: float, source: str) -> None:
         load_by_order(net, theirs.state_dict())
 
 
+@pytest.mark.parametrize("network,width,source", SOURCES, ids=str)
+def test_the_normalisation_is_the_librarys(network: str, width: float, source: str) -> None:
+    """Mean and standard deviation are those that the library's weights were trained with."""
+    library, _, name = source.partition("/")
+    entry = NETWORKS[network]
+    if library == "timm":
+        config = pytest.importorskip("timm").models.get_pretrained_cfg(name)
+        assert (entry.mean, entry.std) == (config.mean, config.std)
+    else:
+        preset = pytest.importorskip("torchvision").models.get_model_weights(name).DEFAULT.transforms()
+        assert ([*entry.mean], [*entry.std]) == (preset.mean, preset.std)
+
+
+@pytest.mark.parametrize("network", ["ghostnet", "mobilenetv1", "squeezenet1_1"])
+def test_the_normalisation_is_folded(network: str) -> None:
+    """What the first convolution gives is the same of a normalised image and, folded, of the image itself."""
+    torch.manual_seed(0)
+    entry = NETWORKS[network]
+    level = randomise(entry.make(num_classes=1).levels()[0]).eval()
+    folded, found = copy.deepcopy(level), dict[str, torch.Tensor]()
+    pretrained.fold_normalisation(folded, entry)
+    x, (mean, std) = torch.rand(1, 3, 32, 32), (torch.tensor(v)[:, None, None] for v in (entry.mean, entry.std))
+    for name, net, image in (("normalised", level, (x - mean) / std), ("folded", folded, x)):
+        first, second = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))][:2]
+        with torch.inference_mode():
+            y = first(image)
+            found[name] = (second(y) if isinstance(second, nn.BatchNorm2d) else y)[..., 1:-1, 1:-1]
+    torch.testing.assert_close(found["folded"], found["normalised"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classifiers that take pixels in 0..1."""
+    for name, entry in NETWORKS.items():
+        monkeypatch.setitem(NETWORKS, name, replace(entry, mean=(0.0,) * 3, std=(1.0,) * 3))
+
+
+@pytest.mark.usefixtures("plain")
 def test_maps_are_timms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With timm's weights P3, P4 and P5 are timm's features, whatever the variances: the host's BN has another eps."""
     timm = pytest.importorskip("timm")
@@ -60,6 +100,7 @@ def test_maps_are_timms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "transferred: 502 tensors" in report and "left out: 10 tensors" in report
 
 
+@pytest.mark.usefixtures("plain")
 def test_checkpoint_and_report(tmp_path: Path) -> None:
     """The checkpoint holds the classifier's tensors, whatever its classes; the table's columns add up."""
     torch.manual_seed(0)

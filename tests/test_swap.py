@@ -10,9 +10,10 @@ import pytest
 import torch
 from factories import MODELS, NEWEST, QUALIFIED_GHOST, light, newest_only, outputs, refused, small, stock
 from torch import nn
+from ultralytics.utils import LOGGER
 
 from ghost_yolo import BLOCKS, host
-from ghost_yolo.blocks.detect import LightDetect
+from ghost_yolo.blocks.detect import LightDetect, LightSegment
 from ghost_yolo.errors import SwapError, UnknownBlockError
 from ghost_yolo.model import swap
 
@@ -111,6 +112,38 @@ def test_arguments_move_by_name(host_word: str, row: list[Any], block: str, expe
     assert built.c == host.build(config).model[1].c  # the hidden width, c2 * e
 
 
+@pytest.mark.parametrize(
+    ("row", "moved"), [([64], [64, True]), ([64, True, 0.5], [64, True]), ([64, True, 0.25], [64, True, 1, 0.125])]
+)
+def test_a_hidden_width_is_moved_as_a_multiple(row: list[Any], moved: list[Any]) -> None:
+    """Of the default: a block whose default is half of C3k2's stays half as wide where a row writes e."""
+    assert swap.swap_rows(small([-1, 2, "C3k2", row]), {1: "NarrowELAN"})["backbone"][1][3] == moved
+
+
+@newest_only
+@pytest.mark.parametrize("exporter", ["tensorflow", "executorch"])
+def test_key_points_of_a_light_head_are_decoded_as_yolo26s(exporter: str) -> None:
+    """Some of the host's exporters ask for a head's exact type; decoded otherwise the key points would lie elsewhere."""
+    name, wrapper = (
+        f"ultralytics.utils.export.{exporter}",
+        "tf_wrapper" if exporter == "tensorflow" else f"{exporter}_wrapper",
+    )
+    wrap = getattr(pytest.importorskip(name), wrapper)
+    kept = []
+    for config in (stock("26/yolo26-pose"), light(stock("26/yolo26-pose"), "all")):
+        model = host.build(config)
+        kept.append(wrap(model).model[-1].kpts_decode.__func__.keywords)
+    assert kept == [{"is_pose26": True}] * 2
+
+
+def test_a_row_of_masks_without_the_scales_width() -> None:
+    """Is refused with what to write, whatever the parser puts behind it."""
+    head = LightSegment
+    for rest in ([], [16, True, [64, 128]], [[64, 128]]):
+        with pytest.raises(ValueError, match=r"\[nc, 32, 256, width, max_channels\]"):
+            head(80, 32, 256, *rest)
+
+
 @newest_only
 def test_attention_of_yolo26_is_an_inner_form() -> None:
     """YOLO26's last C3k2 has (c3k, e, attn): only e is the new block's."""
@@ -197,8 +230,11 @@ def swap_head(config: dict[str, Any], head: str) -> dict[str, Any]:
         *([("-pose", "LightPose", "Pose"), ("-obb", "LightOBB", "OBB")] if NEWEST else []),
     ],
 )
-def test_a_head_of_ours_takes_no_foreign_branch(task: str, ours: str, foreign: str) -> None:
-    """Weights of any other head, for more classes and in every branch, leave a head's structure as it was built."""
+def test_a_head_of_ours_takes_no_foreign_branch(
+    task: str, ours: str, foreign: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of any other head, for more classes and in every branch, leave a head's structure as it was built; it says so."""
+    monkeypatch.setattr(LOGGER, "propagate", True)
     config = stock(f"v8/yolov8{task}") | {"nc": 3}
     others = config | {"nc": 80}
     model = host.build(swap_head(config, ours))
@@ -212,6 +248,7 @@ def test_a_head_of_ours_takes_no_foreign_branch(task: str, ours: str, foreign: s
             setattr(head, name, branch)
 
     assert [(name, p.shape) for name, p in model.named_parameters()] == before
+    assert f"{ours} keeps its own cv2" in caplog.text
     branch = copy.deepcopy(head.cv3)
     head.cv3 = branch  # one of the same structure is taken
     assert head.cv3 is branch

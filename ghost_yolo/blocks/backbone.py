@@ -29,12 +29,16 @@ class NetworkEntry:
         channels: Widths of P3, P4 and P5 with width 1.0, which are the numbers to write in a YAML's rows.
         weights: Names of pretrained weights by width, as `timm/ghostnet_100`.
         note: What a user of these weights must know.
+        mean: By which the classifier's images are normalised, red, green and blue of 0..1.
+        std: Likewise.
     """
 
     make: Callable[..., Any]
     channels: tuple[int, int, int]
     weights: dict[float, str] = field(default_factory=dict)
     note: str = ""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 NETWORKS: dict[str, NetworkEntry] = {}  # `ghost_yolo.nets` fills it: the networks are built from blocks
@@ -97,7 +101,7 @@ def _entry(network: str) -> NetworkEntry:
     if network in NETWORKS:
         return NETWORKS[network]
     close = get_close_matches(str(network), NETWORKS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" Did you mean {close[0]!r}?" if close else "" if NETWORKS else " Import ghost_yolo.nets first."
     raise ValueError(f"there is no network {network!r}.{hint} Networks: {', '.join(NETWORKS)}")
 
 
@@ -105,6 +109,11 @@ def _check_channels(c1: int, c2: int, network: str, index: int, width: float) ->
     """Raise a ValueError that says what to write where the row's channels are not the network's."""
     full = _entry(network).channels
     level, right = LEVELS[index], make_divisible(full[index] * width, 8)
+    if c2 == full[index] != right:
+        raise ValueError(
+            f"P{level} of {network} at width {width} takes {right} channels, and Ultralytics left the row's {c2} unscaled: older "
+            f"releases do so where the model has as many classes as the row has channels. Install a newer one"
+        )
     if c2 != right:
         raise ValueError(
             f"P{level} of {network} at width {width} takes {right} channels, and the row makes {c2}: write "

@@ -1,17 +1,20 @@
 """The host's heads with the depthwise class branch of YOLO11 (two depthwise 3x3 and 1x1 pairs), whatever else the YAML has.
 
 The host chooses that branch only beside a C3k2, A2C2f or C2fCIB row. These modules name it, so that a YOLOv8 can have it and
-a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, export and fusing know subclasses.
+a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, most exports and fusing know subclasses.
+Test-time augmentation (`augment=True`) and the export to Hailo know the host's own heads only.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.modules.head import OBB, Detect, Pose, Segment
+from ultralytics.utils import LOGGER
 from ultralytics.utils.ops import make_divisible
 
 try:  # YOLO26's came with 8.4
@@ -44,6 +47,7 @@ class LightBranch:
         if name in BRANCHES and isinstance(value, nn.ModuleList) and not self.building:
             current = getattr(self, name, None)
             if current is not None and _structure(current) != _structure(value):
+                LOGGER.warning(f"{type(self).__name__} keeps its own {name}: the other one is of another structure")
                 return
         super().__setattr__(name, value)
 
@@ -59,9 +63,7 @@ def _structure(branches: nn.ModuleList) -> list[tuple[Any, ...]]:
 class LightMasks(LightBranch):
     """Mixed into a head with prototypes, whose width the parser scales for its own heads only."""
 
-    def __init__(
-        self, nc: int, nm: int, npr: int, width: float = 1.0, max_channels: float = float("inf"), *rest: Any
-    ) -> None:
+    def __init__(self, nc: int, nm: int, npr: int, width: Any = None, max_channels: Any = None, *rest: Any) -> None:
         """Build the head.
 
         Args:
@@ -71,7 +73,14 @@ class LightMasks(LightBranch):
             width: The scale's width; a YAML row writes `width`, and the parser puts its value there, as with `nc`.
             max_channels: The scale's largest width, likewise `max_channels`.
             rest: What the parser appends: input channels, on newer hosts after reg_max and end2end.
+
+        Raises:
+            ValueError: If the row does not end in `width, max_channels`.
         """
+        if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in (width, max_channels)):
+            raise ValueError(
+                f"{type(self).__name__} takes [nc, {nm}, {npr}, width, max_channels]: write the last two as these words"
+            )
         super().__init__(nc, nm, make_divisible(min(npr, max_channels) * width, 8), *rest)
 
 
@@ -94,8 +103,8 @@ class LightOBB(LightBranch, OBB):
 class NarrowDetect(LightBranch, Detect):
     """Detect with one dense 3x3 in each branch, behind a 1x1 that narrows: dense, since depthwise is slow in INT8.
 
-    The box branch is of the host's width; the class branch of half the width of P3 or the number of classes, whichever is
-    more, as a multiple of 16.
+    The box branch is of the host's width; the class branch of half the width of P3 or the number of classes, at most 100 of
+    these, whichever is more, as a multiple of 16.
     """
 
     def __init__(self, nc: int = 80, *rest: Any) -> None:
@@ -127,6 +136,13 @@ if Segment26 is not None:
 
     class LightPose26(LightBranch, Pose26):
         """Pose26 with the depthwise class branch."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Keep Pose26's decoding where the host binds another one by a head's exact type: Edge TPU, ExecuTorch."""
+            bound = getattr(value, "__func__", None)
+            if name == "kpts_decode" and isinstance(bound, partial):
+                bound.keywords["is_pose26"] = True
+            super().__setattr__(name, value)
 
     class LightOBB26(LightBranch, OBB26):
         """OBB26 with the depthwise class branch."""

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.blocks.shell import C2fShell, check_channels
+from ghost_yolo.blocks.shell import C2fShell, check_channels, check_kernel
 
 Activation = type[nn.Module] | None
 
@@ -144,8 +144,12 @@ class GhostBottleneck(nn.Module):
             g: Groups of the primary convolutions.
             mid: Hidden width, as the paper's table gives it; replaces e.
             act: Type of the activation, None for none.
+
+        Raises:
+            ValueError: If the kernel is even, or the stride below 1.
         """
         super().__init__()
+        check_kernel(type(self).__name__, k, s)
         mid = int(c2 * e) if mid is None else mid
         self.ghost1 = self.expand(c1, mid, g=g, act=act)
         self.dw = self.convolution(mid, mid, k, s, g=mid, act=False) if s > 1 else None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ultralytics.nn.modules.conv import Conv
 
-from ghost_yolo.blocks.shell import C2fShell, check_ungrouped
+from ghost_yolo.blocks.shell import C2fShell, check_kernel, check_ungrouped
 
 
 class SpatialMixing(nn.Module):
@@ -28,9 +28,10 @@ class SpatialMixing(nn.Module):
             n_div: One of this many channels is convolved, at least one; the paper's is 4.
 
         Raises:
-            ValueError: If n_div is below 1.
+            ValueError: If n_div is below 1, or the kernel even.
         """
         super().__init__()
+        check_kernel(type(self).__name__, k, 1)
         if n_div < 1:
             raise ValueError(
                 f"{type(self).__name__}: n_div={n_div}; one of n_div channels is convolved: give 1 or more"

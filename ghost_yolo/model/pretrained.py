@@ -11,7 +11,7 @@ from torch import nn
 from ultralytics.utils.torch_utils import get_num_params
 
 from ghost_yolo import host
-from ghost_yolo.blocks.backbone import LEVELS, NETWORKS, Backbone
+from ghost_yolo.blocks.backbone import LEVELS, NETWORKS, Backbone, NetworkEntry
 from ghost_yolo.errors import WeightsError
 from ghost_yolo.model.catalog import packaged, resolve, with_scale
 from ghost_yolo.nets.network import Network
@@ -26,6 +26,8 @@ Weights = Mapping[str, torch.Tensor]
 
 def initialise(name: str, weights: Path | None, out: Path) -> str:
     """Build the model of a YAML, copy a classifier's weights into its backbone and write it as a checkpoint.
+
+    The normalisation of the classifier's images becomes part of the first convolution, as a detector gets pixels in 0..1.
 
     Args:
         name: A YAML with `ghost_yolo.Backbone` rows, its scale letter in the name.
@@ -47,6 +49,8 @@ def initialise(name: str, weights: Path | None, out: Path) -> str:
     net, left = _classifier(first.network, first.width, weights, where)
     for row in rows.values():
         move(net.levels()[LEVELS.index(row.level)], row.m)
+        if row.level == LEVELS[0]:
+            fold_normalisation(row.m, NETWORKS[row.network])
     host.save(model, out)
     return _report(model, rows, first.network, left, out)
 
@@ -176,6 +180,24 @@ def move(level: nn.Module, into: nn.Module) -> None:
         ours.weight.mul_(((ours.running_var + ours.eps) / total).sqrt())
 
 
+@torch.no_grad()
+def fold_normalisation(level: nn.Module, entry: NetworkEntry) -> None:
+    """Have a classifier's first level take pixels in 0..1 as they are, as a detector's first row gets them.
+
+    Its first convolution is followed by BN, or has a bias. Where that convolution reaches over the image's edge its zeros were
+    the mean colour, and are black now.
+    """
+    modules: list[Any] = [m for m in level.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    conv, following = modules[:2]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (entry.mean, entry.std))
+    conv.weight.div_(std)
+    shift = (conv.weight * mean).sum((1, 2, 3))
+    if conv.bias is not None:
+        conv.bias.sub_(shift)
+    else:
+        following.running_mean.add_(shift)
+
+
 def _report(model: HostModel, rows: Mapping[int, Backbone], network: str, left: int, out: Path) -> str:
     """Return the table of what was transferred."""
     header = ["tensors", "module", "transferred", "of", "parameters transferred", "of"]
@@ -187,12 +209,14 @@ def _report(model: HostModel, rows: Mapping[int, Backbone], network: str, left: 
     ]
     moved = [sum(numbers) for numbers in zip(*((t, p) for i, _, t, p in layers if i in rows), strict=True)]
     stayed = [sum(numbers) for numbers in zip(*((t, p) for i, _, t, p in layers if i not in rows), strict=True)]
-    note = NETWORKS[network].note
+    entry = NETWORKS[network]
+    normalised = f"mean {entry.mean} and std {entry.std} of the classifier's images are part of the first convolution"
+    note = "; ".join(filter(None, [normalised, entry.note]))
     return (
         f"{to_text(header, lines)}\n"
         f"transferred: {moved[0]} tensors, {moved[1]} parameters; randomly initialised: {stayed[0]} tensors, "
         f"{stayed[1]} parameters; left out: {left} tensors of the classifier after the last map\n"
-        f"{f'{note}{chr(10)}' if note else ''}"
+        f"{note}\n"
         f"wrote {out}: yolo train model={out}\n"
     )
 

@@ -186,16 +186,21 @@ def _module(slot: Slot, name: str) -> tuple[str, list[Any]]:
 def _arguments(slot: Slot, block: Block) -> list[Any]:
     """Return the arguments of a row for another block, moved by name.
 
-    A shortcut that the host's block has by default is written out; its inner form (c3k, attn) goes with it.
+    A shortcut that the host's block has by default is written out; its inner form (c3k, attn) goes with it. A hidden width e
+    is moved as a multiple of the default, since a block whose default is narrower is meant to be.
     """
     host = list(signature(HOSTS[slot.module]).parameters.values())[3:]  # after c1, c2, n
+    new = list(signature(block.cls).parameters.values())[3:]
     if not 1 <= len(slot.arguments) <= 1 + len(host):
         takes = ", ".join(["c2", *(parameter.name for parameter in host)])
         raise SwapError(f"Row {slot.index}, {slot.module} with {slot.arguments}: right is {takes}, at least c2")
     c2, *rest = slot.arguments
     given = {parameter.name: parameter.default for parameter in host if parameter.name == "shortcut"}
     given |= {parameter.name: value for parameter, value in zip(host, rest, strict=False)}
-    values = [(given.get(p.name, p.default), p.default) for p in list(signature(block.cls).parameters.values())[3:]]
+    widths = [p.default for parameters in (host, new) for p in parameters if p.name == "e"]
+    if "e" in given and len(widths) == 2:
+        given["e"] *= widths[1] / widths[0]
+    values = [(given.get(p.name, p.default), p.default) for p in new]
     while values and values[-1][0] == values[-1][1]:
         values.pop()
     return [c2, *(value for value, _ in values)]

@@ -12,6 +12,8 @@ from ghost_yolo.nets.separable import xception
 from ghost_yolo.nets.shuffle import shufflenetv1
 from ghost_yolo.nets.squeezenet import squeezenet1_0, squeezenet1_1
 
+HALVES = (0.5, 0.5, 0.5)
+
 NETWORKS |= {
     "ghostnet": NetworkEntry(ghostnet, (40, 112, 160), {1.0: "timm/ghostnet_100"}),
     "ghostnetv2": NetworkEntry(
@@ -29,6 +31,8 @@ NETWORKS |= {
         (256, 512, 1024),
         {1.0: "timm/mobilenetv1_100", 1.25: "timm/mobilenetv1_125"},
         "timm trained these weights with ReLU6; the backbone has the paper's ReLU",
+        mean=HALVES,
+        std=HALVES,
     ),
     "shufflenetv1": NetworkEntry(shufflenetv1, (240, 480, 960)),
     "squeezenet1_0": NetworkEntry(
@@ -37,5 +41,7 @@ NETWORKS |= {
     "squeezenet1_1": NetworkEntry(
         partial(squeezenet1_1, padded=True), (256, 512, 512), {1.0: "torchvision/squeezenet1_1"}
     ),
-    "xception": NetworkEntry(partial(xception, padded=True), (256, 728, 2048), {1.0: "timm/legacy_xception"}),
+    "xception": NetworkEntry(
+        partial(xception, padded=True), (256, 728, 2048), {1.0: "timm/legacy_xception"}, mean=HALVES, std=HALVES
+    ),
 }
