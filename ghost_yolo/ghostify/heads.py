@@ -87,7 +87,8 @@ def fit_classify(trained: Any, module: Any, x: Pair) -> None:
     fit(trained.linear, module.linear, fit(trained.conv, module.conv, x).map(lambda maps: module.pool(maps).flatten(1)))
 
 
-def fit_proto(trained: Any, module: Any, x: Pair) -> None:
+def fit_proto(trained: Any, module: Any, x: Pair) -> Pair:
     """Fit the prototypes of masks."""
     for name in ("cv1", "upsample", "cv2", "cv3"):
         x = fit(getattr(trained, name), getattr(module, name), x)
+    return x
