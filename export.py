@@ -4,7 +4,7 @@
     python export.py model=best.pt imgsz=480,640
     python export.py model=best.pt dynamic=True image=photo.jpg
 
-Does what `ghost-yolo verify` does. The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than
+Does what `ghost-yolo verify` does: a file that differs is not written. The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than
 0.001.
 """
 

@@ -70,10 +70,11 @@ def main(
 ) -> None:
     """Print the median seconds of each part of a step; `loss` holds both models' passes."""
     torch.set_num_threads(threads)
-    teacher = open_checkpoint(model).model
+    opened = open_checkpoint(model)
+    teacher = opened.model
     teachers = {False: teacher, True: copy.deepcopy(teacher).fuse(verbose=False)}
     student = build_reshaped(teacher, {}, act, (), 0)
-    calibration = CalibrationImages(find_images([images]), imgsz)
+    calibration = CalibrationImages(find_images([images]), imgsz, crop=opened.task == "classify")
     student.model.requires_grad_()
     optimizer = Muon(student.model.parameters(), 0.0, 0.0)
     seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}

@@ -28,7 +28,7 @@ def prepare(data: str, out: Out) -> None:
 
 @app.command()
 def images(splits: Path, count: int, out: Out) -> None:
-    """Link the first training images, all of them for 0."""
+    """Link so many training images, evenly spaced by name; all of them for 0."""
     from experiments import training
 
     training.link_images(splits, count, out)

@@ -85,7 +85,8 @@ def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(pairs) < 3:
         return {"spearman": None, "within": None, "models": len(pairs)}
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    within = rank_correlation([Sample((), *zip(*group, strict=True)) for group in groups.values()]).rho_within
+    samples = [Sample((number,), *zip(*group, strict=True)) for number, group in enumerate(groups.values())]
+    within = rank_correlation(samples).rho_within
     return {"spearman": None if isnan(rho) else rho, "within": within, "models": len(pairs)}
 
 

@@ -16,11 +16,11 @@ from ghost_yolo.utils.files import write_atomic
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 HEADER = ["model", "{} mAP50-95", "ratio to stock", "time", "GFLOPs", "parameters", "{} mAP50", "ms", "seeds"]
 INTERVALS = (
-    "The intervals do not include the variation between seeds, and are not corrected for the number of models. Most reach further up "
-    "than down: mAP is higher in resamples, which repeat images."
+    "The intervals do not include the variation between seeds, and are not corrected for the number of models. mAP is a little higher "
+    "in resamples, which repeat images, so that intervals lie a little high."
 )
 READ_ONCE = (
-    "Each model was evaluated on test once; the line and what is compared with what follow from the figures there."
+    "Each model was evaluated on test once. The line, and which file is compared with which, follow from those figures."
 )
 NO_LINE = "The stock model was timed at one scale only, so there is no line of stock models."
 
@@ -53,6 +53,8 @@ def write(file: Path, out: Path) -> None:
     folder = out.with_suffix("")
     if folder.resolve() != file.parent.resolve():
         folder.mkdir(exist_ok=True)
+        for earlier in folder.glob("*-seed*.json"):  # records, also of models that are no longer there
+            earlier.unlink()
         for record in file.parent.glob("*.json"):
             write_atomic(folder / record.name, record.read_bytes())
 

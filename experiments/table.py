@@ -100,7 +100,7 @@ def write(config: Mapping[str, Any], name: str, split: str, out: Path, bench: Pa
     rows, rivals = rows_of(models, timed, made)
     pairs = compare_pairs(models, plan.compare)
     Table(split, shared, timing, rows, pairs, reference_deployment(dataset.deploy), rivals).write(out)
-    for earlier in out.parent.glob(f"*-{split}.json"):  # also of models that are no longer there
+    for earlier in out.parent.glob(f"*-seed*-{split}.json"):  # records, also of models that are no longer there
         earlier.unlink()
     for evaluated in (evaluated for model in models for evaluated in model.runs):
         file = f"{evaluated.artifact.name.replace('/', '-')}-{split}.json"

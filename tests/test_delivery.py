@@ -106,14 +106,18 @@ def test_a_resumed_run_may_be_delivered_otherwise(
         ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=QUICK)
     with pytest.raises(KeyboardInterrupt):
         ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=settings, delivery=Delivery("pytorch"))
+    (tmp_path / "fast.onnx").write_text("the user's")
+    with refused(UserError, "fast.onnx", "already exists"):
+        ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=settings, delivery=Delivery("onnx"))
+    assert (tmp_path / "fast.onnx").read_text() == "the user's"
 
 
 def test_scoring_leaves_the_threads_alone(sure: Path, sixteen: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """The host sets its own number whenever it opens a model; the last pass has the number that was given."""
     seen = list[int]()
     monkeypatch.setattr(training, "distill", lambda *_, **named: seen.append(torch.get_num_threads()))
-    ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(QUICK, threads=3))
-    assert seen == [3]
+    ghostify(sure, [sixteen], tmp_path / "fast.pt", act="relu", settings=replace(QUICK, threads=9))
+    assert seen == [9]
 
 
 def test_rare_classes_are_named() -> None:

@@ -157,7 +157,10 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
         facts = {"model": name, "converted": name != "liar"}
         return facts | {"agreement_ratio": [agreement] * 3, "accuracy_ratio": [accuracy] * 3}
 
-    sets = {"a": [row("one", 0.9, 0.9), row("two", 0.8, 0.8)], "b": [row("three", 0.7, 0.7), row("liar", 0.95, 0.6)]}
+    sets = {
+        "a": [row("one", 0.9, 0.9), row("two", 0.8, 0.8), row("last", 0.1, 0.1)],
+        "b": [row("three", 0.7, 0.7), row("liar", 0.95, 0.6)],
+    }
     sets["b"].append(row("trained", 1.0, 1.0) | {"converted": False, "reference": True})
     files = []
     for name, rows in sets.items():
@@ -169,10 +172,10 @@ def test_agreement_over_data_sets(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.yaml: there more than once"):
         predicting.pool([files[0], *files], tmp_path / "again.json")
 
-    assert found["models"] == 4 and found["spearman"] == pytest.approx(-0.2)
-    assert found["within"] == pytest.approx(0)  # of a the same order, of b the opposite one
-    assert found["conversions"] == {"spearman": 1, "within": 1, "models": 3}
-    assert [one["spearman"] for one in found["sets"]] == [None, None]
+    assert found["models"] == 5 and found["spearman"] == pytest.approx(0.4)
+    assert found["within"] == pytest.approx(0.6)  # of a the same order, of b the opposite one
+    assert found["conversions"] == {"spearman": 1, "within": 1, "models": 4}
+    assert [one["spearman"] for one in found["sets"]] == [1, None]
     assert found["misleading"][0] == {"model": "liar", "data": "b.yaml", "rank_by_agreement": 1, "rank_by_accuracy": 4}
     assert (tmp_path / "agreement.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -49,9 +49,7 @@ def test_a_model_at_one_scale(config: dict[str, Any]) -> None:
     """A name with a scale is a run at that scale only; activation and width of a conversion are options of the command."""
     ghostify = {"light": {"block": None, "act": "relu", "width": "0.5,0.625"}}
     chosen = {"data": "a.yaml", "scales": ["n", "s"], "models": ["stock", "narrow:s", "light:n"]}
-    plan = read_plan(
-        config | {"datasets": {"a": chosen}, "ghostify": ghostify, "tune": None, "compare": {"light": "narrow"}}
-    )
+    plan = read_plan(config | {"datasets": {"a": chosen}, "ghostify": ghostify, "tune": None})
 
     assert [(run.key, run.scale) for run in plan.runs["a"].values()] == [
         ("stock", "n"),
@@ -152,6 +150,10 @@ def test_page(tmp_path: Path) -> None:
     rows += [made_row("yolov8s.yaml", "stock", 0.6, 2.0), made_row("ghostify-all-n", "ghostify-all", 0.5, None)]
     pairs = [PairedComparison("a", "b", (1.1, 1.05, 1.2)), PairedComparison("a", "b", (1.1, 0.9, 1.2))]
     kept, out = tmp_path / "test/table.json", tmp_path / "results.md"
+    (tmp_path / "results").mkdir()
+    gone, own = (tmp_path / "results" / name for name in ("gone-n-seed0-test.json", "mine.json"))
+    for file in (gone, own):
+        file.write_text("{}")
     kept.parent.mkdir()
     Table("test", "so and so", None, rows, pairs).write(kept)
     page.write(kept, out)
@@ -167,6 +169,7 @@ def test_page(tmp_path: Path) -> None:
     assert "yolov8n.yaml and yolov8s.yaml" in text and "`ghostify-all-n`" in text.rpartition("`ms`")[2]
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert Table.read(tmp_path / "results/table.json").rows == Table.read(kept).rows
+    assert own.exists() and not gone.exists(), "records of models that are gone stay"
 
 
 @pytest.mark.parametrize("name", ["accuracy", "deployed-bccd", "deployed-neu-det"])

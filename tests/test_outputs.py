@@ -13,7 +13,6 @@ from factories import newest_only, refused
 from test_run_parity import model_of
 
 from ghost_yolo import host
-from ghost_yolo.bench.end_to_end import keypoint_numbers
 from ghost_yolo.bench.exporting import describe_exported
 from ghost_yolo.bench.plan import ModelInfo
 from ghost_yolo.errors import UserError
@@ -37,12 +36,6 @@ def test_differences_are_those_of_boxes_and_scores() -> None:
     assert str(OutputCheck((64, 64), "image", 0, 0, compared=3)).endswith("of 3 boxes")
     with refused(UserError, "(1, 6, 5)"):
         compare([a], [a, b], 2, (64, 64), "noise")
-
-
-@pytest.mark.parametrize(("shape", "nc"), [((1, 56, 756), 1), ((1, 300, 57), 1), ((1, 55, 84), 0), ((1, 300, 57), 80)])
-def test_numbers_of_keypoints_are_read_from_the_table(shape: tuple[int, ...], nc: int) -> None:
-    """Raw, with a row for each class, and end to end, with a column for the class."""
-    assert keypoint_numbers(shape, nc) == 51
 
 
 def test_files_that_cannot_be_verified(best: Path, tmp_path: Path) -> None:
@@ -114,7 +107,10 @@ def test_both_branches_of_an_end_to_end_head(task: str, end2end: bool, image_fol
 
     verified = verify_file(file, tmp_path / "best.pt", sorted(image_folder.iterdir()))
 
-    assert describe_exported(file, "onnx").end2end is end2end
+    described = describe_exported(file, "onnx")
+    assert described.end2end is end2end and described.kpt_shape == (
+        [*model.model[-1].kpt_shape] if task == "pose" else None
+    )
     assert verified.passed, str(verified)
     model.model[-1].one2one_cv3[0][-1].bias.data += 2
     model.model[-1].cv3[0][-1].bias.data += 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ class Pipeline:
         return {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(PARTS)}
 
 
-def build_pipeline(model: LoadedModel, photo: Path, task: str, nc: int, channels: int) -> Pipeline:
+def build_pipeline(
+    model: LoadedModel, photo: Path, task: str, nc: int, channels: int, kpt_shape: Sequence[int] = ()
+) -> Pipeline:
     """Return the pipeline of a model.
 
     Raises:
@@ -67,25 +69,14 @@ def build_pipeline(model: LoadedModel, photo: Path, task: str, nc: int, channels
     image = next(runner.read_pictures(str(photo), channels)).image
     if image is None:
         raise UserError(f"--image {photo} cannot be read as an image")
-    tables = [output for output in outputs(model(), task) if output.ndim == 3]
-    points = (keypoint_numbers(tables[0].shape, nc) if tables and task == "pose" else 0,)
     size = tuple(model.image.shape[2:])
-    known = runner.Description(task, [""] * nc, size, channels, points, CONF, IOU, MAX_DET, [])
+    known = runner.Description(task, [""] * nc, size, channels, tuple(kpt_shape), CONF, IOU, MAX_DET, [])
     pipeline = Pipeline(model, image, known)
     try:
         pipeline()
     except runner.RunError as error:
         raise UserError(str(error)) from error
     return pipeline
-
-
-def keypoint_numbers(shape: tuple[int, ...], nc: int) -> int:
-    """Return the numbers of all keypoints of one box, from the shape of a pose model's table.
-
-    That of an end-to-end model (boxes, 6 + numbers) is higher than wide, a raw one (4 + nc + numbers, positions) is not.
-    """
-    rows, columns = shape[1:]
-    return max(columns - 6 if rows > columns else rows - 4 - nc, 0)
 
 
 def outputs(output: Any, task: str) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,7 @@ from ghost_yolo.errors import ModelNameError, UserError
 from ghost_yolo.model.checkpoint import OpenedModel, build_from_yaml, open_checkpoint
 from ghost_yolo.model.profile import count_gflops
 from ghost_yolo.typing import HostModel
-from ghost_yolo.utils.files import atomic_folder
+from ghost_yolo.utils.files import atomic_folder, current_folder
 
 BYTES_STRIPPED = 3  # per parameter, at most: fp16 takes 2, float32 or an optimizer's state more
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}  # the host's values for `quantize`
@@ -54,7 +53,17 @@ def prepare(model: str, folder: Path, nc: int | None, imgsz: int) -> ModelInfo:
     _write_stripped(opened, Path(model), file)
     opened.model.fuse(verbose=False)
     gflops = count_gflops(opened.model, imgsz)
-    return ModelInfo(str(file), opened.task, opened.scale, opened.nc, opened.channels, gflops, file_mb(file))
+    points, mb = opened.kpt_shape, file_mb(file)
+    return ModelInfo(
+        str(file),
+        opened.task,
+        opened.scale,
+        opened.nc,
+        opened.channels,
+        gflops,
+        mb,
+        kpt_shape=list(points) if points else None,
+    )
 
 
 def _write_stripped(opened: OpenedModel, source: Path, file: Path) -> None:
@@ -114,6 +123,7 @@ def describe_exported(path: Path, runtime: str) -> ModelInfo:
             dynamic=bool(arguments.get("dynamic")),
             nms=bool(arguments.get("nms")),
             end2end=found.get("end2end"),
+            kpt_shape=found.get("kpt_shape"),
             precision=next((name for name, width in BITS.items() if width == bits), "fp32"),
         )
     except UserError:
@@ -134,7 +144,9 @@ def read_metadata(path: Path, runtime: str) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.get_modelmeta().custom_metadata_map
     parsed = {
-        name: ast.literal_eval(found[name]) for name in ("names", "imgsz", "batch", "args", "end2end") if name in found
+        name: ast.literal_eval(found[name])
+        for name in ("names", "imgsz", "batch", "args", "end2end", "kpt_shape")
+        if name in found
     }
     return {**found, "channels": int(found.get("channels", 3)), **parsed}
 
@@ -161,10 +173,9 @@ def export(checkpoint: Path, folder: Path, runtime: str, precision: str, imgsz: 
         arguments["data"] = data
     yolo = ultralytics.YOLO(str(checkpoint))
     with atomic_folder(folder) as work:
-        os.chdir(work)  # pnnx writes into the current folder
         yolo.model.pt_path = str(work / checkpoint.name)  # the host writes beside this path; it does not read the file
-        made = yolo.export(format=row.format, imgsz=imgsz, batch=batch, device="cpu", **arguments)
-        os.chdir(checkpoint.parent)
+        with current_folder(work):  # pnnx writes there
+            made = yolo.export(format=row.format, imgsz=imgsz, batch=batch, device="cpu", **arguments)
     return folder / Path(made).relative_to(work)
 
 

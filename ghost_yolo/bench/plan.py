@@ -108,6 +108,7 @@ class ModelInfo:
         precision: Precision of an exported file.
         nms: Whether an exported file drops the boxes that are not confident itself.
         end2end: Whether an exported file has the boxes that an end-to-end head picked; None where its metadata do not say.
+        kpt_shape: Number of keypoints, and numbers of each, of a pose model.
     """
 
     file: str
@@ -123,6 +124,7 @@ class ModelInfo:
     precision: str = ""
     nms: bool = False
     end2end: bool | None = None
+    kpt_shape: list[int] | None = None
 
     def mismatch(self, plan: BenchPlan) -> str:
         """Return why an exported file does not take the plan's images, "" where it does."""

@@ -54,7 +54,8 @@ class _Job:
     def pipeline(self, photo: Path | None) -> list[object] | None:
         """Return the settings of letterbox and NMS around the model; None where only the network is timed."""
         assert self.info is not None
-        return [photo.resolve(), self.info.task, self.info.nc, self.info.channels] if photo else None
+        info = self.info
+        return [photo.resolve(), info.task, info.nc, info.channels, info.kpt_shape or ()] if photo else None
 
     def inference(self) -> tuple[str, Path | None, dict[str, object]]:
         """Return runtime, file and configuration as the process takes them."""

@@ -109,15 +109,15 @@ def _check_channels(c1: int, c2: int, network: str, index: int, width: float) ->
     """Raise a ValueError that says what to write where the row's channels are not the network's."""
     full = _entry(network).channels
     level, right = LEVELS[index], make_divisible(full[index] * width, 8)
-    if c2 == full[index] != right:
-        raise ValueError(
-            f"P{level} of {network} at width {width} takes {right} channels, and Ultralytics left the row's {c2} unscaled: older "
-            f"releases do so where the model has as many classes as the row has channels. Install a newer one"
-        )
     if c2 != right:
+        unscaled = (
+            "; if it is written so, install a newer Ultralytics: older ones do not scale a row of as many channels as there are classes"
+            if c2 == full[index]
+            else ""
+        )
         raise ValueError(
             f"P{level} of {network} at width {width} takes {right} channels, and the row makes {c2}: write "
-            f"[{full[index]}, {network}, {level}, width], and a max_channels of at least {full[index]} in `scales`"
+            f"[{full[index]}, {network}, {level}, width], and a max_channels of at least {full[index]} in `scales`{unscaled}"
         )
     if index == 0 and c1 != 3:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 The host chooses that branch only beside a C3k2, A2C2f or C2fCIB row. These modules name it, so that a YOLOv8 can have it and
 a YOLO11 whose last C3k2 was swapped keeps it. Everything else is the host's: losses, most exports and fusing know subclasses.
-Test-time augmentation (`augment=True`) and the export to Hailo know the host's own heads only.
+Test-time augmentation (`augment=True`) and the exports to Hailo and IMX500 know the host's own heads only.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ if Segment26 is not None:
         def __setattr__(self, name: str, value: Any) -> None:
             """Keep Pose26's decoding where the host binds another one by a head's exact type: Edge TPU, ExecuTorch."""
             bound = getattr(value, "__func__", None)
-            if name == "kpts_decode" and isinstance(bound, partial):
+            if name == "kpts_decode" and isinstance(bound, partial) and "is_pose26" in bound.keywords:
                 bound.keywords["is_pose26"] = True
             super().__setattr__(name, value)
 

@@ -156,7 +156,8 @@ def open_truths(
         try:
             known[part] = stack.enter_context(AgreementSet(plan.checkpoint, part, max(size))) if part else None
         except UserError as error:
-            warnings.append(f"no agreement: {error}")
+            lacks = "no agreement" if part == tuple(parts[-1]) else "nothing chose what stays in float32"
+            warnings.append(f"{lacks}: {error}")
             known[part] = None
     return [known[tuple(part)] for part in parts]
 

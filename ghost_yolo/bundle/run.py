@@ -17,11 +17,15 @@ file must know of the model stands in model.yaml, which is written in the part o
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 (this file is copied to other machines)
+    sys.exit("Python 3.10 or newer is needed")
+
 import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -603,7 +607,10 @@ class Saver:
             writer, size = self.films[picture.name]
             writer.write(drawn if drawn.shape[1::-1] == size else cv2.resize(drawn, size))  # others would be dropped
         else:  # imwrite takes no other letters than ASCII on Windows
-            cv2.imencode(".jpg", drawn)[1].tofile(self._new(Path(picture.name).stem + ".jpg"))
+            done, data = cv2.imencode(".jpg", drawn)
+            if not done:
+                raise RunError(f"--save {self.folder}: {picture.name} cannot be written as JPEG")
+            data.tofile(self._new(Path(picture.name).stem + ".jpg"))
 
     def _new(self, name: str) -> str:
         """Return the path of a name that is not taken yet."""
@@ -665,9 +672,7 @@ def describe(picture: Picture, found: Sequence[Found], times: dict[str, float]) 
 
 
 def prepare_streams() -> None:
-    """Check the Python, and print what the terminal's encoding has no letters for as escapes."""
-    if sys.version_info < (3, 10):  # noqa: UP036 (this file is copied to other machines)
-        sys.exit("Python 3.10 or newer is needed")
+    """Print what the terminal's encoding has no letters for as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -38,7 +38,7 @@ def verify(
 ) -> None:
     """Export a model to ONNX and verify its outputs against PyTorch, on noise and on an image; or verify an exported file.
 
-    The file is written beside the checkpoint. With --checkpoint MODEL is a file for ONNX Runtime, OpenVINO or NCNN of any
+    The file is written beside the checkpoint; one that differs is not, and what is there stays. With --checkpoint MODEL is a file for ONNX Runtime, OpenVINO or NCNN of any
     precision, and where it differs the first layer that does is named.
     The exit status is 1 if a box differs by more than 0.05 pixels or a score by more than 0.001, or if there is no box to
     compare; float16 and INT8 have tolerances of their own.

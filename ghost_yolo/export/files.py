@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ghost_yolo.accuracy.validate import first_line
 from ghost_yolo.bench.runtimes import RUNTIMES
 from ghost_yolo.errors import OutputExistsError, UserError
 from ghost_yolo.utils.console import quiet
-from ghost_yolo.utils.files import atomic_folder, temporary_folder, write_atomic
+from ghost_yolo.utils.files import atomic_folder, current_folder, temporary_folder, write_atomic
 
 PNNX_TEST = "*_ncnn.py"  # pnnx writes it beside a model: it imports torch, and names folders of this machine
 PRECISIONS = ("fp32", "int8")
@@ -60,24 +59,18 @@ def export_fp32(checkpoint: Path, folder: Path, runtime: str, size: tuple[int, i
     file = Path(shutil.copy(checkpoint, folder / "model.pt"))  # the host writes beside it
     if not RUNTIMES[runtime].format:
         return file
+    where: Any = nullcontext()
+    if runtime == "ncnn":  # pnnx writes and removes files in the current folder, where older hosts look for it, too
+        where = current_folder(folder)
+        for program in filter(Path.is_file, map(Path, ("pnnx", "pnnx.exe"))):
+            shutil.copy(program, folder)
     try:
-        with quiet(), current_folder(folder):  # pnnx's own files, whose names may be those of the user's, go there
+        with quiet(), where:
             settings = {"format": RUNTIMES[runtime].format, "imgsz": list(size), "batch": 1, "device": "cpu"}
             made = YOLO(str(file)).export(**settings, **arguments)
     except Exception as error:  # whatever a layer or a converter trips over
         raise UserError(f"{checkpoint} cannot be exported to {runtime}: {first_line(error)}") from error
     return Path(made)
-
-
-@contextmanager
-def current_folder(folder: Path) -> Iterator[None]:
-    """Make a folder the current one."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def export_file(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -217,9 +217,30 @@ def require_new_output(out: Path, delivery: Delivery) -> None:
     if out.suffix != ".pt":
         raise UserError(f"--out {out}: must end in .pt")
     require_writable(out)
-    resumed = resume_file(out).exists()  # a run that failed at its end leaves its reports and its exported file
+    resumed = resume_file(out).exists()  # a run that failed at its end leaves its reports, and see `require_new_file`
+    for file in (out, *(() if resumed else (out.with_suffix(".json"), out.with_suffix(".png")))):
+        _require_new(out, file)
+    if not resumed:
+        require_new_file(out, delivery)
+
+
+def require_new_file(out: Path, delivery: Delivery, own: Collection[str] = ()) -> None:
+    """Check that the exported file is not there, or is this run's own, which was killed while it wrote its outputs.
+
+    Args:
+        out: The checkpoint.
+        delivery: Runtime and precision of the file.
+        own: Names that the run has written.
+
+    Raises:
+        UserError: If it is there.
+    """
     name = file_name(out.stem, delivery.runtime, delivery.precision) if delivery.runtime else out.name
-    others = () if resumed else (out.with_name(name), out.with_suffix(".json"), out.with_suffix(".png"))
-    for file in (out, *others):
-        if file.exists():
-            raise UserError(f"--out {out}: {file} already exists; give a new path, or remove the file")
+    if name not in own:
+        _require_new(out, out.with_name(name))
+
+
+def _require_new(out: Path, file: Path) -> None:
+    """Raise an error for a file that exists."""
+    if file.exists():
+        raise UserError(f"--out {out}: {file} already exists; give a new path, or remove the file")

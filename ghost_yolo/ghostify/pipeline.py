@@ -24,6 +24,7 @@ from ghost_yolo.ghostify.config import (
     Delivery,
     RunConfig,
     Settings,
+    require_new_file,
     require_new_output,
     validate_budget,
     validate_delivery,
@@ -44,7 +45,7 @@ from ghost_yolo.ghostify.target import (
     search_target,
 )
 from ghost_yolo.ghostify.training import MIN_SAMPLES, train_student
-from ghost_yolo.ghostify.writing import score_student, write_outputs
+from ghost_yolo.ghostify.writing import WRITTEN, score_student, write_outputs
 from ghost_yolo.model.checkpoint import OpenedModel, open_checkpoint
 from ghost_yolo.tables import Report
 from ghost_yolo.utils.console import progress_of, quiet
@@ -114,6 +115,7 @@ def ghostify(
             delivery=delivery,
         )
         state = RunState(out, config, start)
+        require_new_file(out, delivery, state.results.get(WRITTEN, ()))
         with prefix_errors(model):
             candidates = build_candidates(opened.model, config)
         run = prepare(opened, config, state, candidates[0], paths)

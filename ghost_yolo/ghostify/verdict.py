@@ -74,8 +74,10 @@ def _rare_classes(run: GhostifyRun) -> list[str]:
     if not rare:
         return []
     named = ", ".join(rare[:SHOWN]) + (f" and {len(rare) - SHOWN} more" if len(rare) > SHOWN else "")
-    text = f"The trained model finds less than {FEW} objects of {named} in the held-out images"
-    return [f"{text}. In the agreement each class that it finds at all counts alike: more images make it surer."]
+    text = f"The trained model finds fewer than {FEW} objects of {named} in the held-out images"
+    return [
+        f"{text}. In the agreement each class that it finds at all counts alike: more images make it more reliable."
+    ]
 
 
 def _exceptions(judged: Sequence[Delivered]) -> list[str]:

@@ -29,7 +29,7 @@ from ghost_yolo.utils.files import temporary_folder, write_atomic
 from ghost_yolo.utils.system import restore_threads, versions
 
 Conditions = dict[str, Any]  # of a measurement
-INT8, DELIVERED = "int8", "agreement as delivered"  # names in the run state
+INT8, DELIVERED, WRITTEN = "int8", "agreement as delivered", "written"  # names in the run state
 
 
 def write_outputs(
@@ -52,6 +52,7 @@ def write_outputs(
         elif target is not None or drawn(judged):
             write_atomic(out.with_suffix(".png"), plot_delivered(judged, target))
         write_atomic(out.with_suffix(".json"), render_report(report, versions(), "json"))
+        run.state.add(WRITTEN, [file.name for file in folder.iterdir()])
         for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
             if (out.parent / file.name).is_dir():  # of a run that was killed here
                 shutil.rmtree(out.parent / file.name)

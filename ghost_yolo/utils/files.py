@@ -40,7 +40,7 @@ def atomic_folder(root: Path, accept_equal: bool = False) -> Iterator[Path]:
         UserError: If it is the current folder or the root of a file system, which cannot be replaced.
     """
     root = root.resolve()  # a link stays a link
-    if root == Path.cwd() or root.is_mount():
+    if root == Path.cwd() or os.path.ismount(root):  # Path.is_mount is not on Windows before 3.12
         raise UserError(f"{root} cannot be replaced by a finished folder; name a new one inside it")
     if not accept_equal:
         _require_empty(root)
@@ -83,6 +83,17 @@ def _require_empty(root: Path) -> None:
         raise OutputExistsError(
             f"{root} already holds something. Move or remove that folder, then run the command again."
         )
+
+
+@contextmanager
+def current_folder(folder: Path) -> Iterator[None]:
+    """Make a folder the current one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextmanager

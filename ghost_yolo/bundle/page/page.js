@@ -92,13 +92,14 @@ function find(photo, rounds) {
 
 /** Find in the photograph that was given. */
 async function findPhoto() {
-  const { name, width, height } = state.photo;
+  const { photo } = state;
+  const isShown = () => state.photo === photo && !state.camera; // not replaced while it was looked at
   byId("status").textContent = "Finding…";
   try {
-    await find(state.photo, ROUNDS);
-    byId("status").textContent = `${name}: ${width} x ${height}. ${state.how}.`;
+    await find(photo, ROUNDS);
+    if (isShown()) byId("status").textContent = `${photo.name}: ${photo.width} x ${photo.height}. ${state.how}.`;
   } catch (error) {
-    fail(error);
+    if (isShown()) fail(error);
   }
 }
 
