@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from experiments.records import write_json
 from ghost_yolo.accuracy import AgreementSet, Score, evaluate, ratio
 from ghost_yolo.data.images import find_images
-from ghost_yolo.redundancy.ranks import Sample, rank_correlation
+from ghost_yolo.redundancy.ranks import Sample, rho_within
 from ghost_yolo.report.figures import png
 from ghost_yolo.utils.files import write_atomic
 from ghost_yolo.utils.system import versions
@@ -85,8 +85,7 @@ def correlate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(pairs) < 3:
         return {"spearman": None, "within": None, "models": len(pairs)}
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    samples = [Sample((number,), *zip(*group, strict=True)) for number, group in enumerate(groups.values())]
-    within = rank_correlation(samples).rho_within
+    within = rho_within([Sample((), *zip(*group, strict=True)) for group in groups.values()])
     return {"spearman": None if isnan(rho) else rho, "within": within, "models": len(pairs)}
 
 

@@ -53,9 +53,8 @@ class RankCorrelation:
 
 def rank_correlation(samples: Sequence[Sample], seed: int = 0) -> RankCorrelation:
     """Return the rank correlation of x and y over the stages of one or several models."""
-    ranks = [(doubled_centred_ranks(sample.x), doubled_centred_ranks(sample.y)) for sample in samples]
-    products = [np.outer(x, y) for x, y in ranks]
-    norm = np.sqrt(sum(int(x @ x) for x, _ in ranks) * sum(int(y @ y) for _, y in ranks))
+    products = [np.outer(doubled_centred_ranks(sample.x), doubled_centred_ranks(sample.y)) for sample in samples]
+    within = rho_within(samples)
     joint: dict[tuple[int, ...], Integers] = {}
     for sample, product in zip(samples, products, strict=True):
         joint[sample.stages] = joint.get(sample.stages, np.zeros_like(product)) + product
@@ -64,11 +63,18 @@ def rank_correlation(samples: Sequence[Sample], seed: int = 0) -> RankCorrelatio
         n=len(x),
         models=len(samples),
         rho=float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else None,
-        rho_within=float(sum(int(product.trace()) for product in products) / norm) if norm else None,
-        p=p_value(products, seed) if norm else None,
-        p_joint=p_value(joint.values(), seed) if norm and len(joint) < len(samples) else None,
+        rho_within=within,
+        p=None if within is None else p_value(products, seed),
+        p_joint=None if within is None or len(joint) == len(samples) else p_value(joint.values(), seed),
         exact=all(len(sample.stages) <= MAX_EXACT_STAGES for sample in samples),
     )
+
+
+def rho_within(samples: Sequence[Sample]) -> float | None:
+    """Return the rank correlation of ranks within each model; None where one measure is constant in all of them."""
+    ranks = [(doubled_centred_ranks(sample.x), doubled_centred_ranks(sample.y)) for sample in samples]
+    norm = np.sqrt(sum(int(x @ x) for x, _ in ranks) * sum(int(y @ y) for _, y in ranks))
+    return float(sum(int(x @ y) for x, y in ranks) / norm) if norm else None
 
 
 def doubled_centred_ranks(values: Sequence[float]) -> Integers:
