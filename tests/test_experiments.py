@@ -172,7 +172,7 @@ def test_page(tmp_path: Path) -> None:
     assert own.exists() and not gone.exists(), "records of models that are gone stay"
 
 
-@pytest.mark.parametrize("name", ["accuracy", "deployed-bccd", "deployed-neu-det"])
+@pytest.mark.parametrize("name", ["accuracy", "deployed-bccd", "deployed-bccd-xeon", "deployed-neu-det"])
 def test_kept_table_is_what_was_measured(name: str) -> None:
     """The table on the page is that of the kept rows, and rows of one seed are those of the records."""
     kept = Table.read(ROOT / f"results/{name}/table.json")
@@ -184,7 +184,7 @@ def test_kept_table_is_what_was_measured(name: str) -> None:
     assert all((row.score[0], row.map50, *row.score[1:]) in records for row in kept.rows if len(row.seeds) == 1)
 
 
-@pytest.mark.parametrize("name", ["deployed-bccd", "deployed-neu-det"])
+@pytest.mark.parametrize("name", ["deployed-bccd", "deployed-bccd-xeon", "deployed-neu-det"])
 def test_kept_times_of_deployed_files_are_those_of_the_bench(name: str) -> None:
     """Every exported file of the kept table has the time of its row in the kept bench, the first of which is the baseline."""
     bench = {row.model: (row.median_ms, row.ratio) for row in read_bench(ROOT / f"results/{name}/bench.json").rows}

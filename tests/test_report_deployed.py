@@ -54,13 +54,13 @@ def test_deployed_files(deployed_table: dict[str, Any], tmp_path: Path) -> None:
     file.write_text(json.dumps(deployed_table))
     table = deployed.read_deployed(file)
     axes = deployed.draw(table).axes[0]
-    (line,) = (line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    line = max(axes.lines, key=lambda it: len(it.get_xdata())).get_xydata().tolist()
     colours = [points.get_facecolor()[0].tolist() for points in axes.collections if len(points.get_facecolor())]
     section = deployed.deployed_section([table])
     html = render_page([section], datetime.now(timezone.utc))
 
     assert [one.label for one in table.files] == ["stock-n", "stock-s", "mine-s", "worse-s"]
-    assert line.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.6]]
+    assert (line[0], line[-1]) == ([0.5, 0.5], [1.0, 0.6])
     assert [[*to_rgba(figures.GREY)] == colour for colour in colours] == [True, False, False, True]
     assert "+0.080 (-0.010 to +0.110)" in html
     assert "so &lt;and&gt; so" in html and "stock-n openvino-int8, stock-s openvino-int8, the Pareto front" in html
@@ -80,6 +80,7 @@ def test_deployed_files(deployed_table: dict[str, Any], tmp_path: Path) -> None:
         (lambda d: d["rows"][0].update(score=[0.5, 0.6, 0.4]), "ends at 0.4, below"),
         (lambda d: d["rows"][0].update(time_interval=[0.6, 0.7]), "time_ratio 0.5 is not within"),
         (lambda d: d["rows"][0].update(time_ratio=0), "time_ratio is 0"),
+        (lambda d: d["rows"][0].update(time_interval=[0, 0.7]), "time_interval[0] is 0"),
         (lambda d: d["rows"][0].pop("key"), "'key'"),
         (lambda d: d["rows"][2].update(above=[0.1, -1.5, 0.2]), "above[1] is -1.5"),
     ],
@@ -109,3 +110,15 @@ def test_the_option(deployed_table: dict[str, Any], tmp_path: Path, monkeypatch:
 
     assert done.exit_code == 0, done.exception
     assert [table.split for table in written[0].deployed] == ["a", "b"]
+
+
+def test_a_line_is_straight_in_time_on_a_logarithmic_axis() -> None:
+    """The line of a plot with a logarithmic axis of times is interpolated in time, and the axis holds every interval."""
+    points = [(0.1, 0.5, "a", True), (1.0, 0.6, "b", True), (0.3, 0.55, "c", False)]
+    (axes,) = figures.scatter(points, "time", "mAP", x_bars=[(0.05, 0.2), (1, 1), (0.3, 0.3)], log_x=True).axes
+    line = max(axes.lines, key=lambda it: len(it.get_xdata()))
+    x, y = line.get_xdata(), line.get_ydata()
+
+    assert axes.get_xscale() == "log" and len(x) > 30
+    assert y == pytest.approx(0.5 + (x - 0.1) / 9)
+    assert axes.get_xlim()[0] < 0.05 and axes.get_xlim()[1] > 1

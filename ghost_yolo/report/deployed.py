@@ -97,7 +97,7 @@ def _read_row(row: Fields) -> DeployedFile:
         )
     score, low, high = _numbers(row, "score", 3, 1.0)
     time = row.positive("time_ratio")
-    ends = _numbers(row, "time_interval", 2) if "time_interval" in row else [time, time]
+    ends = _numbers(row, "time_interval", 2, low=1e-6) if "time_interval" in row else [time, time]
     above = _numbers(row, "above", 3, 1.0, -1.0) if "above" in row else []
     for name, bottom, top in (("score", low, high), ("above", *(above[1:] or (0, 0)))):
         if bottom > top:
@@ -148,7 +148,7 @@ def short_deployments(files: Sequence[DeployedFile]) -> dict[str, str]:
 def caption(files: Sequence[DeployedFile]) -> str:
     """Describe the plot."""
     line = line_of(files)
-    joined = f"The line joins {', '.join(file.title for file in line)}, the Pareto front of the stock files."
+    joined = f"The line joins {', '.join(file.title for file in line)}, the Pareto front of the stock files; the axis of time is logarithmic, which bends it."
     meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
     names = f" In names, {', '.join(meant)}." if meant else ""
     return (
@@ -172,6 +172,7 @@ def draw(table: DeployedFiles) -> Figure:
         x_bars=[file.time_ends for file in files],
         line=[files.index(file) for file in line_of(files)],
         grey={index for index, file in enumerate(files) if is_dominated(file, files)},
+        log_x=True,
     )
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -90,17 +91,21 @@ def _ratio_axis(axes: Axes, names: list[str], values: list[float]) -> None:
     """Set the y axis to the models, from top to bottom, and the x axis to ratios on a logarithmic scale."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
+    _logarithmic(axes, min([*values, 0.9]) * 0.95, max([*values, 1.1]) * 1.05)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(1, color=STOCK_COLOUR, linewidth=1)
+    axes.grid(axis="x", alpha=0.35, linewidth=0.6)
+
+
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """Give the x axis a logarithmic scale with plain numbers at its ticks."""
     axes.set_xscale("log")
-    low, high = min([*values, 0.9]) * 0.95, max([*values, 1.1]) * 1.05
     axes.set_xlim(low, high)
-    wanted = (0.25, 0.35, 0.5, 0.7, 1, 1.5, 2, 3) if high / low < 8 else (0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+    wanted = (0.25, 0.35, 0.5, 0.7, 1, 1.5, 2, 3) if high / low < 8 else (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
     axes.set_xticks([tick for tick in wanted if low <= tick <= high])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
-    axes.tick_params(axis="y", length=0)
-    axes.axvline(1, color=STOCK_COLOUR, linewidth=1)
-    axes.grid(axis="x", alpha=0.35, linewidth=0.6)
 
 
 def _legend_above(figure: Figure, columns: int) -> None:
@@ -127,6 +132,7 @@ def scatter(
     x_bars: Sequence[tuple[float, float]] = (),
     line: Sequence[int] | None = None,
     grey: Collection[int] = (),
+    log_x: bool = False,
 ) -> Figure:
     """Plot labelled points, some of them joined by a line.
 
@@ -139,6 +145,7 @@ def scatter(
         x_bars: Lower and upper end in x for each point, if there are any.
         line: Indices of the points that a line joins; None for all stock models.
         grey: Indices of the points that are drawn in grey.
+        log_x: Whether the x axis is logarithmic; the line stays straight in x and y, and is drawn as a curve.
     """
     joined = [index for index, point in enumerate(points) if point[3]] if line is None else line
     colours = [
@@ -149,9 +156,15 @@ def scatter(
         figure, axes = _canvas(4.2 + 0.11 * len(points) if crowded else 3.9)
         ends = sorted(points[index][:2] for index in joined)
         if len(ends) > 1:
+            if log_x:
+                between = np.geomspace(ends[0][0], ends[-1][0], 40)
+                ends = sorted({*ends, *zip(between, np.interp(between, *zip(*ends, strict=True)), strict=True)})
             axes.plot(*zip(*ends, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
         bars = _draw_points(axes, points, colours, error_bars, x_bars)
         axes.margins(0.18)
+        if log_x:
+            times = [end for bar in x_bars for end in bar] or [point[0] for point in points]
+            _logarithmic(axes, min(times) * 0.75, max(times) * 1.3)
         axes.grid(alpha=0.35, linewidth=0.6)
         axes.set(xlabel=x, ylabel=y)
         if low_is_zero:
