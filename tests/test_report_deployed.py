@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from typer.testing import CliRunner
@@ -113,12 +114,22 @@ def test_the_option(deployed_table: dict[str, Any], tmp_path: Path, monkeypatch:
 
 
 def test_a_line_is_straight_in_time_on_a_logarithmic_axis() -> None:
-    """The line of a plot with a logarithmic axis of times is interpolated in time, and the axis holds every interval."""
-    points = [(0.1, 0.5, "a", True), (1.0, 0.6, "b", True), (0.3, 0.55, "c", False)]
-    (axes,) = figures.scatter(points, "time", "mAP", x_bars=[(0.05, 0.2), (1, 1), (0.3, 0.3)], log_x=True).axes
+    """The line of a plot with a logarithmic axis of times is interpolated in time, and the axis holds points and intervals."""
+    stock = [(0.1, 0.5, "a", True), (0.3, 0.58, "b", True), (1.0, 0.6, "c", True)]
+    bars = [(0.05, 0.09), (0.3, 0.3), (1.0, 1.0), (0.3, 0.3)]
+    (axes,) = figures.scatter([*stock, (0.3, 0.55, "d", False)], "time", "mAP", x_bars=bars, log_x=True).axes
     line = max(axes.lines, key=lambda it: len(it.get_xdata()))
     x, y = line.get_xdata(), line.get_ydata()
 
-    assert axes.get_xscale() == "log" and len(x) > 30
-    assert y == pytest.approx(0.5 + (x - 0.1) / 9)
+    assert axes.get_xscale() == "log" and len(x) > 10
+    assert y == pytest.approx(np.interp(x, [0.1, 0.3, 1.0], [0.5, 0.58, 0.6]))
     assert axes.get_xlim()[0] < 0.05 and axes.get_xlim()[1] > 1
+
+
+@pytest.mark.parametrize("times", [[0.1], [0.06, 0.15], [0.31, 0.32], [6.0], [0.01, 1.0]])
+def test_ticks_of_a_logarithmic_axis(times: list[float]) -> None:
+    """Whatever the times, at least two plain numbers stand at the axis."""
+    (axes,) = figures.scatter([(time, 0.5, "a", False) for time in times], "time", "mAP", log_x=True).axes
+    low, high = axes.get_xlim()
+
+    assert len([tick for tick in axes.get_xticks() if low <= tick <= high]) >= 2

@@ -85,7 +85,7 @@ def read_deployed(file: Path) -> DeployedFiles:
         raise SourceError(
             f"--deployed {file} is not a table of exported files ({error}). It has split, conditions, timing.baseline, and rows with "
             "label, key (stock for a stock model), deployment (such as openvino-int8), score and its interval as a list "
-            "of three, time_ratio, and time_interval, two numbers or null; above, if there, is a list of three too."
+            "of three, time_ratio, and time_interval, two numbers above 0 or null; above, if there, is a list of three too."
         ) from error
 
 
@@ -97,7 +97,7 @@ def _read_row(row: Fields) -> DeployedFile:
         )
     score, low, high = _numbers(row, "score", 3, 1.0)
     time = row.positive("time_ratio")
-    ends = _numbers(row, "time_interval", 2, low=1e-6) if "time_interval" in row else [time, time]
+    ends = _numbers(row, "time_interval", 2, low=1e-9) if "time_interval" in row else [time, time]
     above = _numbers(row, "above", 3, 1.0, -1.0) if "above" in row else []
     for name, bottom, top in (("score", low, high), ("above", *(above[1:] or (0, 0)))):
         if bottom > top:
@@ -148,11 +148,11 @@ def short_deployments(files: Sequence[DeployedFile]) -> dict[str, str]:
 def caption(files: Sequence[DeployedFile]) -> str:
     """Describe the plot."""
     line = line_of(files)
-    joined = f"The line joins {', '.join(file.title for file in line)}, the Pareto front of the stock files; the axis of time is logarithmic, which bends it."
+    joined = f"The line joins {', '.join(file.title for file in line)}, the Pareto front of the stock files."
     meant = [f"{short} is {name}" for name, short in short_deployments(files).items() if short != name]
     names = f" In names, {', '.join(meant)}." if meant else ""
     return (
-        f"{joined if len(line) > 1 else NO_LINE} Bars are 95 % intervals; squares are stock. "
+        f"{joined if len(line) > 1 else NO_LINE} The axis of time is logarithmic. Bars are 95 % intervals; squares are stock. "
         f"Grey: the point of another file is both as fast and as accurate; intervals may overlap.{names}"
     )
 

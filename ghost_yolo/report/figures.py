@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ghost_yolo.bench.results import BenchRow
 from ghost_yolo.model.catalog import is_stock
@@ -91,18 +91,22 @@ def _ratio_axis(axes: Axes, names: list[str], values: list[float]) -> None:
     """Set the y axis to the models, from top to bottom, and the x axis to ratios on a logarithmic scale."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    _logarithmic(axes, min([*values, 0.9]) * 0.95, max([*values, 1.1]) * 1.05)
+    low, high = min([*values, 0.9]) * 0.95, max([*values, 1.1]) * 1.05
+    wanted = (0.25, 0.35, 0.5, 0.7, 1, 1.5, 2, 3) if high / low < 8 else (0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+    _logarithmic(axes, low, high, wanted)
     axes.tick_params(axis="y", length=0)
     axes.axvline(1, color=STOCK_COLOUR, linewidth=1)
     axes.grid(axis="x", alpha=0.35, linewidth=0.6)
 
 
-def _logarithmic(axes: Axes, low: float, high: float) -> None:
-    """Give the x axis a logarithmic scale with plain numbers at its ticks."""
+def _logarithmic(axes: Axes, low: float, high: float, wanted: Iterable[float]) -> None:
+    """Give the x axis a logarithmic scale with plain numbers at the wanted ticks, or at others where hardly one is within its ends."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    wanted = (0.25, 0.35, 0.5, 0.7, 1, 1.5, 2, 3) if high / low < 8 else (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
-    axes.set_xticks([tick for tick in wanted if low <= tick <= high])
+    ticks = [tick for tick in wanted if low <= tick <= high]
+    if len(ticks) < 2:
+        ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
@@ -157,14 +161,15 @@ def scatter(
         ends = sorted(points[index][:2] for index in joined)
         if len(ends) > 1:
             if log_x:
-                between = np.geomspace(ends[0][0], ends[-1][0], 40)
+                between = np.geomspace(ends[0][0], ends[-1][0], 16)
                 ends = sorted({*ends, *zip(between, np.interp(between, *zip(*ends, strict=True)), strict=True)})
             axes.plot(*zip(*ends, strict=True), color=STOCK_COLOUR, linewidth=1.2, alpha=0.7, zorder=1)
         bars = _draw_points(axes, points, colours, error_bars, x_bars)
         axes.margins(0.18)
         if log_x:
-            times = [end for bar in x_bars for end in bar] or [point[0] for point in points]
-            _logarithmic(axes, min(times) * 0.75, max(times) * 1.3)
+            times = [*(point[0] for point in points), *(end for bar in x_bars for end in bar)]
+            low, high = min(times) * 0.75, max(times) * 1.3
+            _logarithmic(axes, low, high, LogLocator(subs=(1, 2, 5)).tick_values(low, high))
         axes.grid(alpha=0.35, linewidth=0.6)
         axes.set(xlabel=x, ylabel=y)
         if low_is_zero:
