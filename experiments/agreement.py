@@ -94,18 +94,19 @@ def describe(result: Mapping[str, Any]) -> str:
     known, within = (
         f"{result[name]:.3f}" if result.get(name) is not None else "unknown" for name in ("spearman", "within")
     )
-    return f"{result['models']} models, Spearman {known}, within one teacher {within}"
+    return f"{result['models']} models, Spearman {known}, within one trained model {within}"
 
 
 def write(result: dict[str, Any], out: Path) -> None:
     """Write the figures as JSON and their scatter plot beside it as PNG."""
-    write_atomic(out.with_suffix(".png"), draw([*result.get("sets", []), result]))
+    sets = result.get("sets", [])
+    write_atomic(out.with_suffix(".png"), draw([*sets, *([result] if len(sets) != 1 else [])]))
     write_json(out, result)
 
 
 def draw(results: Sequence[dict[str, Any]]) -> bytes:
     """Return the scatter plot as PNG, one colour for each data set; a result without rows is that of all of them, in words."""
-    figure = Figure(figsize=(6, 5), layout="constrained")
+    figure = Figure(figsize=(6.5, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:
         alone = f"\nconversions alone: {describe(result['conversions'])}" if "conversions" in result else ""
@@ -118,7 +119,7 @@ def draw(results: Sequence[dict[str, Any]]) -> bytes:
             axes.plot([], [], linestyle="", label=label)
     ends = axes.get_xlim()
     axes.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set(xlabel="agreement, of the teacher's own", ylabel="true mAP50-95, of the teacher's")
+    axes.set(xlabel="agreement, of the trained model's own", ylabel="true mAP50-95, of the trained model's")
     figure.legend(loc="outside lower center")
     return png(figure)
 

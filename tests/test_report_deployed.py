@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
 from ghost_yolo.cli import app
@@ -133,3 +135,19 @@ def test_ticks_of_a_logarithmic_axis(times: list[float]) -> None:
     low, high = axes.get_xlim()
 
     assert len([tick for tick in axes.get_xticks() if low <= tick <= high]) >= 2
+
+
+def test_a_label_without_a_line_is_nearest_to_its_own_point() -> None:
+    """In a crowded plot no point takes the label of the one beside it."""
+    figure = deployed.draw(deployed.read_deployed(Path(__file__).parents[1] / "results/deployed-bccd/table.json"))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    notes = [it for it in axes.texts if isinstance(it, Annotation)]
+    spots = [axes.transData.transform(note.xy) for note in notes]
+    lone = [number for number, note in enumerate(notes) if note.arrow_patch and not note.arrow_patch.get_visible()]
+
+    assert len(notes) == 36 and len(lone) > 5
+    for number in lone:
+        box = Text.get_window_extent(notes[number])  # an annotation's own would hold its line too
+        centre = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+        assert min(range(36), key=lambda other: math.dist(centre, spots[other])) == number

@@ -155,7 +155,7 @@ class AgreementSet:
         if not self.boxes:
             raise UserError(
                 f"{self.teacher} finds nothing in any of the {self.images} held-out images at a confidence of "
-                f"{self.conf:g}; give images like those it was trained on"
+                f"{self.conf:g}; give images like those it was trained on, or a model that was trained for longer"
             )
         by_class = {name: classes[str(index)] for index, name in self.names.items()}
         self.boxes_by_class = dict(sorted(by_class.items(), key=itemgetter(1)))

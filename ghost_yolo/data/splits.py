@@ -72,7 +72,7 @@ def choose_splits(voc: Path, draw: Draw) -> tuple[str, ...] | Draw:
     if found and missing:
         raise DatasetError(
             f"{folder} has {', '.join(f'{split}.txt' for split in found)}, but no {' and no '.join(missing)}, which "
-            "Ultralytics needs; write it, or move ImageSets/ away to have a split drawn."
+            "Ultralytics needs; write what is missing, or move ImageSets/ away to have a split drawn."
         )
     return found or draw
 

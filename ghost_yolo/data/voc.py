@@ -198,7 +198,9 @@ def _repeated(listed: list[tuple[str, str]]) -> list[str]:
     for split, name in listed:
         stem, here = name.replace("/", "-"), _where(split, name)
         if stem in seen:
-            problems.append(f"{here}: already listed as {seen[stem]}; an image belongs to one split, once")
+            problems.append(
+                f"{here}: {'listed twice' if here == seen[stem] else f'already listed as {seen[stem]}'}; an image belongs to one split, once"
+            )
         seen.setdefault(stem, here)
     return problems
 

@@ -182,7 +182,8 @@ def deployed_section(tables: Sequence[DeployedFiles]) -> Section:
     for index, table in enumerate(tables, 1):
         files = table.files
         alt = f"Scatter plot of mAP50-95 and time of {len(files)} exported files. The table lists the values."
-        blocks.append(Plot(f"deployed-{index}", draw(table), alt, f"{table.split}. {caption(files)}"))
+        data = table.conditions.partition(",")[0]
+        blocks.append(Plot(f"deployed-{index}", draw(table), alt, f"{data}, {table.split}. {caption(files)}"))
         lines = [[file.title, *_cells(file), "yes" if is_dominated(file, files) else ""] for file in files]
         blocks.append(Table(f"{table.split}; time / time of {table.baseline}", TABLE_HEADER, lines))
         terms[f"{index}. {table.split}"] = table.conditions

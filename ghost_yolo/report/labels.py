@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,15 +71,26 @@ def place_labels(
         size = axes.text(x_value, y_value, text, fontsize=8.5)  # without the line, for its size
         extent = size.get_window_extent()
         size.remove()
-        ring, box = _free_box(x, y, extent.width, extent.height, occupied, frame)
+        ring, box = _free_box(x, y, extent.width, extent.height, occupied, frame, spots)
         occupied.append(box)
         note.set_position(((box.x0 - x) * to_points, (box.y0 - y) * to_points))
         if ring == 1 and note.arrow_patch is not None:
             note.arrow_patch.set_visible(False)
 
 
-def _free_box(x: float, y: float, width: float, height: float, occupied: list[Bbox], frame: Bbox) -> tuple[int, Bbox]:
-    """Return ring and box, in pixels, of the first free place around a point; the last place tried where none is free."""
+def _free_box(
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    occupied: Sequence[Bbox],
+    frame: Bbox,
+    spots: Sequence[tuple[float, ...]],
+) -> tuple[int, Bbox]:
+    """Return ring and box, in pixels, of the first free place around a point; the last place tried where none is free.
+
+    In the first ring, where no line leads to the point, no other of the spots may be nearer.
+    """
     box = Bbox.from_bounds(x, y, width, height)
     for ring in range(1, MAX_RING):
         gap = 9 + (ring - 1) * height * 0.8
@@ -87,6 +99,8 @@ def _free_box(x: float, y: float, width: float, height: float, occupied: list[Bb
             bottom = y + (gap if above > 0 else -gap - height if above < 0 else -height / 2)
             box = Bbox.from_bounds(left, bottom, width, height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in occupied):
+            centre = (left + width / 2, bottom + height / 2)
+            own = ring > 1 or math.dist(centre, (x, y)) <= min(math.dist(centre, spot) for spot in spots)
+            if inside and own and not any(box.overlaps(other) for other in occupied):
                 return ring, box
     return MAX_RING, box
