@@ -109,6 +109,7 @@ def test_sigterm_ends_ghostify_as_ctrl_c_does(best: Path, image_folder: Path, tm
 
 @posix
 @pytest.mark.slow
+@pytest.mark.weekly
 def test_a_killed_bench_leaves_no_process(tmp_path: Path) -> None:
     """Workers end with their parent, and the next start removes its folders."""
     command = Command(tmp_path, *BENCH)

@@ -140,6 +140,7 @@ def test_settings_change_the_engine(browser, site, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_webgpu_finds_the_same(launch, site, tmp_path):
     """With the adapter in software that Chromium brings; how fast WebGPU is it does not tell."""
