@@ -57,7 +57,11 @@ def ghostify(
         int, typer.Option(help="Measurement rounds of each time: of --runtime, or of a --cost that is a latency.")
     ] = 40,
     reconstruct_steps: Annotated[
-        int, typer.Option(help="Training steps per block for its reconstruction, 8 images each.")
+        int,
+        typer.Option(
+            help="Training steps per block for its reconstruction, 8 images each, at least 1; with --act and --width alone "
+            "there is none."
+        ),
     ] = 100,
     distill_steps: Annotated[
         int | None,

@@ -71,9 +71,7 @@ class Conversion:
         lines += shorten([f"{box}: there twice, of which Ultralytics takes one" for box in self.repeated])
         lines += shorten([f"{text}; its boxes may be wrong" for text in self.resized])
         if self.unused:
-            lines.append(
-                f"{self.unused} images of JPEGImages/ are in no split or have no annotation; they were left out"
-            )
+            lines.append(f"images of JPEGImages/ that are in no split or have no annotation, left out: {self.unused}")
         for split in self.images:
             if absent := [name for name in self._classes if not self.boxes[split, name]]:
                 lines.append(f"{split} has no box of {', '.join(absent)}")
