@@ -108,9 +108,7 @@ def read_plan(config: Mapping[str, Any]) -> Plan:
     sections, datasets = read_sections(config), read_section(Dataset, config["datasets"])
     runs = {name: runs_of(dataset, sections) for name, dataset in datasets.items()}
     pairs = {key: baseline for key, baseline in (config["compare"] or {}).items() if baseline is not None}
-    if all(
-        config.get(name) is not None for name in MODELS
-    ):  # where a section is left out, its pairs stay in config.yaml
+    if all(config.get(name) is not None for name in MODELS):  # pairs of a section that is left out stay in config.yaml
         keys = [key for name in MODELS for key in config[name]]  # also of an entry that is null
         require_known("model to compare", [*pairs, *pairs.values()], keys)
     return Plan(datasets, sections.train, sections.ghostify, sections.prune, pairs, runs)
